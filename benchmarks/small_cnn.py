@@ -1,0 +1,52 @@
+"""The training that the loop benchmarks share: networks, data, and the loop by hand."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BATCH, LEARNING_RATE, MOMENTUM, TEMPERATURE = 64, 0.05, 0.9, 4.0
+
+
+def cnn(width: int) -> nn.Sequential:
+    """A small CNN for 28x28 pictures."""
+    layers: list[nn.Module] = []
+    for before, after in ((1, width), (width, 2 * width), (2 * width, 4 * width)):
+        layers += [nn.Conv2d(before, after, 3, padding=1, stride=2), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, 10))
+
+
+def networks() -> tuple[nn.Sequential, nn.Sequential]:
+    """A student and its teacher, the same each time."""
+    torch.manual_seed(0)
+    teacher = cnn(32)
+    return cnn(12), teacher.eval()
+
+
+def data() -> Tensor:
+    """Pictures of noise: the loop's cost does not depend on what is on them."""
+    return torch.randn(1024, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+def by_hand(student: nn.Module, teacher: nn.Module, pictures: Tensor, steps: int) -> None:
+    """The training as one would write it without any framework."""
+    optimizer = torch.optim.SGD(student.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, nesterov=True)
+    student.train()
+    running = 0.0
+    for step in range(steps):
+        rows = torch.arange(step * BATCH, (step + 1) * BATCH) % len(pictures)
+        batch = pictures[rows]
+        with torch.no_grad():
+            target = teacher(batch)
+        logits = student(batch)
+        loss = TEMPERATURE**2 * F.kl_div(
+            F.log_softmax(logits / TEMPERATURE, 1),
+            F.log_softmax(target / TEMPERATURE, 1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        running += loss.item()

@@ -1,0 +1,108 @@
+"""What the models say about the evaluation sets: the raw evidence of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tutelage.evaluation.evidence import Evidence, PairEvidence
+from tutelage.plan import Plan, build_student
+from tutelage.signals import Batch, Request, call, output_of
+from tutelage.teachers import Teacher
+from tutelage.transfer import SimilarityPairs, TransferSet, evaluation_batches, in_original_order
+
+__all__ = ["EVALUATION_BATCH", "answers", "gather_evidence", "teacher_answers"]
+
+Array = np.ndarray[Any, Any]
+EVALUATION_BATCH = 128
+
+
+def _collect(
+    ask: Callable[[Batch], torch.Tensor], batches: Iterable[tuple[Array, Batch]], device: torch.device
+) -> Array:
+    """Answers to batches, in the original order of the rows, as float32."""
+    parts = ((at, ask(batch.to(device)).float().cpu()) for at, batch in batches)
+    return np.ascontiguousarray(in_original_order(parts).numpy())
+
+
+def _asking(model: nn.Module | Teacher) -> Callable[[Batch], torch.Tensor]:
+    """How a module or a teacher is asked for its output."""
+
+    def ask(batch: Batch) -> torch.Tensor:
+        if isinstance(model, nn.Module):
+            return output_of(call(model, batch.inputs))
+        output = model.ask(batch, Request(output=True)).output
+        assert output is not None
+        return output
+
+    return ask
+
+
+@torch.no_grad()
+def answers(module: nn.Module, data: TransferSet, rows: Array, device: torch.device) -> Array:
+    """A module's outputs on rows as they are (view 0), `[N, ...]` float32, in eval mode."""
+    training = module.training
+    module.eval()
+    result = _collect(_asking(module), evaluation_batches(data, rows, EVALUATION_BATCH), device)
+    module.train(training)
+    return result
+
+
+def teacher_answers(teacher: Teacher, data: TransferSet, rows: Array, device: torch.device) -> Array:
+    """A teacher's outputs on rows as they are, `[N, ...]` float32."""
+    return _collect(_asking(teacher), evaluation_batches(data, rows, EVALUATION_BATCH), device)
+
+
+def gather_evidence(
+    plan: Plan, students: dict[int, nn.Module], baselines: dict[int, nn.Module], shipped: int
+) -> list[Evidence | PairEvidence]:
+    """The raw pairs: what every model says about the test split, and about the further sets."""
+    data, rows, recipe = plan.data, plan.data.rows("test"), plan.recipe
+    models: dict[str, nn.Module] = {"student": students[shipped]}
+    if shipped in baselines:
+        models["baseline"] = baselines[shipped]
+    else:  # without a baseline, the student before training shows what the training did
+        models["untrained"] = build_student(recipe, shipped, plan.device)
+    for seed in (s for s in recipe.seeds if s != shipped):
+        models[f"student@{seed}"] = students[seed]
+        if seed in baselines:
+            models[f"baseline@{seed}"] = baselines[seed]
+    labelled = data.labelled[rows]
+    has_labels = data.labels is not None and bool(labelled.any())
+    test = Evidence(
+        set="test",
+        task=recipe.task,
+        rows=rows,
+        digests=data.digests(rows),
+        outputs={
+            "teacher": teacher_answers(recipe.teacher, data, rows, plan.device),
+            **{name: answers(module, data, rows, plan.device) for name, module in models.items()},
+        },
+        labels=data.labels[rows] if data.labels is not None and has_labels else None,
+        labelled=labelled if has_labels else None,
+        classes=list(data.classes) or None,
+        seed=shipped,
+    )
+    return [test, *(_pair_evidence(plan, models, pairs, shipped) for pairs in recipe.similarity_sets)]
+
+
+@torch.no_grad()
+def _pair_evidence(plan: Plan, models: dict[str, nn.Module], source: SimilarityPairs, shipped: int) -> PairEvidence:
+    """Cosine similarities of human-rated pairs, for every model."""
+    pairs = source.load()
+
+    def embed(model: nn.Module | Teacher, texts: list[str]) -> Array:
+        return _collect(_asking(model), plan.data.encode_texts(texts, EVALUATION_BATCH), plan.device)
+
+    everyone: dict[str, nn.Module | Teacher] = {"teacher": plan.recipe.teacher, **models}
+    return PairEvidence.from_embeddings(
+        source.name,
+        pairs.scores,
+        {name: embed(module, pairs.text_a) for name, module in everyone.items()},
+        {name: embed(module, pairs.text_b) for name, module in everyone.items()},
+        seed=shipped,
+    )

@@ -1,0 +1,196 @@
+"""The bundle: the folder that leaves with the student. Written beside its place and renamed when whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tutelage
+from tutelage.devices.cost import Cost
+from tutelage.evaluation.evidence import Evidence, PairEvidence
+from tutelage.evaluation.plots import worst_disagreements
+from tutelage.evaluation.results import MetricResult
+from tutelage.governance.provenance import digest_files, environment
+from tutelage.governance.verdict import Verdict
+from tutelage.images import png_data_uri
+from tutelage.report import write_report
+from tutelage.transfer import TransferSet
+from tutelage.workspace import read_lines, write_json
+
+__all__ = ["Findings", "disagreements", "finish_bundle", "write_findings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a run found, before it is written down.
+
+    Attributes:
+        sets: The raw evidence: the test split first, then further sets.
+        metrics: What follows from it.
+        seeds: Each seed's own test metrics.
+        cost: What teacher and student cost.
+        export: How the exported forms agree with the student.
+        verdict: What follows from all of it.
+        notes: What the reader should know.
+    """
+
+    sets: Sequence[Evidence | PairEvidence]
+    metrics: Sequence[MetricResult]
+    seeds: list[dict[str, Any]]
+    cost: Cost
+    export: dict[str, Any]
+    verdict: Verdict
+    notes: list[str]
+
+
+def write_findings(
+    folder: Path, findings: Findings, *, task: str, data: TransferSet, histories: Sequence[Path]
+) -> None:
+    """Writes evidence, metrics, cost, export, verdict, history and the worst disagreements."""
+    for evidence in findings.sets:
+        name = "evidence.parquet" if evidence.set == "test" else f"evidence-{evidence.set}.parquet"
+        evidence.write(folder / name)
+    write_json(
+        folder / "metrics.json",
+        {
+            "task": task,
+            "seeds": findings.seeds,
+            "metrics": [metric.to_dict() for metric in findings.metrics],
+            "notes": findings.notes,
+        },
+    )
+    write_json(folder / "cost.json", findings.cost.to_dict())
+    write_json(folder / "export.json", findings.export)
+    write_json(folder / "verdict.json", findings.verdict.to_dict())
+    lines = [json.dumps(line) for path in histories for line in read_lines(path)]
+    (folder / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    test = findings.sets[0]
+    assert isinstance(test, Evidence)
+    write_json(folder / "disagreements.json", disagreements(test, data))
+
+
+def disagreements(evidence: Evidence, data: TransferSet, count: int = 12) -> dict[str, Any]:
+    """The rows on which student and teacher differ most, as a person would look at them."""
+    place = {int(row): index for index, row in enumerate(evidence.rows)}
+    items, kind = [], "array"
+    neighbours = _Neighbours(evidence, data) if evidence.task == "embedding" else None
+    for row, score in worst_disagreements(evidence, count):
+        shown = data.display(row)
+        kind, index = shown["kind"], place[row]
+        if neighbours is not None:
+            teacher, student = (neighbours.nearest(model, index) for model in ("teacher", "student"))
+        else:
+            teacher, student = (_answer(evidence, model, index) for model in ("teacher", "student"))
+        items.append(
+            {
+                "row": row,
+                "score": float(score),
+                "label": shown["label"],
+                "teacher": teacher,
+                "student": student,
+                "input": png_data_uri(shown["input"]) if kind == "image" else shown["input"],
+            }
+        )
+    return {"kind": kind, "items": items}
+
+
+def _answer(evidence: Evidence, model: str, index: int) -> str:
+    """A model's answer to one row in words: the class and its probability, or the values."""
+    output = evidence.outputs[model][index].astype(np.float64)
+    if evidence.task == "classification":
+        shares = np.exp(output - output.max())
+        best = int(output.argmax())
+        name = evidence.classes[best] if evidence.classes else f"class {best}"
+        return f"{name} ({100 * shares[best] / shares.sum():.0f}%)"
+    if evidence.task == "multilabel":
+        on = np.flatnonzero(output > 0)
+        return ", ".join(evidence.classes[i] if evidence.classes else str(i) for i in on) or "none"
+    return ", ".join(f"{value:.4g}" for value in np.atleast_1d(output)[:6])
+
+
+class _Neighbours:
+    """The nearest row of the test split for a model: what an embedding says, in words."""
+
+    def __init__(self, evidence: Evidence, data: TransferSet) -> None:
+        self.evidence, self.data = evidence, data
+        self.unit = {
+            model: evidence.outputs[model] / np.linalg.norm(evidence.outputs[model], axis=1, keepdims=True)
+            for model in ("teacher", "student")
+        }
+
+    def nearest(self, model: str, index: int) -> str:
+        similarity = self.unit[model] @ self.unit[model][index]
+        similarity[index] = -np.inf
+        best = int(similarity.argmax())
+        shown = self.data.display(int(self.evidence.rows[best]))["input"]
+        text = shown if isinstance(shown, str) else f"row {int(self.evidence.rows[best])}"
+        return f"nearest ({similarity[best]:.2f}): {text}"
+
+
+def finish_bundle(partial: Path, final: Path, provenance: dict[str, Any], findings: Findings) -> None:
+    """Adds card, provenance with the digest of every file, and the page, and moves the bundle to its place."""
+    (partial / "README.md").write_text(model_card(provenance, findings), encoding="utf-8")
+    write_json(
+        partial / "provenance.json",
+        {
+            "tutelage": tutelage.__version__,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **provenance,
+            "environment": environment(),
+            "files": digest_files(partial),
+        },
+    )
+    write_report(partial)  # reads the provenance, so it is not among the digests: it can be made again from the rest
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+
+
+def model_card(provenance: dict[str, Any], findings: Findings) -> str:
+    """The bundle's README: what the student is, what was found, how to use it."""
+    teacher, student = provenance["teacher"], provenance["student"]
+    cost = findings.cost.models
+    lines = [
+        f"# {provenance['name']}",
+        "",
+        f"**{findings.verdict.verdict}**. " + " ".join(findings.verdict.reasons),
+        "",
+        f"A student distilled from {teacher['description']} with tutelage {tutelage.__version__}.",
+        "",
+        f"* Parameters: {student['parameters']['total']:,}"
+        + (f" (teacher {teacher['parameters']['total']:,})" if teacher["parameters"] else ""),
+    ]
+    if "student" in cost:
+        lines.append(f"* Weights: {cost['student'].size_bytes / 1e6:.2f} MB")
+    rows = provenance["data"]["rows"]
+    lines += [
+        f"* Rows: {rows['train']:,} for training, {rows['development']:,} for development, {rows['test']:,} held out",
+        "",
+        "| metric | teacher | student | baseline | n |",
+        "|---|---|---|---|---|",
+    ]
+    for metric in findings.metrics:
+        cells = [
+            f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" if (e := metric.models.get(model)) else ""
+            for model in ("teacher", "student", "baseline")
+        ]
+        lines.append(f"| {metric.title} (`{metric.name}`) | " + " | ".join(cells) + f" | {metric.n} |")
+    lines += [
+        "",
+        "Intervals are 95% paired bootstrap intervals. `baseline` is the same student, trained for as many steps",
+        "without the teacher. `report.html` shows all of it; `evidence.parquet` holds the raw answers behind it.",
+        "",
+        "```",
+        "tutelage evaluate .      # recompute every metric and the verdict from the raw answers",
+        "tutelage measure .       # latency, memory and size on this machine",
+        "```",
+        "",
+        *[f"* Note: {note}" for note in findings.notes],
+    ]
+    return "\n".join(lines) + "\n"

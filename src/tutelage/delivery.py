@@ -1,0 +1,96 @@
+"""The student in the forms in which it is delivered, and what they cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tutelage.answers import EVALUATION_BATCH
+from tutelage.devices import Cost, ModelForms, measure_cost
+from tutelage.errors import ModelError
+from tutelage.export import compare, export_onnx, save_student
+from tutelage.plan import Plan
+from tutelage.signals import Batch, Inputs, call, output_of
+from tutelage.students import ModuleStudent
+from tutelage.transfer import evaluation_batches
+from tutelage.typed import describe
+
+__all__ = ["export_student", "measure_models"]
+
+
+def _dynamic_axes(batch: Batch) -> dict[str, tuple[int, ...]]:
+    """The axes of each input that vary: the batch, and the length of token sequences."""
+    inputs = batch.inputs if isinstance(batch.inputs, dict) else {"input": batch.inputs}
+    length = None if batch.mask is None else batch.mask.shape
+    return {name: (0, 1) if tensor.shape == length else (0,) for name, tensor in inputs.items()}
+
+
+def _rebuild_spec(plan: Plan) -> dict[str, Any] | None:
+    """How the student's module is made, where the recipe says it in words."""
+    student = plan.recipe.student
+    said = describe(student.module) if isinstance(student, ModuleStudent) else None
+    if isinstance(said, str):
+        return None if said.startswith("<") else {"class_path": said, "init_args": {}}
+    return said if isinstance(said, dict) else None
+
+
+def export_student(
+    plan: Plan, student: nn.Module, partial: Path, work: Path
+) -> tuple[dict[str, Any], Path | None, list[str]]:
+    """Writes the student in each form, compares the forms, and gives the teacher as ONNX for measuring.
+
+    Returns:
+        `export.json`, the teacher's ONNX file if it has one, and notes.
+    """
+    recipe, data = plan.recipe, plan.data
+    example = data.example(4)
+    student = student.to("cpu").eval()
+    stored = save_student(
+        student,
+        partial,
+        tokenizer=data.tokenizer_folder,
+        spec=_rebuild_spec(plan),
+        example=example.inputs,
+    )
+    export: dict[str, Any] = {"safetensors": stored, "onnx": None}
+    if not recipe.export.onnx:
+        return export, None, []
+    dynamic = _dynamic_axes(example)
+    about = export_onnx(student, example.inputs, partial / "model.onnx", dynamic=dynamic)
+    batches = [batch.inputs for _, batch in evaluation_batches(data, data.rows("test"), EVALUATION_BATCH)]
+    with torch.no_grad():
+        eager = [output_of(call(student, inputs)) for inputs in batches]
+    class_axis = -1 if recipe.task == "classification" else None
+    export["onnx"] = {
+        **about,
+        **compare(partial / "model.onnx", batches, eager, class_axis=class_axis, tolerance=recipe.export.tolerance),
+    }
+    teacher = recipe.teacher.module
+    if teacher is None:
+        return export, None, []
+    try:
+        export_onnx(teacher, example.inputs, work / "teacher.onnx", dynamic=dynamic)
+    except ModelError as error:
+        return export, None, [f"the teacher was not measured in ONNX Runtime: {error.found}"]
+    return export, work / "teacher.onnx", []
+
+
+def measure_models(plan: Plan, student: nn.Module, student_onnx: Path | None, teacher_onnx: Path | None) -> Cost:
+    """Latency, memory and size of teacher and student, in turn, on rows of the test split."""
+    recipe, data = plan.recipe, plan.data
+    rows = data.rows("test")[: max(recipe.measure.batch_sizes)]
+    inputs: Inputs = data.batch(rows).inputs
+    return measure_cost(
+        {
+            "teacher": ModelForms(module=recipe.teacher.as_module(), onnx=teacher_onnx),
+            "student": ModelForms(module=student, onnx=student_onnx),
+        },
+        inputs,
+        device=recipe.measure.device,
+        batch_sizes=recipe.measure.batch_sizes,
+        rounds=recipe.measure.rounds,
+        seconds=recipe.measure.seconds,
+    )

@@ -1,0 +1,89 @@
+"""The record of what models cost: the words that budgets and reports are written in (`cost.json`)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+__all__ = ["Cost", "Latency", "ModelCost"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Latency of one model in one form at one batch size.
+
+    Attributes:
+        form: The runtime: `torch` (eager) or `onnxruntime`.
+        batch: Rows in a call.
+        p50_ms: Median over all timed calls, milliseconds a call.
+        p95_ms: 95th percentile; `p95_low_ms`, `p95_high_ms` are its 95% interval, bootstrapped over rounds.
+        p99_ms: 99th percentile.
+        samples_ms: Every timed call, round by round: `samples_ms[round][call]`.
+    """
+
+    form: str
+    batch: int
+    p50_ms: float
+    p95_ms: float
+    p95_low_ms: float
+    p95_high_ms: float
+    p99_ms: float
+    samples_ms: list[list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCost:
+    """What one model costs.
+
+    Attributes:
+        name: `teacher` or `student`.
+        parameters: All parameters.
+        embedding_parameters: Those of embedding tables, included in `parameters`.
+        size_bytes: The weights as stored (safetensors).
+        peak_memory_bytes: By form: the highest resident memory of a fresh process that loads the model and answers
+            at the largest batch measured, less that of the same process before loading.
+        latencies: Every form and batch size measured.
+    """
+
+    name: str
+    parameters: int
+    embedding_parameters: int
+    size_bytes: int
+    peak_memory_bytes: dict[str, int] = field(default_factory=dict)
+    latencies: list[Latency] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """`cost.json`: the device, and what each model costs on it. Teacher and student ran in alternating rounds.
+
+    Attributes:
+        device: CPU model, cores, threads used, versions: what a stranger needs to judge the numbers.
+        rounds: Alternating rounds asked for; a slow form takes fewer, at least 5 (`samples_ms` has them).
+        models: By name.
+        ratios: Student's latency as a share of the teacher's, by `form/batch` (`torch/1`): the median over rounds
+            of the ratio of the rounds' medians with its 95% bootstrap interval: `{"value":, "low":, "high":}`.
+        contention: Rounds in which the machine was shared (`contaminated`), those of them that were run again
+            (`repeated`) and those that are among the samples (`kept`).
+        inputs: Shape of each input; the first axis, the batch, is None.
+    """
+
+    device: dict[str, Any]
+    rounds: int
+    models: dict[str, ModelCost]
+    ratios: dict[str, dict[str, float]] = field(default_factory=dict)
+    contention: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, list[int | None]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `cost.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        models = {
+            name: ModelCost(**{**model, "latencies": [Latency(**latency) for latency in model["latencies"]]})
+            for name, model in data["models"].items()
+        }
+        return cls(**{**data, "models": models})

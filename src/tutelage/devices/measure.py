@@ -1,0 +1,208 @@
+"""Teacher and student on one device: latency in turn, peak memory, size.
+
+Like is timed with like. Eager torch modules are timed in this process, with the device's number of threads: they are
+live modules, and no way to hand any module to another process does without pickle (`torch.export.save` pickles too).
+ONNX files are timed in a process of their own, and each one's peak memory in a fresh one. The peak memory of eager
+torch is measured on CUDA, whose allocator counts it; on a CPU it would be that of the whole training process, and is
+left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tutelage.devices.batch import change_inputs, named, placed, repeat_rows
+from tutelage.devices.cost import Cost, Latency, ModelCost
+from tutelage.devices.fingerprint import describe_device
+from tutelage.devices.latency import Rounds, measure
+from tutelage.devices.onnx_process import OnnxProcess
+from tutelage.devices.runtime import onnx_providers
+from tutelage.devices.size import Size, size_of, size_of_onnx
+from tutelage.devices.statistics import latency_of, ratio_of
+from tutelage.devices.target import Target
+from tutelage.errors import UserError
+from tutelage.signals import Inputs, call
+
+__all__ = ["ModelForms", "measure_cost"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelForms:
+    """A model in the forms it can run in.
+
+    Attributes:
+        module: The live torch module, on any device, in any mode; it is put back as it was.
+        onnx: Its ONNX file.
+        size: Its size, for a model without a module; by default it is counted.
+    """
+
+    module: nn.Module | None = None
+    onnx: Path | None = None
+    size: Size | None = None
+
+    def measured_size(self) -> Size:
+        """The given size, or that of the module, or that of the ONNX file.
+
+        Raises:
+            UserError: There is none of them.
+        """
+        if self.size is not None:
+            return self.size
+        if self.module is not None:
+            return size_of(self.module)
+        if self.onnx is not None:
+            return size_of_onnx(self.onnx)
+        raise UserError("measuring a model", expected="a module or an ONNX file", found="neither")
+
+
+@dataclass
+class _Timings:
+    """All rounds so far, by form and batch size."""
+
+    samples: dict[tuple[str, int], dict[str, list[list[float]]]] = field(default_factory=dict)
+    contention: dict[str, int] = field(default_factory=lambda: {"contaminated": 0, "repeated": 0, "kept": 0})
+
+    def add(self, form: str, rows: int, timed: Rounds) -> None:
+        self.samples[form, rows] = timed.samples_ms
+        self.contention["contaminated"] += timed.contaminated
+        self.contention["repeated"] += timed.repeated
+        self.contention["kept"] += timed.kept
+
+    def latencies(self, name: str) -> list[Latency]:
+        return [latency_of(form, rows, by[name]) for (form, rows), by in self.samples.items() if name in by]
+
+    def ratios(self) -> dict[str, dict[str, float]]:
+        return {
+            f"{form}/{rows}": ratio_of(by["student"], by["teacher"])
+            for (form, rows), by in self.samples.items()
+            if {"student", "teacher"} <= by.keys()
+        }
+
+
+def measure_cost(
+    models: Mapping[str, ModelForms],
+    inputs: Inputs,
+    *,
+    device: str = "cpu:1",
+    batch_sizes: Sequence[int] = (1, 32),
+    rounds: int = 10,
+    seconds: float = 14.0,
+) -> Cost:
+    """Measures models on a device, in alternating rounds.
+
+    Args:
+        models: By name; when there is a `teacher` and a `student`, the ratio of their latencies is given.
+        inputs: A batch of real rows, padded as they are served; rows are repeated or cut to each batch size.
+        device: `cpu:N` (N threads), `cpu` (all cores) or `cuda:N`.
+        batch_sizes: Rows in a call.
+        rounds: Alternating rounds for each form and batch size.
+        seconds: About how long all timing may take; starting processes comes on top.
+
+    Returns:
+        The cost, with every sample. A form that the device can't run (ONNX Runtime without CUDA) is left out.
+
+    Raises:
+        UserError: The device, a batch size or the number of rounds is impossible, or a model has no form.
+        RunError: The worker process failed; the message has its last words.
+    """
+    target = Target.parse(device)
+    sizes = sorted(set(batch_sizes))
+    _require_positive("batch sizes", sizes)
+    _require_positive("rounds", [rounds])
+    counted = {name: forms.measured_size() for name, forms in models.items()}
+    fingerprint = describe_device(target)
+    batch = repeat_rows(inputs, max(sizes))
+    modules = {name: forms.module for name, forms in models.items() if forms.module is not None}
+    files = {name: forms.onnx for name, forms in models.items() if forms.onnx is not None}
+    if files and not onnx_providers(target):
+        files = {}
+    each = seconds / max(1, len(sizes) * (bool(modules) + bool(files)))
+    timings = _Timings()
+    memory: dict[str, dict[str, int]] = {name: {} for name in models}
+    if modules:
+        with _torch_on(target, modules):
+            for rows in sizes:
+                timings.add("torch", rows, _torch_latency(modules, repeat_rows(batch, rows), target, rounds, each))
+        if target.kind == "cuda":
+            for name, module in modules.items():
+                memory[name]["torch"] = _cuda_peak(module, batch, target)
+    if files:
+        with OnnxProcess(batch, target) as process:
+            for rows, timed in process.latency(files, sizes, rounds=rounds, seconds=each):
+                timings.add("onnxruntime", rows, timed)
+            for name, path in files.items():
+                memory[name]["onnxruntime"] = process.peak_memory(path, max(sizes))
+    return Cost(
+        device=fingerprint,
+        rounds=rounds,
+        models={
+            name: ModelCost(
+                name=name,
+                parameters=size.parameters,
+                embedding_parameters=size.embedding_parameters,
+                size_bytes=size.size_bytes,
+                peak_memory_bytes=memory[name],
+                latencies=timings.latencies(name),
+            )
+            for name, size in counted.items()
+        },
+        ratios=timings.ratios(),
+        contention=timings.contention,
+        inputs={name: [None, *tensor.shape[1:]] for name, tensor in named(batch).items()},
+    )
+
+
+def _require_positive(key: str, numbers: Sequence[int]) -> None:
+    if not numbers or min(numbers) < 1:
+        raise UserError(key, expected="whole numbers of at least 1", found=str(list(numbers)))
+
+
+@contextmanager
+def _torch_on(target: Target, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Modules ready to answer on the target, torch with its number of threads; afterwards all is as it was."""
+    threads = torch.get_num_threads()
+    try:
+        if target.kind == "cpu":
+            torch.set_num_threads(target.threads)
+        with placed(modules.values(), target.torch_name), torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _torch_latency(
+    modules: Mapping[str, nn.Module], batch: Inputs, target: Target, rounds: int, seconds: float
+) -> Rounds:
+    inputs = change_inputs(batch, lambda tensor: tensor.to(target.torch_name))
+    candidates = {name: _eager(module, inputs, target) for name, module in modules.items()}
+    return measure(candidates, rounds=rounds, seconds=seconds)
+
+
+def _eager(module: nn.Module, inputs: Inputs, target: Target) -> Callable[[], object]:
+    if target.kind == "cpu":
+        return lambda: call(module, inputs)
+
+    def run_to_the_end() -> object:
+        result = call(module, inputs)
+        torch.cuda.synchronize(target.index)
+        return result
+
+    return run_to_the_end
+
+
+def _cuda_peak(module: nn.Module, batch: Inputs, target: Target) -> int:
+    """Weights, inputs and the most that one forward pass adds to them, in the allocator's bytes."""
+    with _torch_on(target, {"model": module}):
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in {*module.parameters(), *module.buffers()})
+        torch.cuda.synchronize(target.index)
+        torch.cuda.reset_peak_memory_stats(target.index)
+        before = torch.cuda.memory_allocated(target.index)
+        call(module, change_inputs(batch, lambda tensor: tensor.to(target.torch_name)))
+        torch.cuda.synchronize(target.index)
+        return weights + torch.cuda.max_memory_allocated(target.index) - before

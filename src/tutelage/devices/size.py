@@ -1,0 +1,70 @@
+"""Parameters and bytes of a module."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from tutelage.errors import MissingExtra
+
+__all__ = ["Size", "size_of", "size_of_onnx"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large a module is.
+
+    Attributes:
+        parameters: All parameters; a shared one counts once.
+        embedding_parameters: Those of embedding tables, included in `parameters`.
+        size_bytes: The weights as stored: parameters and persistent buffers, a shared tensor once.
+    """
+
+    parameters: int
+    embedding_parameters: int
+    size_bytes: int
+
+
+def size_of(module: nn.Module) -> Size:
+    """Counts parameters and the bytes of the state dict."""
+    tables = {
+        id(parameter): parameter.numel()
+        for inner in module.modules()
+        if isinstance(inner, (nn.Embedding, nn.EmbeddingBag))
+        for parameter in inner.parameters(recurse=False)
+    }
+    stored: dict[tuple[object, ...], int] = {}
+    for tensor in module.state_dict().values():
+        if isinstance(tensor, Tensor):
+            place = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+            # Empty tensors, and those on the meta device, have no address to tell them apart by.
+            key = place if tensor.data_ptr() else (id(tensor),)
+            stored[key] = tensor.numel() * tensor.element_size()
+    return Size(
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        embedding_parameters=sum(tables.values()),
+        size_bytes=sum(stored.values()),
+    )
+
+
+def size_of_onnx(path: Path) -> Size:
+    """Counts an ONNX file, for a model that there is no module of.
+
+    Its initializers hold buffers and constants too, and don't say which are embeddings (0).
+
+    Raises:
+        MissingExtra: onnx is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtra("onnx", "onnx", "counting the parameters of an ONNX model") from error
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return Size(
+        parameters=sum(math.prod(tensor.dims) for tensor in graph.initializer),
+        embedding_parameters=0,
+        size_bytes=path.stat().st_size,
+    )

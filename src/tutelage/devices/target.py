@@ -1,0 +1,77 @@
+"""A device by name."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from tutelage.errors import UserError
+
+__all__ = ["Target", "usable_cores"]
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may run on: fewer than the machine has, in a container or under `taskset`."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A device to measure on.
+
+    Attributes:
+        kind: `cpu` or `cuda`.
+        index: The number of the CUDA device.
+        threads: CPU threads that a runtime may use. On CUDA they only launch kernels.
+    """
+
+    kind: Literal["cpu", "cuda"]
+    index: int = 0
+    threads: int = 1
+
+    @property
+    def torch_name(self) -> str:
+        """As `torch.device` takes it."""
+        return "cpu" if self.kind == "cpu" else f"cuda:{self.index}"
+
+    @property
+    def name(self) -> str:
+        """As `parse` takes it."""
+        return f"cpu:{self.threads}" if self.kind == "cpu" else f"cuda:{self.index}"
+
+    @classmethod
+    def parse(cls, name: str, *, key: str = "device") -> Self:
+        """Reads `cpu:N` (N threads), `cpu` (a thread for every usable core), `cuda:N` or `cuda`.
+
+        Args:
+            name: The device.
+            key: Where the name was written, for the message.
+
+        Raises:
+            UserError: The name is none of these, or asks for more threads than there are cores.
+        """
+        match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", name.strip().lower())
+        if match is None:
+            raise UserError(
+                key,
+                expected="`cpu:N` (the CPU with N threads), `cpu` (all cores) or `cuda:N`",
+                found=repr(name),
+                mend="for one CPU thread write `cpu:1`",
+            )
+        number = None if match[2] is None else int(match[2])
+        if match[1] == "cuda":
+            return cls(kind="cuda", index=number or 0)
+        cores = usable_cores()
+        if number is not None and not 1 <= number <= cores:
+            raise UserError(
+                key,
+                expected=f"1 to {cores} threads: this process may use {cores} cores",
+                found=repr(name),
+                harm="threads that wait for one another's core would be timed, not the model",
+                mend=f"write `cpu:{cores}`, or measure on a machine with more cores",
+            )
+        return cls(kind="cpu", threads=number or cores)

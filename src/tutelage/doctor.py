@@ -1,0 +1,106 @@
+"""The plan and the cost as text, for a terminal."""
+
+from __future__ import annotations
+
+from tutelage.devices.cost import Cost
+from tutelage.plan import Plan
+from tutelage.training.step import term_names
+
+__all__ = ["describe_cost", "describe_plan"]
+
+
+def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool = True) -> str:
+    """What the run will do: models, data, losses, steps, metrics, what it is judged by, and what it will cost."""
+    recipe, data = plan.recipe, plan.data
+    example = data.example(2)
+    inputs = example.inputs if isinstance(example.inputs, dict) else {"input": example.inputs}
+    before, after = plan.teacher_parameters, plan.student_parameters
+    lines = [
+        f"{recipe.name}: {recipe.task}, on {plan.device}",
+        "",
+        f"  teacher   {recipe.teacher.describe()}"
+        + (f", {before.total:,} parameters ({before.embedding:,} in embeddings)" if before else ""),
+        f"  student   {type(recipe.student).__name__}, {after.total:,} parameters ({after.embedding:,} in embeddings)"
+        + (f", {after.total / before.total:.1%} of the teacher's" if before and before.total else ""),
+        "  rows      " + ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
+        f"  labels    {len(data.labelled_rows):,} training rows"
+        + (f", {len(data.classes)} classes" if data.classes else ""),
+        "  inputs    " + ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in inputs.items()),
+        "",
+        "  losses",
+    ]
+    for name, loss in zip(term_names(plan.losses), plan.losses, strict=True):
+        needs = loss.needs
+        reads = sorted(
+            {*(f"student {p}" for p in needs.student.features), *(f"teacher {p}" for p in needs.teacher.features)}
+        )
+        reads += ["labels"] if needs.labels else []
+        projector = sum(p.numel() for p in loss.parameters())
+        lines.append(
+            f"    {loss.weight:<6g} {name}"
+            + (f"  reads {', '.join(reads)}" if reads else "")
+            + (f"  trains {projector:,} parameters of its own" if projector else "")
+        )
+    lines += [
+        "",
+        f"  steps     {plan.steps:,} of {recipe.training.batch_size} rows"
+        + (f" in {recipe.training.micro_batches} pieces" if recipe.training.micro_batches > 1 else "")
+        + f", for each of {len(recipe.seeds)} seed(s)"
+        + (", and as many for the baseline" if plan.has_baseline else ""),
+        f"  keeps     the weights with the best {plan.select} on the development split",
+        f"  metrics   {', '.join(plan.metrics)}",
+    ]
+    lines += [f"  judged by {gate}" for gate in _gates(plan)] or ["  judged by nothing"]
+    if with_layers:
+        for model, found in plan.layers().items():
+            lines += ["", f"  layers of the {model}"]
+            lines += [f"    {x.path:<44} {x.kind:<24} {x.shape!s:<20} {x.parameters:>12,}" for x in found]
+    if with_forecast:
+        forecast = plan.forecast()
+        lines += [
+            "",
+            f"  forecast  {forecast.step_seconds * 1000:.0f} ms a step, {forecast.teacher_share:.0%} of it "
+            f"the teacher's; {_duration(forecast.training_seconds)} of training",
+        ]
+    lines += ["", *[f"  note: {note}" for note in plan.notes]]
+    return "\n".join(lines).rstrip()
+
+
+def _gates(plan: Plan) -> list[str]:
+    budget, gates = plan.recipe.budget, []
+    for name in ("latency_p95_ms", "latency_vs_teacher", "size_mb", "peak_memory_mb"):
+        limit = getattr(budget, name)
+        if limit is not None:
+            gates.append(f"{name} <= {limit:g}")
+    for gate in plan.recipe.policy:
+        if gate.margin is not None:
+            gates.append(f"{gate.metric} within {gate.margin:g} of the teacher's")
+        else:
+            gates.append(
+                f"{gate.metric} " + (f">= {gate.at_least:g}" if gate.at_least is not None else f"<= {gate.at_most:g}")
+            )
+    return gates
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def describe_cost(cost: Cost) -> str:
+    """Latency, size and memory as a table."""
+    about = ", ".join(f"{key}: {value}" for key, value in cost.device.items() if isinstance(value, (str, int, float)))
+    lines = [about, ""]
+    for name, model in cost.models.items():
+        lines.append(f"{name}: {model.parameters:,} parameters, {model.size_bytes / 1e6:.2f} MB")
+        for form, peak in model.peak_memory_bytes.items():
+            lines.append(f"  {form}: peak memory {peak / 1e6:.0f} MB")
+        for x in model.latencies:
+            lines.append(
+                f"  {x.form:<12} batch {x.batch:<4} p50 {x.p50_ms:8.2f} ms   p95 {x.p95_ms:8.2f} ms "
+                f"[{x.p95_low_ms:.2f}, {x.p95_high_ms:.2f}]   p99 {x.p99_ms:8.2f} ms"
+            )
+    for key, ratio in cost.ratios.items():
+        lines.append(f"student / teacher, {key}: {ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]")
+    return "\n".join(lines)

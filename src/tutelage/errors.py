@@ -1,0 +1,107 @@
+"""What can go wrong, and whose mistake it is.
+
+TutelageError
+├── UserError            the input was wrong: nothing was computed, nothing is lost (exit status 2)
+│   ├── RecipeError      a key of the recipe: unknown, of the wrong type, missing, contradictory
+│   ├── DataError        the transfer data: a missing file or column, labels that are lacking, an empty split
+│   ├── ModelError       a model: a pickle, a layer path that does not exist, an output that cannot be read
+│   ├── SignalError      what teacher and student said does not fit a loss: shapes, masks, NaN
+│   └── MissingExtra     an optional package that is not installed
+└── RunError             the run itself failed
+├── TeacherChanged   the teacher's weights are not what they were when the run began
+└── CheckpointError  a checkpoint cannot be read
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "MissingExtra",
+    "ModelError",
+    "RecipeError",
+    "RunError",
+    "SignalError",
+    "TeacherChanged",
+    "TutelageError",
+    "UserError",
+    "did_you_mean",
+]
+
+
+class TutelageError(Exception):
+    """Every error that tutelage raises on purpose."""
+
+
+class UserError(TutelageError):
+    """The input was wrong; the message says where, what was expected, what was found and how to mend it.
+
+    Args:
+        key: Where: a recipe key (`losses[0].temperature`), a file, a layer.
+        expected: What would have been right.
+        found: What was there.
+        harm: What would have happened had it been accepted, when that is not obvious.
+        mend: What to do now.
+    """
+
+    def __init__(self, key: str, *, expected: str = "", found: str = "", harm: str = "", mend: str = "") -> None:
+        self.key, self.expected, self.found, self.harm, self.mend = key, expected, found, harm, mend
+        parts = (("expected", expected), ("found", found), ("harm", harm), ("mend", mend))
+        lines = [f"  {name + ':':<9} {text}" for name, text in parts if text]
+        super().__init__("\n".join([key, *lines]))
+
+
+class RecipeError(UserError):
+    """A key of the recipe is unknown, of the wrong type, missing or contradicts another."""
+
+
+class DataError(UserError):
+    """The transfer data can't be read or lacks what the recipe needs of it."""
+
+
+class ModelError(UserError):
+    """A model can't be loaded, or lacks what the recipe asks of it."""
+
+
+class SignalError(UserError):
+    """What teacher and student say about a batch does not fit the loss that compares them."""
+
+
+class MissingExtra(UserError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            purpose,
+            expected=f"the package `{package}`",
+            found="it is not installed",
+            mend=f'pip install "tutelage[{extra}]"',
+        )
+
+
+class RunError(TutelageError):
+    """The run failed although its input was right."""
+
+
+class TeacherChanged(RunError):
+    """The teacher's weights changed during the run: what the student learned from is not what was measured."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint can't be read."""
+
+
+def did_you_mean(word: str, known: Iterable[str], *, list_up_to: int = 12) -> str:
+    """A hint for a misspelt `word`: the nearest of `known`, or a list of them."""
+    names = sorted(set(known))
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    if not names:
+        return ""
+    shown = ", ".join(names[:list_up_to])
+    more = f", ... ({len(names)} in all)" if len(names) > list_up_to else ""
+    return f"choose one of: {shown}{more}"

@@ -1,0 +1,95 @@
+"""The metrics of each task, computed in float64 with numpy from the raw evidence.
+
+One file a task: it describes what it measures (`DESCRIPTIONS`) and measures it (`measure`). Nothing here uses torch
+or the losses: a wrong loss must not grade itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tutelage.errors import SignalError
+from tutelage.evaluation.evidence import Evidence, PairEvidence, Task
+from tutelage.evaluation.metrics import classification, embedding, multilabel, regression
+from tutelage.evaluation.metrics.base import Description, Kind, Metric
+
+__all__ = ["Description", "Kind", "Metric", "available_metrics", "describe", "metrics_for", "point_values"]
+
+TASKS = {
+    "classification": classification,
+    "multilabel": multilabel,
+    "regression": regression,
+    "embedding": embedding,
+}
+
+
+def metrics_for(task: Task, evidence: Evidence | PairEvidence) -> list[Metric]:
+    """Every metric that the evidence supports, for every model in it.
+
+    On a further set the metric's name ends in `:` and the set's name (`accuracy:hans`); on `test` it doesn't.
+
+    Raises:
+        SignalError: Outputs are not finite, or do not have the shape that the task needs.
+    """
+    if isinstance(evidence, PairEvidence):
+        _refuse_not_finite(evidence.set, {"score": evidence.score, **evidence.similarities})
+        return [_on_set(metric, evidence.set) for metric in embedding.measure_pairs(evidence)]
+    _refuse_not_finite(evidence.set, evidence.outputs)
+    metrics = TASKS[task].measure(evidence)
+    return metrics if evidence.set == "test" else [_on_set(metric, evidence.set) for metric in metrics]
+
+
+def point_values(task: Task, evidence: Evidence | PairEvidence) -> dict[str, dict[str, float]]:
+    """The value of each metric for each model (other seeds' too), without intervals; undefined values are left out."""
+    values = {
+        metric.about.name: {model: statistic.value() for model, statistic in metric.statistics.items()}
+        for metric in metrics_for(task, evidence)
+    }
+    finite = {name: {m: v for m, v in by_model.items() if np.isfinite(v)} for name, by_model in values.items()}
+    return {name: by_model for name, by_model in finite.items() if by_model}
+
+
+def available_metrics(
+    task: Task, *, labels: bool, sets: Sequence[str] = (), same_width: bool = True
+) -> dict[str, Kind]:
+    """Which metrics a policy may name, before anything is computed.
+
+    Args:
+        task: The recipe's task.
+        labels: Whether the test split has labels.
+        sets: Names of the human-similarity sets.
+        same_width: Whether teacher and student give outputs of one shape.
+    """
+    names = {
+        about.name: about.kind
+        for about in TASKS[task].DESCRIPTIONS
+        if (labels or not about.needs_labels) and (same_width or not about.needs_same_width)
+    }
+    return names | {f"{embedding.HUMAN.name}:{name}": embedding.HUMAN.kind for name in sets}
+
+
+def describe(name: str) -> Description | None:
+    """What is known about the metric of this name (a set after `:` is ignored), or None if no task has it."""
+    base = name.split(":", maxsplit=1)[0]
+    every = [about for task in TASKS.values() for about in task.DESCRIPTIONS] + [embedding.HUMAN]
+    return next((about for about in every if about.name == base), None)
+
+
+def _on_set(metric: Metric, name: str) -> Metric:
+    about = replace(metric.about, name=f"{metric.about.name}:{name}", title=f"{metric.about.title} ({name})")
+    return replace(metric, about=about)
+
+
+def _refuse_not_finite(name: str, arrays: dict[str, np.ndarray]) -> None:
+    for model, array in arrays.items():
+        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        if bad.any():
+            raise SignalError(
+                f"{model} in the evidence of `{name}`",
+                expected="finite numbers",
+                found=f"NaN or infinity in {bad.sum()} of {len(bad)} rows",
+                harm="every mean over the rows would be undefined, and a comparison with it says nothing",
+            )

@@ -1,0 +1,176 @@
+"""What a metric is: a description for people, and for each model a statistic of weighted rows.
+
+A statistic is a function of how often each row is counted. With every row counted once it is the metric's value; with
+the counts of a bootstrap resample it is the metric of that resample. So one matrix of counts `[R, n]` serves every
+metric and every model, and the differences between models are paired.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.evaluation.evidence import Floats
+
+__all__ = ["SHARE", "Description", "Kind", "Mean", "Metric", "OfMeans", "RankCorrelation", "Statistic"]
+
+Kind = Literal["quality", "fidelity"]
+SHARE = (0.0, 1.0)
+"""Bounds of a share of rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a metric is, known before anything is computed.
+
+    Attributes:
+        name: As a policy names it.
+        title: For people.
+        kind: `quality` is measured against labels or human scores, `fidelity` against the teacher.
+        higher_is_better: Direction.
+        unit: `"%"` for shares, else `""`.
+        bounds: The least and greatest value there can be.
+        needs_labels: Whether rows need labels.
+        needs_same_width: Whether teacher and student must give outputs of one shape.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    higher_is_better: bool
+    unit: str = ""
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+    needs_labels: bool = False
+    needs_same_width: bool = False
+
+
+class Statistic(ABC):
+    """A number computed from `n` rows, each counted some number of times."""
+
+    n: int
+
+    @abstractmethod
+    def of(self, counts: Floats) -> Floats:
+        """The statistic under each of `R` weightings, `[R, n] -> [R]`; NaN where it is undefined."""
+
+    def value(self) -> float:
+        """The statistic with every row counted once."""
+        return float(self.of(np.ones((1, self.n)))[0])
+
+
+@final
+class Mean(Statistic):
+    """The mean of one value a row, `[n]`."""
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        self.values: Floats = np.asarray(values, np.float64)
+        self.n = len(self.values)
+
+    def of(self, counts: Floats) -> Floats:
+        """The weighted means."""
+        means: Floats = counts @ self.values / counts.sum(axis=1)
+        return means
+
+
+@final
+class OfMeans(Statistic):
+    """A function of the means of several columns, `[n, M]`: a root, a ratio, a correlation.
+
+    Args:
+        columns: `[n, M]`.
+        combine: From means `[R, M]` to values `[R]`; NaN where undefined.
+    """
+
+    def __init__(self, columns: NDArray[Any], combine: Callable[[Floats], Floats]) -> None:
+        self.columns: Floats = np.asarray(columns, np.float64)
+        self.combine = combine
+        self.n = len(self.columns)
+
+    def of(self, counts: Floats) -> Floats:
+        """The function of the weighted means."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.combine(counts @ self.columns / counts.sum(axis=1, keepdims=True))
+
+
+@final
+class RankCorrelation(Statistic):
+    """Spearman's correlation of `x` and `y`, with mid-ranks for ties.
+
+    Counting an item `c` times gives exactly the correlation of a sample in which it occurs `c` times. When the items
+    are pairs of rows, a pair counts as often as its two ends together: the product of their counts (a row drawn twice
+    with one drawn three times makes six pairs). A row drawn twice is not paired with itself: that pair says nothing.
+
+    Args:
+        x: `[P]`.
+        y: `[P]`.
+        ends: Row numbers of each pair, `[P]` and `[P]`, when the items are pairs of `n` rows.
+        n: The number of rows, when the items are pairs.
+    """
+
+    def __init__(
+        self, x: Floats, y: Floats, *, ends: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None, n: int = 0
+    ) -> None:
+        self.x, self.y = (_Ranks(values) for values in (x, y))
+        self.ends = ends
+        self.n = n if ends is not None else len(x)
+
+    def of(self, counts: Floats) -> Floats:
+        """The weighted rank correlations; NaN when one side is constant."""
+        weights = counts if self.ends is None else counts[:, self.ends[0]] * counts[:, self.ends[1]]
+        total = weights.sum(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            x, y = (self._centred(ranks.under(weights), weights / total) for ranks in (self.x, self.y))
+            weighted = weights * x
+            covariance = np.einsum("rp,rp->r", weighted, y)
+            spread = np.einsum("rp,rp->r", weighted, x) * np.einsum("rp,rp,rp->r", weights, y, y)
+            correlation: Floats = covariance / np.sqrt(spread)
+        return correlation
+
+    @staticmethod
+    def _centred(ranks: Floats, shares: Floats) -> Floats:
+        centred: Floats = ranks - np.einsum("rp,rp->r", shares, ranks)[:, None]
+        return centred
+
+
+class _Ranks:
+    """Mid-ranks under any weights, from one sort."""
+
+    def __init__(self, values: Floats) -> None:
+        self.order = np.argsort(values, kind="stable")
+        new = np.diff(values[self.order], prepend=-np.inf) > 0
+        self.starts = np.flatnonzero(new)
+        self.group = np.empty(len(values), np.int64)
+        self.group[self.order] = np.cumsum(new) - 1
+
+    def under(self, weights: Floats) -> Floats:
+        """The mid-rank of each item when items are repeated as `weights` say, `[R, P]`, less a constant of 1/2."""
+        in_group = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+        ranks: Floats = (np.cumsum(in_group, axis=1) - in_group / 2)[:, self.group]
+        return ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric of one evaluation set, ready to be computed on any resample of its rows.
+
+    Attributes:
+        about: What it is.
+        statistics: By model, all over the same `n` rows.
+        capped: The metric looks at a sample of the rows: more rows would not narrow its interval.
+        costly: A resample takes much longer than a mean: fewer are drawn.
+    """
+
+    about: Description
+    statistics: dict[str, Statistic]
+    capped: bool = False
+    costly: bool = False
+
+    @property
+    def n(self) -> int:
+        """How many rows (or pairs) it is computed on."""
+        return next(iter(self.statistics.values())).n

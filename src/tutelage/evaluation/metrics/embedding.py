@@ -1,0 +1,125 @@
+"""Embeddings `[N, D]`: whether the student sees the same geometry as the teacher, and as people do."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.errors import SignalError
+from tutelage.evaluation.draw import shuffled
+from tutelage.evaluation.evidence import Evidence, Floats, PairEvidence, cosine, unit
+from tutelage.evaluation.metrics.base import SHARE, Description, Mean, Metric, RankCorrelation
+
+__all__ = ["DESCRIPTIONS", "HUMAN", "measure", "measure_pairs", "row_pairs", "similarities"]
+
+PAIRS = 20_000
+GALLERY = 2_000
+NEIGHBOURS = 10
+
+COSINE = Description(
+    name="cosine", title="Cosine to the teacher", kind="fidelity", higher_is_better=True, bounds=(-1.0, 1.0),
+    needs_same_width=True,
+)  # fmt: skip
+PAIR_SPEARMAN = Description(
+    name="pair_spearman", title="Rank correlation of the similarities of pairs", kind="fidelity",
+    higher_is_better=True, bounds=(-1.0, 1.0),
+)  # fmt: skip
+NEIGHBOUR_SHARE = Description(
+    name="neighbours", title="Share of nearest neighbours kept", kind="fidelity", higher_is_better=True, unit="%",
+    bounds=SHARE,
+)  # fmt: skip
+DESCRIPTIONS = (COSINE, PAIR_SPEARMAN, NEIGHBOUR_SHARE)
+HUMAN = Description(
+    name="spearman_human", title="Rank correlation with human scores", kind="quality", higher_is_better=True,
+    bounds=(-1.0, 1.0),
+)  # fmt: skip
+
+
+def measure(evidence: Evidence) -> list[Metric]:
+    """The metrics of `DESCRIPTIONS` that the evidence supports.
+
+    The mean cosine of the student's and the teacher's embedding of a row (where both have one width); Spearman's
+    correlation of the teacher's and the student's cosines of up to 20,000 pairs of rows; the share of the teacher's 10
+    nearest rows (by cosine, among up to 2,000 rows) that are among the student's 10. The sampled pairs and rows depend
+    on nothing but N. A resample for `neighbours` draws rows that ask, with the rows they search held fixed.
+
+    Raises:
+        SignalError: The outputs are not `[N, D]`.
+    """
+    for model, output in evidence.outputs.items():
+        if output.ndim != 2:
+            raise SignalError(
+                f"outputs of {model} on `{evidence.set}`", expected="embeddings [N, D]", found=str(list(output.shape))
+            )
+    teacher = evidence.outputs["teacher"]
+    others = {model: output for model, output in evidence.outputs.items() if model != "teacher"}
+    wide = {model: output for model, output in others.items() if output.shape == teacher.shape}
+    metrics = []
+    if "student" in wide:
+        cosines = {model: Mean(cosine(output, teacher)) for model, output in wide.items()}
+        metrics.append(Metric(about=COSINE, statistics=dict(cosines)))
+    if len(evidence) < 3:
+        return metrics
+    return [*metrics, _pair_spearman(teacher, others), _neighbours(teacher, others)]
+
+
+def measure_pairs(evidence: PairEvidence) -> list[Metric]:
+    """Spearman's correlation of each model's cosines with the human scores of the pairs."""
+    correlations = {model: RankCorrelation(evidence.score, s) for model, s in evidence.similarities.items()}
+    return [Metric(about=HUMAN, statistics=dict(correlations))]
+
+
+def row_pairs(n: int, at_most: int = PAIRS) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs `i != j` of `n` rows: all of them, or about `at_most`, none twice, with each row in equally many.
+
+    The rows are put in a random order on a circle and each is paired with those 1, 2, ... steps ahead.
+    """
+    if n * (n - 1) // 2 <= at_most:
+        first, second = np.triu_indices(n, k=1)
+        return first.astype(np.int64), second.astype(np.int64)
+    circle = shuffled(n, seed=0)[:at_most]
+    steps = range(1, at_most // len(circle) + 1)
+    return np.tile(circle, len(steps)), np.concatenate([np.roll(circle, -step) for step in steps])
+
+
+def similarities(output: NDArray[np.float32], pairs: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Floats:
+    """The cosine of the embeddings of each pair of rows, `[P]`."""
+    rows = unit(output)
+    cosines: Floats = np.einsum("pd,pd->p", rows[pairs[0]], rows[pairs[1]])
+    return cosines
+
+
+def _pair_spearman(teacher: NDArray[np.float32], others: dict[str, NDArray[np.float32]]) -> Metric:
+    n = len(teacher)
+    pairs = row_pairs(n)
+    reference = similarities(teacher, pairs)
+    return Metric(
+        about=PAIR_SPEARMAN,
+        statistics={
+            model: RankCorrelation(reference, similarities(output, pairs), ends=pairs, n=n)
+            for model, output in others.items()
+        },
+        costly=True,
+    )
+
+
+def _neighbours(teacher: NDArray[np.float32], others: dict[str, NDArray[np.float32]]) -> Metric:
+    n = len(teacher)
+    gallery = np.sort(shuffled(n, seed=0)[:GALLERY])
+    nearest = _nearest(teacher[gallery])
+    shares = {}
+    for model, output in others.items():
+        found = _nearest(output[gallery])
+        shares[model] = Mean((nearest[:, :, None] == found[:, None, :]).any(axis=2).mean(axis=1))
+    return Metric(about=NEIGHBOUR_SHARE, statistics=dict(shares), capped=n > GALLERY)
+
+
+def _nearest(output: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The 10 rows nearest to each row, `[n, k]`.
+
+    Similarities are rounded, so that rows whose embeddings are equal tie, and ties go to the lower row number.
+    """
+    rows = unit(output)
+    similarity = np.round(rows @ rows.T, 9)
+    np.fill_diagonal(similarity, -np.inf)
+    return np.argsort(-similarity, axis=1, kind="stable")[:, : min(NEIGHBOURS, len(rows) - 1)]

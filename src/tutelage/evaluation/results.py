@@ -1,0 +1,62 @@
+"""What an evaluation found: the words that gates and reports are written in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+__all__ = ["Estimate", "MetricResult"]
+
+Model = Literal["teacher", "student", "baseline", "untrained"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A measured value and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricResult:
+    """One metric on one evaluation set, for every model that has it.
+
+    Attributes:
+        name: As a policy names it: `accuracy`, `agreement`, `cosine`; on a further set `spearman_human:wordsim353`.
+        title: For people.
+        kind: `quality` is judged against labels or human scores, `fidelity` against the teacher.
+        set: The evaluation set, `test` for the held-out split.
+        higher_is_better: Direction.
+        unit: `""` for plain numbers, `"%"` when values are shares to be shown in per cent.
+        n: How many rows (or pairs) it was computed on.
+        confidence: Coverage of the intervals, 0.95.
+        models: By model: teacher (quality only), student, baseline, untrained.
+        differences: Paired: `student - teacher` (quality only), `student - baseline`, `student - untrained`.
+        sd_difference: Standard deviation, over rows, of the paired difference `student - teacher` (for a quality
+            metric that is a mean over rows) or of the student's values (for a fidelity metric that is one); None for
+            others. It says how many more rows would decide an inconclusive gate.
+    """
+
+    name: str
+    title: str
+    kind: Literal["quality", "fidelity"]
+    set: str
+    higher_is_better: bool
+    n: int
+    models: dict[str, Estimate]
+    differences: dict[str, Estimate] = field(default_factory=dict)
+    unit: str = ""
+    confidence: float = 0.95
+    sd_difference: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `metrics.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        estimates = {key: {name: Estimate(**e) for name, e in data[key].items()} for key in ("models", "differences")}
+        return cls(**{**data, **estimates})

@@ -1,0 +1,120 @@
+"""What a recipe may say: fields, types, defaults and meanings, read off the code that will read the recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, Union, get_args, get_origin
+
+from docstring_parser import parse
+
+from tutelage.errors import RecipeError, did_you_mean
+from tutelage.losses import all_losses
+from tutelage.recipe import Recipe
+from tutelage.typed import family, parameters
+
+__all__ = ["dotted_fields", "explain"]
+
+
+def explain(key: str = "") -> str:
+    """The fields of a recipe's section, or of a class that it may name; of the whole recipe for an empty key.
+
+    Raises:
+        RecipeError: There is no such field or class.
+    """
+    all_losses()  # imports them: the classes of a family are those that are imported
+    if not key:
+        return _fields(Recipe, "A recipe has these fields; `tutelage explain FIELD` says more.")
+    classes = _all_classes()
+    if key in classes:
+        return _fields(classes[key], _about(classes[key]))
+    hint: Any = Recipe
+    for part in key.split("."):
+        known = parameters(hint) if inspect.isclass(hint) else {}
+        if part not in known:
+            raise RecipeError(
+                key,
+                expected="a field of a recipe, or the name of a class",
+                found=part,
+                mend=did_you_mean(part, [*known, *classes]),
+            )
+        hint = _plain(known[part][0])
+    if not inspect.isclass(hint) or hint.__module__ == "builtins":
+        return f"{key}: {_type_name(hint)}"
+    if dataclasses.is_dataclass(hint):
+        return _fields(hint, _about(hint))
+    lines = [f"{key}: {_about(hint)}", "", "One of these, as `class_path: NAME` with its `init_args:`", ""]
+    lines += [f"  {name:<24} {_about(kind)}" for name, kind in sorted(family(hint).items())]
+    return "\n".join([*lines, "", "`tutelage explain NAME` lists its arguments."])
+
+
+def dotted_fields() -> list[str]:
+    """Every field of a recipe that can be overridden without knowing which classes it names."""
+    return list(_dotted(Recipe, ""))
+
+
+def _dotted(kind: type, prefix: str) -> Iterator[str]:
+    for name, (hint, _) in parameters(kind).items():
+        plain = _plain(hint)
+        yield prefix + name
+        if dataclasses.is_dataclass(plain) and inspect.isclass(plain) and get_origin(hint) is not list:
+            yield from _dotted(plain, f"{prefix}{name}.")
+
+
+def _all_classes() -> dict[str, type]:
+    found: dict[str, type] = {}
+    for hint, _ in parameters(Recipe).values():
+        plain = _plain(hint)
+        if inspect.isclass(plain) and plain.__module__.startswith("tutelage"):
+            found |= {plain.__name__: plain} if dataclasses.is_dataclass(plain) else family(plain)
+            for inner, _ in parameters(plain).values() if dataclasses.is_dataclass(plain) else ():
+                deeper = _plain(inner)
+                if inspect.isclass(deeper) and deeper.__module__.startswith("tutelage"):
+                    found |= {deeper.__name__: deeper} if dataclasses.is_dataclass(deeper) else family(deeper)
+    return found
+
+
+def _plain(hint: Any) -> Any:
+    """The class in `list[X]` or `X | None`."""
+    if get_origin(hint) is list:
+        return _plain(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return _plain(next(choice for choice in get_args(hint) if choice is not type(None)))
+    return hint
+
+
+def _type_name(hint: Any) -> str:
+    if get_origin(hint) is typing.Literal:
+        return " | ".join(str(choice) for choice in get_args(hint))
+    if get_origin(hint) in (Union, types.UnionType):
+        return " | ".join("null" if choice is type(None) else _type_name(choice) for choice in get_args(hint))
+    if get_origin(hint) is list:
+        return f"[{_type_name(get_args(hint)[0])}, ...]"
+    return hint.__name__ if inspect.isclass(hint) else str(hint).replace("typing.", "")
+
+
+def _about(kind: Callable[..., Any]) -> str:
+    return (parse(inspect.getdoc(kind) or "").short_description or "").replace("\n", " ")
+
+
+def _fields(kind: type, title: str) -> str:
+    parsed = parse(inspect.getdoc(kind) or "")
+    meaning = {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
+    defaults = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
+    lines = [title]
+    if parsed.long_description:
+        lines += ["", *parsed.long_description.splitlines()]
+    lines.append("")
+    for name, (hint, required) in parameters(kind).items():
+        default = "" if required else f" = {_default(defaults[name])}"
+        lines += [f"  {name}: {_type_name(hint)}{default}", f"      {meaning.get(name, '')}"]
+    return "\n".join(lines)
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return "null"
+    return "..." if type(value).__name__ == "_HAS_DEFAULT_FACTORY_CLASS" else str(value)

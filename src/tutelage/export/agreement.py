@@ -1,0 +1,141 @@
+"""Does an exported model say what the student says?"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tutelage.devices.batch import named, repeat_rows
+from tutelage.errors import ModelError
+from tutelage.export.onnx import OnnxModel
+from tutelage.signals import Inputs
+
+__all__ = ["compare"]
+
+UNSEEN = (1, 3)
+"""Batch sizes that were never traced (that is 2); both are tried on the first rows."""
+
+
+def compare(
+    path: Path,
+    batches: Iterable[Inputs],
+    eager: Iterable[Tensor] | Tensor,
+    *,
+    class_axis: int | None = None,
+    tolerance: float = 1e-4,
+    device: str = "cpu:1",
+) -> dict[str, Any]:
+    """Runs an ONNX file over an evaluation set and compares each output with the module's.
+
+    Batches of 1 and 3 are tried too, on rows of the first batch. Where both outputs are the same infinity they agree;
+    where one is NaN, or only one is infinite, the difference is infinite (written as the largest float: JSON has no
+    infinity).
+
+    Args:
+        path: The file.
+        batches: The evaluation set.
+        eager: The module's outputs for it in the same order: one tensor a batch, or one for all rows.
+        class_axis: The axis whose argmax is the class (-1 for logits `[B, C]`); None when outputs are no classes.
+        tolerance: The largest difference that passes, as a share of the largest output, which counts for at least 1.
+            float32 in another order of summation gives about 1e-6; TF32 on a GPU about 1e-3.
+        device: As `Target.parse` takes it.
+
+    Returns:
+        For `export.json`: `rows`, `batch_sizes`, `max_abs_difference`, `mean_abs_difference`, `flips` (rows with
+        another argmax anywhere; None without `class_axis`), `tolerance` (absolute), `agrees`. When the graph can't
+        be run on a batch or gives another shape, it does not agree, the differences are infinite, and `error` says why.
+
+    Raises:
+        ModelError: The file can't be loaded, or there are not as many outputs as rows.
+    """
+    model = OnnxModel(path, device)
+    total, tried = _Differences(class_axis), _Differences(class_axis)
+    sizes: set[int] = set()
+    failure: ModelError | None = None
+    for inputs, expected in _pairs(batches, eager):
+        rows = len(expected)
+        try:
+            total.add(expected, model(inputs))
+            for size in UNSEEN if not sizes else ():
+                tried.add(expected[torch.arange(size) % rows], model(repeat_rows(inputs, size)))
+                sizes.add(size)
+        except ModelError as error:
+            failure = failure or error
+        sizes.add(rows)
+    if not sizes:
+        raise ModelError(f"comparing {path.name}", expected="rows to compare on", found="none")
+    largest = torch.inf if failure else max(total.largest, tried.largest)
+    mean = torch.inf if failure else total.sum / max(1, total.count)
+    allowed = tolerance * max(1.0, total.scale)
+    return {
+        "rows": total.rows,
+        "batch_sizes": sorted(sizes),
+        "max_abs_difference": min(largest, sys.float_info.max),
+        "mean_abs_difference": min(mean, sys.float_info.max),
+        "flips": None if class_axis is None else total.flips,
+        "tolerance": allowed,
+        "agrees": largest <= allowed,
+        **({"error": str(failure)} if failure else {}),
+    }
+
+
+@dataclass
+class _Differences:
+    """Differences so far."""
+
+    class_axis: int | None
+    rows: int = 0
+    count: int = 0
+    flips: int = 0
+    sum: float = 0.0
+    largest: float = 0.0
+    scale: float = 0.0
+
+    def add(self, expected: Tensor, found: Tensor) -> None:
+        """Counts a batch."""
+        expected = expected.detach().cpu()
+        if expected.shape != found.shape:
+            raise ModelError(
+                "output of the ONNX model", expected=f"shape {list(expected.shape)}", found=f"{list(found.shape)}"
+            )
+        if self.class_axis is not None:
+            other = expected.argmax(self.class_axis) != found.argmax(self.class_axis)
+            self.flips += int(other.reshape(len(other), -1).any(1).sum())
+        a, b = expected.double(), found.double()
+        difference = torch.where(a == b, 0.0, (a - b).abs()).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        self.rows += len(expected)
+        self.count += difference.numel()
+        if difference.numel():
+            self.sum += float(difference.sum())
+            self.largest = max(self.largest, float(difference.max()))
+            self.scale = max(self.scale, float(a[a.isfinite()].abs().max()) if bool(a.isfinite().any()) else 0.0)
+
+
+def _pairs(batches: Iterable[Inputs], eager: Iterable[Tensor] | Tensor) -> Iterator[tuple[Inputs, Tensor]]:
+    """Each batch with its rows of the eager outputs."""
+    start = 0
+    outputs = itertools.repeat(eager) if isinstance(eager, Tensor) else iter(eager)
+    for inputs in batches:
+        rows = next(iter(named(inputs).values())).shape[0]
+        expected = next(outputs, None)
+        if isinstance(eager, Tensor):
+            expected = eager[start : start + rows]
+        start += rows
+        if expected is None or len(expected) != rows:
+            raise ModelError(
+                "comparing an exported model",
+                expected=f"as many eager outputs as rows: {rows} for the batch that ends with row {start}",
+                found=str(0 if expected is None else len(expected)),
+            )
+        yield inputs, expected
+    if isinstance(eager, Tensor) and start != len(eager):
+        raise ModelError(
+            "comparing an exported model", expected=f"inputs for {len(eager)} outputs", found=f"{start} rows of inputs"
+        )

@@ -1,0 +1,82 @@
+"""What the student of a bundle costs on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tutelage.devices.cost import Cost
+from tutelage.devices.measure import ModelForms, measure_cost
+from tutelage.devices.size import Size
+from tutelage.errors import ModelError
+from tutelage.export.inputs import InputSpec, sample_inputs
+from tutelage.export.safetensors import load_student
+
+__all__ = ["measure_bundle"]
+
+
+def measure_bundle(
+    folder: Path,
+    *,
+    device: str = "cpu:1",
+    batch_sizes: Sequence[int] = (1, 32),
+    rounds: int = 10,
+    seconds: float = 14.0,
+) -> Cost:
+    """Measures a bundle's ONNX file, and the eager student where `load_student` can build it.
+
+    Inputs are random, of the shapes and ranges that export.json tells of.
+
+    Args:
+        folder: The bundle.
+        device: `cpu:N`, `cpu` or `cuda:N`.
+        batch_sizes: Rows in a call.
+        rounds: Alternating rounds.
+        seconds: About how long all timing may take.
+
+    Raises:
+        ModelError: It has no ONNX export to say what the inputs are.
+        UserError: The device is impossible.
+        RunError: The measuring process failed.
+    """
+    export = _read_export(folder)
+    specs = [InputSpec.from_dict(spec) for spec in export["onnx"]["inputs"]]
+    stored = export["safetensors"]
+    student = ModelForms(
+        module=_student(folder),
+        onnx=folder / export["onnx"]["file"],
+        size=Size(**{name: stored[name] for name in ("parameters", "embedding_parameters", "size_bytes")}),
+    )
+    return measure_cost(
+        {"student": student},
+        sample_inputs(specs, max(batch_sizes)),
+        device=device,
+        batch_sizes=batch_sizes,
+        rounds=rounds,
+        seconds=seconds,
+    )
+
+
+def _read_export(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / "export.json"
+    export = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not export.get("onnx") or not export.get("safetensors"):
+        raise ModelError(
+            str(path),
+            expected="an ONNX export of the student, with its inputs",
+            found="none" if path.is_file() else "no such file",
+            mend="give the folder of a bundle that was made with `export.onnx: true`",
+        )
+    return dict(export)
+
+
+def _student(folder: Path) -> nn.Module | None:
+    """The eager student; None where only the ONNX file can be run here."""
+    try:
+        return load_student(folder)
+    except ModelError:
+        return None

@@ -1,0 +1,80 @@
+"""Where a bundle comes from: digests of its files and the software it was made with. Nothing that names a machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Collection
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.errors import DataError
+
+__all__ = ["digest_file", "digest_files", "environment"]
+
+RECORD = "provenance.json"
+PACKAGES = ("tutelage", "torch", "numpy", "safetensors", "pyarrow", "transformers", "onnx", "onnxruntime")
+
+
+def digest_file(path: Path | str) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_files(folder: Path | str, *, exclude: Collection[str] = (RECORD,)) -> dict[str, str]:
+    """The SHA-256 of every file under a folder, by its path in it with forward slashes, sorted.
+
+    Args:
+        folder: The bundle.
+        exclude: Paths that are left out: by default the record that the digests are written to.
+
+    Raises:
+        DataError: The folder does not exist, or holds a link: what it points to is not part of the bundle.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(root.name, expected="the folder of a bundle", found="no such folder")
+    digests = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.is_symlink():
+            harm = "the bundle would change when the target does, and would not stand alone"
+            raise DataError(name, expected="a file", found="a symbolic link", harm=harm, mend="copy the file instead")
+        if path.is_file() and name not in exclude:
+            digests[name] = digest_file(path)
+    return digests
+
+
+def environment() -> dict[str, Any]:
+    """The software and the kind of hardware: no host, user or path names."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "cpu": _cpu(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    """The model of the processor, as the system calls it."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,138 @@
+"""What a loss is: one value a sample (or a token), and which of them count.
+
+Reduction happens once, in `tutelage.training.step`: the sum of value times count, over all pieces and ranks of the
+batch, divided once by the global count. A loss never takes a mean over samples or tokens itself, so masks,
+accumulation, ranks and packing can't change what is learnt.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import SignalError, did_you_mean
+from tutelage.losses.reduce import visible
+from tutelage.signals import Batch, Request, Signals
+
+__all__ = ["Loss", "Needs", "require_choice", "require_same_shape"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a loss reads: of the student, of the teacher, and whether it needs labels."""
+
+    student: Request = field(default_factory=Request)
+    teacher: Request = field(default_factory=Request)
+    labels: bool = False
+
+
+class Loss(nn.Module, abc.ABC):
+    """Base of all losses. A new one is one file beside this one and one test.
+
+    Hyper-parameters are stored by the constructor and checked there; trained parts (projectors) are made by `prepare`
+    from traced shapes, live on the loss, and so train, shard and resume with it and never ship in the student.
+
+    Args:
+        weight: Factor of this term in the total, 0 or more.
+
+    Raises:
+        ValueError: `weight` is negative or not finite.
+    """
+
+    per_sample: ClassVar[bool] = True
+    """Whether the value of a sample depends on that sample alone. False for losses that compare the samples of a
+    batch: accumulating smaller batches is then another loss, and the plan says so."""
+
+    def __init__(self, *, weight: float = 1.0) -> None:
+        super().__init__()
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"weight must be a finite number that is not negative, found {weight}")
+        self.weight = weight
+        self.per_token = False
+
+    @property
+    @abc.abstractmethod
+    def needs(self) -> Needs:
+        """What `forward` reads, and nothing else is supplied to it."""
+
+    def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
+        """Checks traced signals against each other and makes trained parts for their shapes.
+
+        Called before training, with what both models said about one batch. A loss with trained parts makes them and
+        then calls this, which runs it once and notes whether its values are those of samples or of tokens. A second
+        call with the same shapes keeps the trained parts, so a checkpoint may be loaded between the two.
+
+        Raises:
+            SignalError: The shapes don't fit, and both are named; or a signal that counts holds NaN or infinity, and
+                the model and the layer are named.
+        """
+        name, needs = type(self).__name__, self.needs
+        for model, signals, request in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
+            if request.output:
+                require_finite(name, f"output of the {model}", signals.output, batch)
+            for path in sorted(request.features):
+                require_finite(name, f"layer `{path}` of the {model}", signals.features[path], batch)
+        with torch.no_grad():
+            self.per_token = self(student, teacher, batch).dim() == 2
+
+    @abc.abstractmethod
+    def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
+        """The loss of each sample, `[B]`, or of each token, `[B, L]`: the shape that `counts` gives."""
+
+    def counts(self, batch: Batch) -> Tensor:
+        """How much each value of `forward` counts: the weight of its row, or 0 where the token mask is False.
+
+        It depends on the batch alone, so the global count is known before the first forward pass.
+        """
+        rows = torch.ones(len(batch), device=batch.rows.device) if batch.weights is None else batch.weights.float()
+        return batch.mask * rows[:, None] if self.per_token and batch.mask is not None else rows
+
+    def extra_repr(self) -> str:
+        """Shows the hyper-parameters."""
+        plain = (bool, int, float, str, dict)
+        hidden = ("training", "per_token")
+        return ", ".join(
+            f"{name}={value}"
+            for name, value in vars(self).items()
+            if isinstance(value, plain) and name not in hidden and not name.startswith("_")
+        )
+
+
+def require_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raises a `ValueError` when a hyper-parameter is none of its choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {sorted(choices)}, found {value!r}: {did_you_mean(value, choices)}")
+
+
+def require_same_shape(loss: str, student: Tensor, teacher: Tensor, *, where: str, mend: str) -> None:
+    """Raises a `SignalError` that names both shapes when student and teacher differ in shape."""
+    if student.shape != teacher.shape:
+        raise SignalError(
+            f"{loss} on {where}",
+            expected=f"the teacher's shape {tuple(teacher.shape)}",
+            found=f"the student's shape {tuple(student.shape)}",
+            harm="broadcasting would compare values that don't belong together",
+            mend=mend,
+        )
+
+
+def require_finite(loss: str, where: str, signal: Tensor | None, batch: Batch) -> None:
+    """Raises a `SignalError` that names the signal when it holds NaN or infinity at a place that counts."""
+    assert signal is not None, f"{loss} was given no {where}"
+    finite = torch.isfinite(visible(signal, batch))
+    if not finite.all():
+        first = torch.nonzero(~finite)[0].tolist()
+        raise SignalError(
+            f"{loss}: {where}",
+            expected="finite numbers",
+            found=f"NaN or infinity in {int((~finite).sum())} of {finite.numel()} values, first at {first}",
+            harm="the loss and every gradient of the student would become NaN",
+            mend="look at that sample of the batch (its index comes first) and at the precision (float16 ends "
+            "at 65504); a model whose weights hold NaN has to be replaced",
+        )

@@ -1,0 +1,76 @@
+"""Binary cross-entropy: the supervised term where a row can belong to several classes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tutelage.errors import SignalError
+from tutelage.losses.base import Loss, Needs
+from tutelage.losses.labels import labels_of, match_labels
+from tutelage.signals import Batch, Request, Signals
+
+__all__ = ["BinaryCrossEntropy", "binary_cross_entropy"]
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """`-Σ_c y_c · log σ(s_c) + (1 - y_c) · log σ(-s_c)` over all axes but the first: `[B, ...]` -> `[B]`."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    values = F.binary_cross_entropy_with_logits(wide, labels.to(wide.dtype), reduction="none")
+    return values.reshape(len(values), -1).sum(1)
+
+
+class BinaryCrossEntropy(Loss):
+    """`-Σ_c [ y_c · log σ(s_c) + (1 - y_c) · log σ(-s_c) ]` against labels `y_c` in [0, 1], summed over the classes.
+
+    The sum over classes (not their mean) is the likelihood of the row, and so the scale of
+    `KLDivergence(outputs="sigmoid")`: for a teacher that is sure of the labels, both are the same number. Only rows
+    that have a label count.
+
+    Shapes: outputs and labels `[B, C]` -> `[B]`; for one class also outputs `[B, 1]` or `[B]` with labels `[B]`.
+
+    When to use it: multi-label classification, or two classes with a single logit. For classes that exclude each
+    other use `CrossEntropy`.
+
+    Cost: negligible.
+
+    Source: the maximum likelihood of independent Bernoulli variables.
+
+    Args:
+        weight: Factor of this term in the total.
+    """
+
+    def __init__(self, *, weight: float = 1.0) -> None:
+        super().__init__(weight=weight)
+
+    @property
+    def needs(self) -> Needs:
+        """The student's output and labels."""
+        return Needs(student=Request(output=True), labels=True)
+
+    def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
+        """Checks that labels lie in [0, 1].
+
+        Raises:
+            SignalError: They don't.
+        """
+        labels, labelled = labels_of("BinaryCrossEntropy", batch)
+        counted = labels[labelled]
+        if not ((counted >= 0) & (counted <= 1)).all():
+            raise SignalError(
+                "BinaryCrossEntropy on labels",
+                expected="numbers from 0 (no) to 1 (yes) for each class",
+                found=f"labels from {counted.min().item()} to {counted.max().item()}",
+                mend="give one column a class, or use CrossEntropy for class indices",
+            )
+        super().prepare(student, teacher, batch)
+
+    def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
+        """`[B]`."""
+        assert student.output is not None
+        return binary_cross_entropy(*match_labels("BinaryCrossEntropy", student.output, batch))
+
+    def counts(self, batch: Batch) -> Tensor:
+        """The weight of the row, 0 where it has no label: `[B]`."""
+        return super().counts(batch) * labels_of("BinaryCrossEntropy", batch)[1]

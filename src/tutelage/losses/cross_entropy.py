@@ -1,0 +1,136 @@
+"""Cross-entropy with hard labels: the supervised term of classification."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tutelage.errors import SignalError
+from tutelage.losses.base import Loss, Needs
+from tutelage.losses.labels import labels_of
+from tutelage.losses.reduce import class_last, visible
+from tutelage.signals import Batch, Request, Signals
+
+__all__ = ["IGNORED", "CrossEntropy", "cross_entropy"]
+
+IGNORED = -100
+"""The label of a position that does not count: torch's and Hugging Face's convention."""
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """`-Σ_c y_c · log softmax(s)_c` over the last axis: `[..., C]` and indices `[...]` -> `[...]`; 0 at label -100.
+
+    `y_c` is `1 - ε + ε/C` at the label and `ε/C` elsewhere, with `ε` the label smoothing.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    # The logits at ignored positions may be anything: without this, 0 · NaN would reach the gradient.
+    wide = wide.masked_fill((labels == IGNORED)[..., None], 0)
+    flat = F.cross_entropy(
+        wide.reshape(-1, wide.shape[-1]),
+        labels.reshape(-1),
+        ignore_index=IGNORED,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+    return flat.view(labels.shape)
+
+
+class CrossEntropy(Loss):
+    """`-Σ_c y_c · log softmax(s)_c` against hard labels; `y_c = 1 - ε + ε/C` at the label and `ε/C` elsewhere.
+
+    Only rows that have a label count, so a half-labelled transfer set needs no second loop. Positions with label -100
+    don't count either, nor do masked tokens. Labels belong to the position they stand at: nothing is shifted.
+
+    Shapes: outputs `[B, C]` and labels `[B]` -> `[B]`; outputs `[B, L, C]` and labels `[B, L]` -> `[B, L]`; outputs
+    `[B, C, H, W]` (with `axis=1`) and labels `[B, H, W]` -> `[B]`, the mean over the pixels that count.
+
+    When to use it: beside a distillation term where labels are good; alone it trains the baseline. Label smoothing
+    takes from the teacher's soft targets what they add, so leave it at 0 beside them.
+
+    Cost: negligible.
+
+    Source: the maximum likelihood of a softmax; label smoothing as in Szegedy et al., "Rethinking the Inception
+    Architecture for Computer Vision", 2016.
+
+    Args:
+        label_smoothing: `ε`, the share of the target that is spread over all classes; 0 or more and below 1.
+        axis: The class axis of the student's output; to be given for `[B, C, H, W]`.
+        weight: Factor of this term in the total.
+
+    Raises:
+        ValueError: `label_smoothing` is out of its range.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, *, axis: int = -1, weight: float = 1.0) -> None:
+        super().__init__(weight=weight)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be 0 or more and below 1, found {label_smoothing}")
+        self.label_smoothing = label_smoothing
+        self.axis = axis
+
+    @property
+    def needs(self) -> Needs:
+        """The student's output and labels."""
+        return Needs(student=Request(output=True), labels=True)
+
+    def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
+        """Checks the labels of the traced batch against the number of classes.
+
+        Raises:
+            SignalError: Labels are not class indices, are out of range, or there is only one class.
+        """
+        assert student.output is not None
+        classes = class_last(student.output, self.axis).shape[-1]
+        labels, _ = labels_of("CrossEntropy", batch)
+        if labels.is_floating_point() or classes < 2:
+            raise SignalError(
+                "CrossEntropy on labels",
+                expected="class indices, and an output with two classes or more",
+                found=f"labels of {labels.dtype}, and {classes} classes",
+                mend="use MeanSquaredError for values, BinaryCrossEntropy for yes or no",
+            )
+        targets = self._targets(batch)
+        counted = targets[targets != IGNORED]
+        if counted.numel() and not (int(counted.min()) >= 0 and int(counted.max()) < classes):
+            raise SignalError(
+                "CrossEntropy on labels",
+                expected=f"class indices from 0 to {classes - 1}, as the student has {classes} classes",
+                found=f"labels from {int(counted.min())} to {int(counted.max())}",
+                mend="give the student as many classes as the data has, and number them from 0",
+            )
+        super().prepare(student, teacher, batch)
+
+    def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
+        """`[B]`, or `[B, L]` for labels `[B, L]`."""
+        assert student.output is not None
+        logits = visible(class_last(student.output, self.axis), batch)
+        targets = self._targets(batch)
+        if logits.shape[:-1] != targets.shape:
+            raise SignalError(
+                "CrossEntropy on labels",
+                expected=f"one label for each of the student's positions: {tuple(logits.shape[:-1])}",
+                found=f"labels of shape {tuple(targets.shape)}",
+                mend="give labels for what the student puts out, or set `axis` to the axis that holds the classes",
+            )
+        values = cross_entropy(logits, targets, self.label_smoothing)
+        if values.dim() <= 2:
+            return values
+        counted = (targets != IGNORED).flatten(1).sum(1)
+        return values.flatten(1).sum(1) / counted.clamp(min=1)
+
+    def counts(self, batch: Batch) -> Tensor:
+        """The weight of the row where there is a label, 0 elsewhere: `[B]`, or `[B, L]` for labels `[B, L]`."""
+        counted = self._targets(batch) != IGNORED
+        if counted.dim() > 2:
+            counted = counted.flatten(1).any(1)
+        rows = 1.0 if batch.weights is None else batch.weights.float().view(-1, *[1] * (counted.dim() - 1))
+        return counted.float() * rows
+
+    def _targets(self, batch: Batch) -> Tensor:
+        """The labels, and -100 where a row has none or a token is masked."""
+        labels, labelled = labels_of("CrossEntropy", batch)
+        counted = labelled.view(-1, *[1] * (labels.dim() - 1)).expand(labels.shape)
+        if batch.mask is not None and batch.mask.shape == labels.shape:
+            counted = counted & batch.mask
+        return labels.long().masked_fill(~counted, IGNORED)

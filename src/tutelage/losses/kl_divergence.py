@@ -1,0 +1,104 @@
+"""Kullback-Leibler divergence of softened outputs: Hinton's knowledge distillation."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tutelage.errors import SignalError
+from tutelage.losses.base import Loss, Needs, require_choice, require_same_shape
+from tutelage.losses.reduce import class_last, mean_per_position, visible, widen
+from tutelage.signals import Batch, Request, Signals
+
+__all__ = ["KLDivergence", "bernoulli_kl", "softmax_kl"]
+
+
+def softmax_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`T² · KL(softmax(t/T) ‖ softmax(s/T))` over the last axis: `[..., C]` -> `[...]`, in float32 or wider."""
+    student, teacher = widen(student, teacher)
+    log_q = F.log_softmax(student / temperature, dim=-1)
+    log_p = F.log_softmax(teacher / temperature, dim=-1)
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1) * temperature**2
+
+
+def bernoulli_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`T² · Σ_c KL(Bernoulli(σ(t_c/T)) ‖ Bernoulli(σ(s_c/T)))` over the last axis: `[..., C]` -> `[...]`."""
+    student, teacher = widen(student, teacher)
+    s, t = student / temperature, teacher / temperature
+    # σ(-t), not 1 - σ(t): the latter is 0 from t = 17 on, and the two terms then no longer cancel where s nears t.
+    on = torch.sigmoid(t) * (F.logsigmoid(t) - F.logsigmoid(s))
+    off = torch.sigmoid(-t) * (F.logsigmoid(-t) - F.logsigmoid(-s))
+    return (on + off).sum(-1) * temperature**2
+
+
+class KLDivergence(Loss):
+    """`T² · KL(p ‖ q)` between the outputs of teacher `p` and student `q`, softened by a temperature `T`.
+
+    With softmax outputs `p = softmax(t / T)`, `q = softmax(s / T)` over the class axis; with sigmoid outputs each class
+    is a Bernoulli variable and the divergences of the classes are summed. The factor `T²` keeps the size of the
+    gradient when `T` changes. It is zero where student and teacher agree.
+
+    Shapes: outputs `[B, C]` -> `[B]`. Where outputs have positions (`[B, L, C]` or, with `axis=1`, `[B, C, H, W]`),
+    each token is a value, `[B, L]`, if the rows have a token mask; else each sample is the mean of its positions.
+
+    When to use it: the first choice for classifiers; the classes that the teacher confuses tell the student more than
+    the label does. With few classes (2 to 4) there is little in them: add `Hint` or `SimilarityPreserving`.
+
+    Cost: negligible beside the forward pass; three tensors of the outputs' size.
+
+    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015. The paper writes the
+    cross-entropy; its gradient is the same, and the divergence has the floor 0.
+
+    Args:
+        temperature: `T > 0`; 1 compares the outputs as they are, 2 to 8 show what the teacher finds similar.
+        axis: The class axis of the output, of student and teacher alike; to be given for `[B, C, H, W]`.
+        outputs: What the logits are turned into a distribution by.
+        weight: Factor of this term in the total.
+
+    Raises:
+        ValueError: `temperature` is not a positive number, or `outputs` is none of its choices.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        *,
+        axis: int = -1,
+        outputs: Literal["softmax", "sigmoid"] = "softmax",
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(weight=weight)
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"temperature must be positive, found {temperature}")
+        require_choice("outputs", outputs, ("softmax", "sigmoid"))
+        self.temperature = temperature
+        self.axis = axis
+        self.outputs = outputs
+
+    @property
+    def needs(self) -> Needs:
+        """Both outputs."""
+        return Needs(student=Request(output=True), teacher=Request(output=True))
+
+    def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
+        """`[B]`, or `[B, L]` when the rows are masked sequences."""
+        assert student.output is not None and teacher.output is not None
+        require_same_shape(
+            "KLDivergence", student.output, teacher.output, where="outputs", mend="give both as many classes"
+        )
+        s = visible(class_last(student.output, self.axis), batch)
+        t = visible(class_last(teacher.output, self.axis), batch)
+        if self.outputs == "softmax" and s.shape[-1] == 1:
+            raise SignalError(
+                "KLDivergence on outputs",
+                expected="two classes or more",
+                found=f"one: shape {tuple(student.output.shape)}",
+                harm="a softmax over one class is always 1, so nothing would be learnt",
+                mend='set `outputs: "sigmoid"` for one logit a class, or use LogitMSE for values',
+            )
+        divergence = softmax_kl if self.outputs == "softmax" else bernoulli_kl
+        return mean_per_position(divergence(s, t, self.temperature), batch)

@@ -1,0 +1,75 @@
+"""Losses between inner layers: what they share is that each compares pairs of layers and averages over the pairs."""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+from torch import Tensor
+
+from tutelage.errors import SignalError
+from tutelage.losses.base import Loss, Needs
+from tutelage.losses.reduce import visible, widen
+from tutelage.signals import Batch, Request, Signals
+
+__all__ = ["LayerPairs"]
+
+
+class LayerPairs(Loss):
+    """Base of the losses between inner layers: the mean, over pairs of layers, of what `compare` gives for one pair.
+
+    Args:
+        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        weight: Factor of this term in the total.
+
+    Raises:
+        ValueError: There are no pairs.
+    """
+
+    def __init__(self, pairs: dict[str, str], *, weight: float = 1.0) -> None:
+        super().__init__(weight=weight)
+        if not pairs:
+            raise ValueError("pairs must name at least one layer of the student and one of the teacher, found none")
+        self.pairs = pairs
+
+    @property
+    def needs(self) -> Needs:
+        """The features of the layers in `pairs`."""
+        return Needs(
+            student=Request(features=frozenset(self.pairs)), teacher=Request(features=frozenset(self.pairs.values()))
+        )
+
+    @abc.abstractmethod
+    def compare(self, path: str, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        """The loss of one pair, `[B]` or `[B, L]`.
+
+        Args:
+            path: The student's layer.
+            student: What it put out: float32 or wider, padding set to 0.
+            teacher: The same of the teacher's layer, without a gradient.
+            batch: The rows.
+        """
+
+    def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
+        """`[B]`, or `[B, L]` when the layers put out masked sequences: the mean over the pairs."""
+        values = []
+        for path, teacher_path in self.pairs.items():
+            of_student, of_teacher = widen(student.features[path], teacher.features[teacher_path])
+            for model, name, tensor in (("student", path, of_student), ("teacher", teacher_path, of_teacher)):
+                if tensor.dim() < 2 or tensor.shape[0] != len(batch):
+                    raise SignalError(
+                        f"layer `{name}` of the {model}",
+                        expected=f"an output whose first axis is the batch of {len(batch)}",
+                        found=f"shape {tuple(tensor.shape)}",
+                        harm="samples would be compared with other samples",
+                        mend="name a layer that puts out one entry a sample",
+                    )
+            values.append(self.compare(path, visible(of_student, batch), visible(of_teacher, batch), batch))
+        if any(value.shape != values[0].shape for value in values):
+            raise SignalError(
+                f"{type(self).__name__} on pairs {self.pairs}",
+                expected="all pairs with one value a sample, or all with one a token",
+                found=f"values of shapes {[tuple(value.shape) for value in values]}",
+                mend="give the layers of sequences a term of their own",
+            )
+        return torch.stack(values).mean(0)

@@ -1,0 +1,275 @@
+"""The whole flow: plan -> fit -> evaluate -> export -> measure -> judge -> bundle."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from tutelage.answers import gather_evidence, teacher_answers
+from tutelage.bundle import Findings, finish_bundle, write_findings
+from tutelage.delivery import export_student, measure_models
+from tutelage.devices.cost import Cost
+from tutelage.errors import DataError, TeacherChanged
+from tutelage.evaluation.evidence import read_evidence
+from tutelage.evaluation.results import MetricResult
+from tutelage.evaluation.seeds import seed_summary
+from tutelage.evaluation.statistics import evaluate as evaluate_evidence
+from tutelage.export import measure_bundle
+from tutelage.governance.verdict import Verdict, judge
+from tutelage.plan import Plan, make_plan
+from tutelage.recipe import Recipe
+from tutelage.recipe_file import dump_recipe, policy_of
+from tutelage.report import write_report
+from tutelage.stages import train_baseline, train_student, train_teacher
+from tutelage.students import ParameterCount
+from tutelage.training.loop import make_accelerator
+from tutelage.workspace import Workspace
+
+__all__ = ["Result", "distill", "evaluate", "measure", "report"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What `distill` gives: the verdict, and the folder with everything that shows it."""
+
+    verdict: Verdict
+    bundle: Path
+
+    @property
+    def report(self) -> Path:
+        """The page a person reads."""
+        return self.bundle / "report.html"
+
+
+def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = False, progress: bool = True) -> Result:
+    """Distils a teacher into a student and shows whether it meets its budget and policy.
+
+    Called again after a kill, it goes on where it was; called again when it is done, it gives the same result.
+
+    Args:
+        recipe: Everything the run is.
+        out: The run's folder; by default `runs/NAME`.
+        fresh: Remove what an earlier run left there.
+        progress: Show what is being done.
+
+    Raises:
+        UserError: The recipe, the data or a model is not right; nothing was computed.
+        RunError: The training failed; its last checkpoint is kept.
+    """
+    workspace = Workspace(Path(out) if out is not None else Path("runs") / recipe.name)
+    say = _Narrator(progress)
+    say("plan")
+    plan = make_plan(recipe)
+    accelerator = make_accelerator()
+    with workspace.locked() if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            _claim(plan, workspace, fresh=fresh)
+        accelerator.wait_for_everyone()
+        if (workspace.bundle / "verdict.json").exists():
+            say(f"this run is complete: {workspace.bundle}")
+            return _finished(workspace)
+        for note in plan.notes:
+            say(f"note: {note}")
+        return _run(plan, workspace, say, progress=progress)
+
+
+def _claim(plan: Plan, workspace: Workspace, *, fresh: bool) -> None:
+    """Makes the folder this run's own."""
+    if fresh:
+        workspace.clear()
+    teacher = plan.recipe.teacher
+    digest = teacher.fingerprint() if plan.recipe.teacher_training is None else "trained in the run"
+    workspace.claim(dump_recipe(plan.recipe), {"data": plan.data.fingerprint, "teacher": digest})
+
+
+class _Narrator:
+    """Says on standard error what the run is doing, on the main process."""
+
+    def __init__(self, on: bool) -> None:
+        self.on = on and make_accelerator().is_main_process
+
+    def __call__(self, text: str) -> None:
+        if self.on:
+            tqdm.write(f"tutelage: {text}", file=sys.stderr)
+
+
+def _finished(workspace: Workspace) -> Result:
+    stored = json.loads((workspace.bundle / "verdict.json").read_text(encoding="utf-8"))
+    return Result(verdict=Verdict.from_dict(stored), bundle=workspace.bundle)
+
+
+def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) -> Result:
+    """Everything after the plan."""
+    recipe, teacher = plan.recipe, plan.recipe.teacher
+    accelerator = make_accelerator()
+    show = progress and accelerator.is_main_process
+    if recipe.teacher_training is not None:
+        train_teacher(plan, workspace, progress=show)
+    before = teacher.fingerprint()
+    says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device)
+    students, baselines = {}, {}
+    for seed in recipe.seeds:
+        students[seed] = train_student(plan, workspace, seed, says, progress=show)
+        if plan.has_baseline:
+            baselines[seed] = train_baseline(plan, workspace, seed, says, progress=show)
+    if teacher.fingerprint() != before:
+        raise TeacherChanged("the teacher's weights changed during the run: no student of it can be trusted")
+    if accelerator.is_main_process:
+        partial = _new_folder(workspace.work / "bundle")
+        shipped = _best_seed(plan, workspace)
+        say("evaluate on the test split")
+        sets = gather_evidence(plan, students, baselines, shipped)
+        metrics = [metric for evidence in sets for metric in evaluate_evidence(evidence)]
+        say("export")
+        export, teacher_onnx, notes = export_student(plan, students[shipped], partial, workspace.work)
+        say("measure latency, memory and size")
+        student_onnx = partial / "model.onnx" if export["onnx"] is not None else None
+        cost = measure_models(plan, students[shipped], student_onnx, teacher_onnx)
+        findings = Findings(
+            sets=sets,
+            metrics=metrics,
+            seeds=seed_summary(sets),
+            cost=cost,
+            export=export,
+            verdict=judge(metrics, cost, recipe.policy, recipe.budget, export),
+            notes=[*plan.notes, *notes],
+        )
+        _write(plan, workspace, partial, findings, before)
+    accelerator.wait_for_everyone()
+    return _finished(workspace)
+
+
+def _new_folder(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def _best_seed(plan: Plan, workspace: Workspace) -> int:
+    """The seed whose student was best on the development split."""
+
+    def value(seed: int) -> float:
+        done = json.loads((workspace.stage("student", seed) / "done.json").read_text(encoding="utf-8"))
+        return float(done["development"][plan.select]) * (1.0 if plan.higher_is_better else -1.0)
+
+    return max(plan.recipe.seeds, key=value)
+
+
+def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, teacher_digest: str) -> None:
+    """Writes the bundle, page and all, and moves it to its place."""
+    recipe = plan.recipe
+    trainings = [("teacher", 0)] if recipe.teacher_training is not None else []
+    for seed in recipe.seeds:
+        trainings += [("student", seed), *([("baseline", seed)] if plan.has_baseline else [])]
+    histories = [workspace.stage(role, seed) / "history.jsonl" for role, seed in trainings]
+    (partial / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    write_findings(partial, findings, task=recipe.task, data=plan.data, histories=histories)
+    provenance = {
+        "name": recipe.name,
+        "teacher": {
+            "description": recipe.teacher.describe(),
+            "fingerprint": teacher_digest,
+            "parameters": _counts(plan.teacher_parameters),
+        },
+        "student": {
+            "description": type(recipe.student).__name__,
+            "parameters": _counts(plan.student_parameters),
+        },
+        "data": {
+            "fingerprint": plan.data.fingerprint,
+            "rows": dict(plan.data.sizes),
+            "labelled_training_rows": len(plan.data.labelled_rows),
+            "classes": list(plan.data.classes),
+        },
+    }
+    finish_bundle(partial, workspace.bundle, provenance, findings)
+
+
+def _counts(count: ParameterCount | None) -> dict[str, int] | None:
+    return None if count is None else {"total": count.total, "embedding": count.embedding}
+
+
+def evaluate(bundle: str | Path) -> tuple[Verdict, list[str]]:
+    """Recomputes a bundle's metrics and verdict from its raw pairs.
+
+    Returns:
+        The verdict as recomputed, and what differs from what the bundle says: nothing, if it is sound.
+
+    Raises:
+        DataError: The folder is not a bundle.
+    """
+    folder = _bundle(bundle)
+    metrics = [metric for path in _evidence_files(folder) for metric in evaluate_evidence(read_evidence(path))]
+    stored = {m["name"]: MetricResult.from_dict(m) for m in _read(folder / "metrics.json")["metrics"]}
+    differences = []
+    for metric in metrics:
+        before = stored.pop(metric.name, None)
+        if before is None or not _same(before.to_dict(), metric.to_dict()):
+            differences.append(f"{metric.name}: stored {_values(before)}, recomputed {_values(metric)}")
+    differences += [f"{name}: stored, but does not follow from the evidence" for name in stored]
+    policy, budget = policy_of(folder / "recipe.yaml")
+    cost = Cost.from_dict(_read(folder / "cost.json"))
+    verdict = judge(metrics, cost, policy, budget, _read(folder / "export.json"))
+    said = _read(folder / "verdict.json")
+    if said["verdict"] != verdict.verdict:
+        differences.append(f"verdict: stored {said['verdict']}, recomputed {verdict.verdict}")
+    return verdict, differences
+
+
+def measure(bundle: str | Path, *, device: str = "cpu:1", batch_sizes: Sequence[int] = (1, 32)) -> Cost:
+    """What the bundle's student costs on this machine."""
+    return measure_bundle(_bundle(bundle), device=device, batch_sizes=batch_sizes)
+
+
+def report(bundle: str | Path) -> Path:
+    """Writes a bundle's page again, from the bundle's files alone."""
+    return write_report(_bundle(bundle))
+
+
+def _bundle(folder: str | Path) -> Path:
+    """The bundle in a folder, which may be that of its run.
+
+    Raises:
+        DataError: There is none.
+    """
+    for path in (Path(folder), Path(folder) / "bundle"):
+        if (path / "verdict.json").is_file():
+            return path
+    raise DataError(
+        str(folder),
+        expected="a bundle, or the folder of a run that is complete",
+        found="no verdict.json in it" if Path(folder).is_dir() else "no such folder",
+        mend="give the folder `bundle` that `tutelage distill` wrote",
+    )
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _evidence_files(folder: Path) -> list[Path]:
+    return [folder / "evidence.parquet", *sorted(folder.glob("evidence-*.parquet"))]
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal, numbers to 1e-6: other machines round otherwise."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
+    return bool(a == b)
+
+
+def _values(metric: MetricResult | None) -> str:
+    if metric is None:
+        return "nothing"
+    return ", ".join(f"{model} {estimate.value:.6g}" for model, estimate in metric.models.items())

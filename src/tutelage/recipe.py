@@ -1,0 +1,128 @@
+"""The recipe: everything a run is, as typed data. The same object from YAML, the command line or Python.
+
+    teacher ──asked on──▶ data ──signals──▶ losses ──train──▶ student ──▶ evaluation ──▶ budget + policy ──▶ verdict
+
+Each part is a dataclass, or a class of its family chosen by `class_path` and given its `init_args`; constructors only
+store, so a recipe costs nothing to make. `tutelage.recipe_file` reads and writes it as YAML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tutelage.errors import RecipeError
+from tutelage.governance.policy import Budget, Gate
+from tutelage.losses import Loss
+from tutelage.students import Student
+from tutelage.teachers import Teacher
+from tutelage.training import Training
+from tutelage.transfer import Data, SimilarityPairs
+
+__all__ = ["Export", "Measure", "Recipe", "Task"]
+
+Task = Literal["classification", "multilabel", "regression", "embedding"]
+
+
+@dataclass(kw_only=True)
+class Export:
+    """In which forms the student is delivered, beside safetensors.
+
+    Args:
+        onnx: Also as ONNX with a dynamic batch, compared with the student over the whole test split.
+        tolerance: Largest difference allowed between the outputs of the exported form and the student.
+    """
+
+    onnx: bool = True
+    tolerance: float = 1e-3
+
+
+@dataclass(kw_only=True)
+class Measure:
+    """How latency is measured.
+
+    Args:
+        device: `cpu:N` for a CPU with N threads, or `cuda:N`.
+        batch_sizes: Rows in a call.
+        rounds: Rounds in which teacher and student take turns.
+        seconds: Time to spend on all of it, about.
+    """
+
+    device: str = "cpu:2"
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 32])
+    rounds: int = 15
+    seconds: float = 20.0
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """Everything a run is.
+
+    Args:
+        name: Of the run; a folder name.
+        task: What the output means, and so which metrics there are.
+        data: The transfer set: inputs, with labels or without, and how they are split, encoded and varied.
+        teacher: What is imitated.
+        student: What imitates it.
+        losses: What is compared, and with which weights.
+        training: How the student is trained.
+        teacher_training: Train the teacher first, on all the training labels; null for a teacher that is ready.
+        baseline: Train the same student for as many steps without the teacher as well, where there are labels.
+        seeds: One student for each; the best on the development split is delivered.
+        select: The metric on the development split by which the best weights are kept; null for the task's own.
+        similarity_sets: Human-rated pairs on which embeddings are judged as well.
+        export: In which forms the student is delivered.
+        measure: How latency is measured.
+        budget: What the student may cost.
+        policy: How good it has to be.
+    """
+
+    name: str
+    task: Task
+    data: Data
+    teacher: Teacher
+    student: Student
+    losses: list[Loss]
+    training: Training
+    teacher_training: Training | None = None
+    baseline: bool = True
+    seeds: list[int] = field(default_factory=lambda: [0])
+    select: str | None = None
+    similarity_sets: list[SimilarityPairs] = field(default_factory=list)
+    export: Export = field(default_factory=Export)
+    measure: Measure = field(default_factory=Measure)
+    budget: Budget = field(default_factory=Budget)
+    policy: list[Gate] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Refuses contradictions that the recipe alone shows, before anything is loaded.
+
+        Raises:
+            RecipeError: Naming the key.
+        """
+        if not self.name or any(letter in self.name for letter in "/\\\0"):
+            raise RecipeError("name", expected="a name that can be a folder's", found=repr(self.name))
+        if not self.losses:
+            raise RecipeError("losses", expected="at least one loss", found="none", mend="add one, e.g. KLDivergence")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise RecipeError("seeds", expected="different numbers from 0", found=str(self.seeds))
+        self.training.check("training")
+        if self.teacher_training is not None:
+            self.teacher_training.check("teacher_training")
+        if self.similarity_sets and self.task != "embedding":
+            raise RecipeError(
+                "similarity_sets",
+                expected="task: embedding",
+                found=f"task: {self.task}",
+                mend="remove similarity_sets or change the task",
+            )
+        if not self.measure.batch_sizes or min(self.measure.batch_sizes) < 1:
+            raise RecipeError("measure.batch_sizes", expected="positive numbers", found=str(self.measure.batch_sizes))
+        if self.budget.peak_memory_mb is not None and not self.export.onnx:
+            raise RecipeError(
+                "budget.peak_memory_mb",
+                expected="export.onnx: true",
+                found="export.onnx: false",
+                harm="peak memory is measured on the ONNX form, so this budget could not be judged",
+                mend="set export.onnx: true, or drop the budget",
+            )

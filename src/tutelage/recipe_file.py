@@ -1,0 +1,173 @@
+"""Recipes as YAML: reading with overrides, checking with messages that help, and writing as resolved.
+
+`check` walks the plain data along the types of `Recipe` and finds every mistake at once, with the nearest right word.
+jsonargparse then builds the objects from the same types, so the meaning of a recipe is theirs alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tutelage.errors import RecipeError, UserError
+from tutelage.governance.policy import Budget, Gate
+from tutelage.losses import all_losses
+from tutelage.recipe import Recipe
+from tutelage.typed import Problem, check_value, describe
+
+__all__ = ["build_recipe", "dump_recipe", "load_recipe", "policy_of", "read_recipe"]
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, with fields overridden as on the command line.
+
+    Args:
+        path: A YAML file.
+        overrides: `["--training.steps", "100", "--losses.0.temperature=2"]`; values are YAML.
+
+    Raises:
+        RecipeError: The file is missing or not YAML, or a key is unknown, missing or of the wrong type; all mistakes
+            are named in one message.
+    """
+    return build_recipe(read_recipe(path, overrides))
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain data of a recipe file with overrides applied, not yet checked."""
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(
+            str(path),
+            expected="a recipe (YAML file)",
+            found="a folder" if path.is_dir() else "no such file",
+            mend=_similar_file(path),
+        )
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(str(path), expected="YAML", found=str(error).replace("\n", " ")) from error
+    if not isinstance(data, dict):
+        raise RecipeError(str(path), expected="keys and values (`name: ...`)", found=f"a {type(data).__name__}")
+    # The recipe's own modules (`class_path: my_models.Net`) may stand beside it or in the current folder.
+    for folder in (str(Path.cwd()), str(path.resolve().parent)):
+        if folder not in sys.path:
+            sys.path.append(folder)
+    for key, value in parse_overrides(overrides):
+        _override(data, key, value)
+    return data
+
+
+def _similar_file(path: Path) -> str:
+    beside = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    return f"recipes in that folder: {', '.join(sorted(beside))}" if beside else "give the path of a recipe"
+
+
+def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
+    """`--a.b VALUE` and `--a.b=VALUE` as pairs of a dotted key and a YAML value."""
+    pairs: list[tuple[str, Any]] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            raise RecipeError(
+                f"argument `{word}`",
+                expected="--key value, as --training.steps 100",
+                found=word,
+                mend="see `tutelage distill --help`",
+            )
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise RecipeError(f"--{key}", expected="a value after it", found="nothing")
+            text = rest.pop(0)
+        try:
+            pairs.append((key, yaml.safe_load(text)))
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--{key}", expected="a YAML value", found=text) from error
+    return pairs
+
+
+def _override(data: dict[str, Any], key: str, value: Any) -> None:
+    """Sets `a.b.0.c`, looking through `init_args` where a part is given by class."""
+    place: Any = data
+    names = key.split(".")
+    for depth, name in enumerate(names):
+        last = depth == len(names) - 1
+        where = ".".join(names[: depth + 1])
+        if isinstance(place, list):
+            if not name.isdigit() or int(name) >= len(place):
+                raise RecipeError(f"--{key}", expected=f"a number below {len(place)} in `{where}`", found=name)
+            if last:
+                place[int(name)] = value
+            else:
+                place = place[int(name)]
+            continue
+        if isinstance(place, dict) and "class_path" in place and name not in ("class_path", "init_args"):
+            place = place.setdefault("init_args", {})
+        if not isinstance(place, dict):
+            raise RecipeError(f"--{key}", expected=f"a section at `{where}`", found=repr(place))
+        if last:
+            place[name] = value
+        else:
+            if not isinstance(place.get(name), (dict, list)):
+                place[name] = {}
+            place = place[name]
+
+
+def build_recipe(data: dict[str, Any]) -> Recipe:
+    """The recipe that plain data describes.
+
+    Raises:
+        RecipeError: One or more keys are unknown, missing or of the wrong type.
+    """
+    all_losses()  # imports them: a class is found by its name among those that are imported
+    problems: list[Problem] = []
+    resolved = check_value(data, Recipe, "", problems)
+    if problems:
+        raise _error_of(problems)
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe)
+    try:
+        recipe = Recipe(**vars(parser.instantiate(parser.parse_object(resolved))))
+    except UserError:
+        raise
+    except Exception as error:  # jsonargparse raises many kinds; constructors raise ValueError for bad values
+        raise RecipeError("recipe", expected="values its parts accept", found=_root_message(error)) from error
+    recipe.check()
+    return recipe
+
+
+def _root_message(error: BaseException) -> str:
+    cause = error.__cause__ or error.__context__
+    return _root_message(cause) if cause is not None and str(cause) else str(error).replace("\n", " ")
+
+
+def _error_of(problems: Sequence[Problem]) -> RecipeError:
+    first = problems[0]
+    error = RecipeError(first.key, expected=first.expected, found=first.found, mend=first.mend)
+    if len(problems) > 1:
+        texts = [str(RecipeError(p.key, expected=p.expected, found=p.found, mend=p.mend)) for p in problems]
+        error.args = (f"{len(problems)} mistakes in the recipe\n" + "\n".join(texts),)
+    return error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, with every default written out. Objects made in Python are described, not stored."""
+    return yaml.safe_dump(describe(recipe), sort_keys=False, allow_unicode=True, width=110)
+
+
+def policy_of(path: Path) -> tuple[list[Gate], Budget]:
+    """Policy and budget in a recipe file, without building the rest: enough to judge a bundle again."""
+    data = read_recipe(path)
+    problems: list[Problem] = []
+    gates = check_value(data.get("policy") or [], list[Gate], "policy", problems)
+    budget = check_value(data.get("budget") or {}, Budget, "budget", problems)
+    if problems:
+        raise _error_of(problems)
+    return [Gate(**gate) for gate in gates], Budget(**budget)

@@ -1,0 +1,123 @@
+"""What teacher and student exchange: a `Batch` goes in, `Signals` come out, a `Request` says which.
+
+Every model in tutelage is a `torch.nn.Module` whose forward gives its output: a tensor, or an object with `.logits`
+(as Hugging Face's classifiers return). The output of a batch is `[B, ...]`: logits `[B, C]`, embeddings `[B, D]`,
+values `[B]` or `[B, K]`, or logits of a token or pixel `[B, L, C]`, `[B, C, H, W]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import ModelError
+
+__all__ = ["Batch", "Inputs", "Request", "Signals", "call", "output_of"]
+
+Inputs = Tensor | dict[str, Tensor]
+"""What a model is called with: one tensor (`model(x)`) or named ones (`model(**x)`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some rows of the transfer set, as the models see them.
+
+    Attributes:
+        inputs: What the models are called with; first axis `B`.
+        rows: Row numbers in the transfer set, `[B]`.
+        views: The number of the view (augmentation) of each row, `[B]`; 0 is the row as it is.
+        labels: `[B]` class indices, or values; where `labelled` is False the entry means nothing. None: no labels.
+        labelled: `[B]` bool, which rows have a label. None exactly when `labels` is.
+        mask: `[B, L]` bool, True for tokens that count, or None when rows are not sequences.
+        weights: `[B]` importance of each row, or None for 1.
+    """
+
+    inputs: Inputs
+    rows: Tensor
+    views: Tensor
+    labels: Tensor | None = None
+    labelled: Tensor | None = None
+    mask: Tensor | None = None
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[0])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with `change` applied to each of its tensors."""
+
+        def of(value: Inputs | None) -> Inputs | None:
+            if isinstance(value, Mapping):
+                return {name: change(tensor) for name, tensor in value.items()}
+            return None if value is None else change(value)
+
+        return replace(self, **{f.name: of(getattr(self, f.name)) for f in fields(self)})
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Rows `start` to `stop` of the batch."""
+        return self.map(lambda tensor: tensor[start:stop])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signals:
+    """What a model says about a batch.
+
+    Attributes:
+        output: The model's output, or None if it was not asked for.
+        features: Outputs of inner layers, by dotted module path.
+    """
+
+    output: Tensor | None = None
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Signals:
+        """The same signals with `change` applied to each tensor."""
+        return Signals(
+            output=None if self.output is None else change(self.output),
+            features={path: change(tensor) for path, tensor in self.features.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked of a model: its output, and the features of some layers. `a | b` asks for both."""
+
+    output: bool = False
+    features: frozenset[str] = frozenset()
+
+    def __or__(self, other: Request) -> Request:
+        return Request(output=self.output or other.output, features=self.features | other.features)
+
+    def __bool__(self) -> bool:
+        return self.output or bool(self.features)
+
+
+def call(module: nn.Module, inputs: Inputs) -> object:
+    """Calls a module with the inputs of a batch: `module(x)` or `module(**x)`."""
+    return module(**inputs) if isinstance(inputs, dict) else module(inputs)
+
+
+def output_of(result: object, model: str = "model") -> Tensor:
+    """The output tensor in what a module returned.
+
+    Raises:
+        ModelError: The module returned neither a tensor nor something with `.logits`.
+    """
+    if isinstance(result, Tensor):
+        return result
+    logits = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    raise ModelError(
+        f"output of {model}",
+        expected="a tensor, or an object with a tensor `.logits`",
+        found=type(result).__name__,
+        mend="wrap the module in one whose forward returns the tensor to be imitated",
+    )

@@ -1,0 +1,9 @@
+"""Students: the ways a small model is made."""
+
+from tutelage.students.base import Student
+from tutelage.students.cut import CutStudent
+from tutelage.students.hugging_face import HuggingFaceStudent
+from tutelage.students.module import ModuleStudent
+from tutelage.students.parameters import ParameterCount, parameter_count
+
+__all__ = ["CutStudent", "HuggingFaceStudent", "ModuleStudent", "ParameterCount", "Student", "parameter_count"]

@@ -1,0 +1,26 @@
+"""What makes a student."""
+
+from __future__ import annotations
+
+import abc
+
+from torch import nn
+
+from tutelage.teachers import Teacher
+
+__all__ = ["Student"]
+
+
+class Student(abc.ABC):
+    """Base of the ways a student is made. Constructors only store; `build` makes a new module each time."""
+
+    @abc.abstractmethod
+    def build(self, teacher: Teacher) -> nn.Module:
+        """A new, untrained (or cut) student. Random parts are drawn from torch's generator, which the run seeds.
+
+        Args:
+            teacher: The loaded teacher, for students that are cut from it.
+
+        Raises:
+            ModelError: The student can't be made from this teacher.
+        """

@@ -1,0 +1,10 @@
+"""Teachers: whatever can be asked about a batch."""
+
+from tutelage.teachers.base import Teacher
+from tutelage.teachers.encoder import SentenceEncoder
+from tutelage.teachers.ensemble import Ensemble
+from tutelage.teachers.hugging_face import HuggingFaceTeacher
+from tutelage.teachers.module import ModuleTeacher
+from tutelage.teachers.torch_teacher import TorchTeacher
+
+__all__ = ["Ensemble", "HuggingFaceTeacher", "ModuleTeacher", "SentenceEncoder", "Teacher", "TorchTeacher"]

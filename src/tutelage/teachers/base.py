@@ -1,0 +1,59 @@
+"""What a teacher is: something that can be asked about a batch."""
+
+from __future__ import annotations
+
+import abc
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tutelage.signals import Batch, Request, Signals
+
+__all__ = ["Teacher"]
+
+
+class Teacher(abc.ABC):
+    """Base of all teachers. Constructors only store; `load` does the work, once.
+
+    Whatever is odd about a teacher (it is an ensemble, remote, remembered) stays behind this protocol: the loop asks
+    and never looks what it is.
+    """
+
+    @abc.abstractmethod
+    def load(self, device: torch.device) -> None:
+        """Makes the teacher ready on `device`. A second call only moves it.
+
+        Raises:
+            ModelError: It can't be loaded; the message says what to do.
+        """
+
+    @abc.abstractmethod
+    def check(self, request: Request) -> None:
+        """Raises a `ModelError` that names both sides if the teacher can't supply what is requested."""
+
+    @abc.abstractmethod
+    def ask(self, batch: Batch, request: Request) -> Signals:
+        """What the teacher says: without gradients, in eval mode, exactly what was requested."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """A digest (hex SHA-256) of everything that decides the answers: it changes when a weight does."""
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The loaded torch module, where the teacher is one: what students are cut from and latency is measured on."""
+        return None
+
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        """Where the teacher's tokenizer is, for teachers that read text."""
+        return None
+
+    def describe(self) -> str:
+        """A short name for reports."""
+        return type(self).__name__
+
+    def as_module(self) -> nn.Module | None:
+        """A module that gives the teacher's output, to be timed; None where time is not this machine's (an API)."""
+        return self.module

@@ -1,0 +1,174 @@
+"""Several teachers that answer as one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tutelage.errors import ModelError, RecipeError
+from tutelage.signals import Batch, Request, Signals
+from tutelage.teachers.base import Teacher
+
+__all__ = ["Ensemble", "mean_logits", "mean_probabilities"]
+
+
+class Ensemble(Teacher):
+    """The weighted mean of what several teachers say. It supplies outputs only: the members' layers differ.
+
+    With weights `w_k`, scaled to sum to 1, and the members' logits `z_k`:
+
+    * `mean_of="probabilities"`, softmax outputs: answers `log Σ_k w_k softmax(z_k)`, which as logits give exactly the
+      mean distribution at temperature 1.
+    * `mean_of="probabilities"`, sigmoid outputs: answers the logits of `Σ_k w_k σ(z_k)`.
+    * `mean_of="logits"`: answers `Σ_k w_k z_k`. It is also the mean for embeddings and regression values.
+
+    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015 (both means are named there).
+
+    Args:
+        members: The teachers; their outputs have one shape and the classes one order.
+        mean_of: What the mean is taken of.
+        weights: How much each member counts: one positive number each. None: all alike.
+        axis: The class axis of the outputs.
+        outputs: What turns logits into probabilities.
+
+    Raises:
+        RecipeError: There is no member, the count of weights differs from theirs, or a weight is not positive.
+    """
+
+    def __init__(
+        self,
+        members: list[Teacher],
+        mean_of: Literal["probabilities", "logits"] = "probabilities",
+        *,
+        weights: list[float] | None = None,
+        axis: int = -1,
+        outputs: Literal["softmax", "sigmoid"] = "softmax",
+    ) -> None:
+        if not members:
+            raise RecipeError(
+                "teacher.members", expected="at least one teacher", found="none", mend="list the teachers"
+            )
+        if weights is not None and len(weights) != len(members):
+            raise RecipeError(
+                "teacher.weights",
+                expected=f"one weight for each of the {len(members)} members",
+                found=f"{len(weights)} weights",
+                mend="give as many weights as members, or none for equal ones",
+            )
+        if weights is not None and not all(0 < weight < float("inf") for weight in weights):
+            raise RecipeError(
+                "teacher.weights",
+                expected="positive numbers",
+                found=f"{weights}",
+                harm="a member that counts nothing, or against the others, is no part of a mean",
+                mend="leave out members that should not count",
+            )
+        self.members = members
+        self.mean_of = mean_of
+        self.weights = weights
+        self.axis = axis
+        self.outputs = outputs
+
+    def load(self, device: torch.device) -> None:
+        """Loads every member."""
+        for member in self.members:
+            member.load(device)
+
+    def check(self, request: Request) -> None:
+        """Raises a `ModelError` if features are requested, or a member can't supply its output."""
+        if request.features:
+            raise ModelError(
+                f"features of {', '.join(f'`{path}`' for path in sorted(request.features))}",
+                expected="a teacher that supplies features",
+                found=f"{self.describe()}, which supplies its output only",
+                mend="use a loss on outputs, or one of the members as the teacher",
+            )
+        for member in self.members:
+            member.check(request)
+
+    def ask(self, batch: Batch, request: Request) -> Signals:
+        """The mean of the members' outputs, in float32 or wider.
+
+        Raises:
+            ModelError: Features are requested, or the members' outputs differ in shape.
+        """
+        self.check(request)
+        if not request.output:
+            return Signals()
+        answers = [member.ask(batch, request).output for member in self.members]
+        outputs = [output for output in answers if output is not None]
+        assert len(outputs) == len(self.members)
+        self._require_alike(outputs)
+        with torch.no_grad():
+            shares = self._shares()
+            if self.mean_of == "logits":
+                return Signals(output=mean_logits(outputs, shares))
+            return Signals(output=mean_probabilities(outputs, shares, axis=self.axis, outputs=self.outputs))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the members' fingerprints, their shares, and the kind of mean."""
+        parts = [self.mean_of, self.outputs, str(self.axis), *(share.hex() for share in self._shares())]
+        return hashlib.sha256("\n".join([*parts, *(m.fingerprint() for m in self.members)]).encode()).hexdigest()
+
+    def describe(self) -> str:
+        """How many members, the kind of mean, and who they are."""
+        names = ", ".join(member.describe() for member in self.members)
+        return f"Ensemble of {len(self.members)} (mean of {self.mean_of}): {names}"
+
+    def _shares(self) -> list[float]:
+        """The weights, scaled to sum to 1."""
+        weights = self.weights or [1.0] * len(self.members)
+        return [weight / sum(weights) for weight in weights]
+
+    def _require_alike(self, outputs: list[Tensor]) -> None:
+        shapes = [tuple(output.shape) for output in outputs]
+        if len(set(shapes)) > 1:
+            found = "; ".join(f"{m.describe()}: {s}" for m, s in zip(self.members, shapes, strict=True))
+            raise ModelError(
+                "teacher.members",
+                expected="outputs of one shape: the same classes in the same order",
+                found=found,
+                harm="the mean would mix classes that don't belong together",
+                mend="use members that were trained on the same classes",
+            )
+        if self.mean_of == "probabilities" and self.outputs == "softmax":
+            shape = shapes[0]
+            # Of `[B]` the last axis is the batch: a softmax over it would mix the rows.
+            if not -len(shape) < self.axis < len(shape) or self.axis == 0 or shape[self.axis] == 1:
+                raise ModelError(
+                    "teacher.mean_of",
+                    expected=f"two classes or more on axis {self.axis} of the outputs",
+                    found=f"outputs of shape {shape}",
+                    harm="the softmax of a single value is 1 whatever the teacher says",
+                    mend="`mean_of: logits` for values and embeddings, `outputs: sigmoid` for a single logit",
+                )
+
+
+def mean_logits(outputs: list[Tensor], shares: list[float]) -> Tensor:
+    """`Σ_k w_k z_k`, in float32 or wider."""
+    return torch.stack([widened(z) * share for z, share in zip(outputs, shares, strict=True)]).sum(0)
+
+
+def mean_probabilities(
+    logits: list[Tensor], shares: list[float], *, axis: int = -1, outputs: Literal["softmax", "sigmoid"] = "softmax"
+) -> Tensor:
+    """Logits of `Σ_k w_k p_k`, computed on the log scale in float32 or wider, so that nothing underflows."""
+    wide = [widened(z) for z in logits]
+
+    def log_mean(log_probabilities: list[Tensor]) -> Tensor:
+        terms = [p + math.log(share) for p, share in zip(log_probabilities, shares, strict=True)]
+        return torch.logsumexp(torch.stack(terms), dim=0)
+
+    if outputs == "softmax":
+        return log_mean([F.log_softmax(z, dim=axis) for z in wide])
+    return log_mean([F.logsigmoid(z) for z in wide]) - log_mean([F.logsigmoid(-z) for z in wide])
+
+
+def widened(output: Tensor) -> Tensor:
+    """The tensor in float32, or wider if it is."""
+    return output.to(torch.promote_types(output.dtype, torch.float32))

@@ -1,0 +1,74 @@
+"""Any torch module as a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from tutelage.errors import ModelError
+from tutelage.teachers.torch_teacher import TorchTeacher
+from tutelage.teachers.weights import load_weights
+
+__all__ = ["ModuleTeacher", "made_by"]
+
+
+class ModuleTeacher(TorchTeacher):
+    """A torch module whose forward gives a tensor, or an object with `.logits`.
+
+    In a recipe:
+    ```yaml
+    teacher:
+      class_path: tutelage.teachers.ModuleTeacher
+      init_args:
+        module:
+          class_path: my_models.ResNet
+          init_args: {depth: 18}
+        weights: resnet18.safetensors
+    ```
+
+    Args:
+        module: A class or function that makes the module, or (in Python) the module itself, which is then used as it
+            is: it is moved and set to eval mode, not copied.
+        weights: A safetensors file that holds exactly the module's weights; None keeps those it is made with.
+    """
+
+    def __init__(self, module: Callable[[], nn.Module] | nn.Module, weights: str | None = None) -> None:
+        # The property `module` of every teacher is the loaded module; `vars(self)` holds the argument of that name.
+        vars(self)["module"] = module
+        self.weights = weights
+
+    def make(self) -> nn.Module:
+        """The module with its weights.
+
+        Raises:
+            ModelError: `module` makes something else than a module, or the weights don't fit it.
+        """
+        given: Callable[[], nn.Module] | nn.Module = vars(self)["module"]
+        module = given if isinstance(given, nn.Module) else made_by(given, "teacher.module")
+        if self.weights is not None:
+            load_weights(module, self.weights, "teacher.weights")
+        return module
+
+    def describe(self) -> str:
+        """The module's class, and the file of its weights."""
+        given = vars(self)["module"] if self.module is None else type(self.module)
+        name = getattr(given, "__name__", type(given).__name__)
+        return f"{name} with the weights of {self.weights}" if self.weights else name
+
+
+def made_by(factory: Callable[[], nn.Module], key: str) -> nn.Module:
+    """What `factory` makes.
+
+    Raises:
+        ModelError: It is no `torch.nn.Module`.
+    """
+    module: object = factory()
+    if not isinstance(module, nn.Module):
+        raise ModelError(
+            key,
+            expected="a class or function that makes a torch.nn.Module",
+            found=f"one that makes a {type(module).__name__}",
+            mend="name the class of the model, and its arguments under `init_args`",
+        )
+    return module

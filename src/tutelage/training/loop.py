@@ -1,0 +1,398 @@
+"""The training loop: a generator of records.
+
+The progress bar, the history file, trackers and early stopping consumers read the records; there are no callbacks.
+Everything random is a function of (seed, step, process), and the order of the rows a function of (seed, step), so a
+run that is killed and started again goes on from its checkpoint to the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tutelage.errors import RunError
+from tutelage.losses import Loss
+from tutelage.signals import Batch, Signals
+from tutelage.taps import find_layer
+from tutelage.teachers import Teacher
+from tutelage.training import checkpoint
+from tutelage.training.config import Training
+from tutelage.training.step import Learner, global_scales, needs_of, term_names
+
+__all__ = ["EvaluationRecord", "Fit", "StepRecord", "fit", "make_accelerator"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """What training did since the last such record.
+
+    Attributes:
+        step: Steps done.
+        steps: Steps to do.
+        loss: Mean objective over the steps since the last record.
+        terms: Mean of each loss, unweighted.
+        learning_rate: Of the last step.
+        gradient_norm: Of the last step before clipping, or None without clipping.
+        samples_per_second: Rows trained on a second since the last record, over all processes.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    terms: dict[str, float]
+    learning_rate: float
+    gradient_norm: float | None
+    samples_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord:
+    """The student on the development split after `step` steps; `best` says whether it is the best so far."""
+
+    step: int
+    steps: int
+    development: dict[str, float]
+    best: bool
+
+
+class BatchOrder(Protocol):
+    """Which rows, in which views, make the batch of a step: random access, so that resuming needs no state."""
+
+    def batch(self, step: int) -> tuple[Array, Array]:
+        """Rows and views of the batch of a step."""
+
+
+@dataclass(kw_only=True)
+class Fit:
+    """One training of one student.
+
+    Args:
+        student: The module to train; it holds the best weights when `fit` ends.
+        losses: Prepared losses.
+        teacher: Loaded; None when no loss needs it.
+        make_batch: Gives the batch of some rows in some views, on CPU.
+        order: Which rows a step sees.
+        training: How it is trained.
+        steps: Optimiser steps in all.
+        seed: Of everything random.
+        folder: Where checkpoints and the best weights go.
+        evaluate: Gives metrics on the development split, or None to keep the last weights.
+        select: The metric whose best value is kept.
+        higher_is_better: Its direction.
+    """
+
+    student: nn.Module
+    losses: Sequence[Loss]
+    teacher: Teacher | None
+    make_batch: Callable[[Array, Array], Batch]
+    order: BatchOrder
+    training: Training
+    steps: int
+    seed: int
+    folder: Path
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None
+    select: str = ""
+    higher_is_better: bool = True
+
+    @property
+    def best_path(self) -> Path:
+        """The student's best weights on the development split."""
+        return self.folder / "best.safetensors"
+
+    @property
+    def done_path(self) -> Path:
+        """Exists once the training is complete: `{"step", "best_step", "development"}`."""
+        return self.folder / "done.json"
+
+
+@dataclass
+class _Progress:
+    """Everything but weights that a run needs to go on: stored in each checkpoint."""
+
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    best_development: dict[str, float] = field(default_factory=dict)
+    without_gain: int = 0
+
+
+def make_accelerator(precision: str = "float32") -> Accelerator:
+    """An Accelerator of this precision. One process may train several models, each with its own."""
+    AcceleratorState._reset_state(reset_partial_state=False)  # else a second precision in a process is refused
+    names = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+    # Some parameters may get no gradient (an unused pooler), which DDP must be told.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(mixed_precision=names[precision], kwargs_handlers=[unused])
+
+
+def make_optimizer(learner: Learner, training: Training) -> torch.optim.Optimizer:
+    """The optimiser over student and losses; weight decay on matrices and kernels alone."""
+    for path in training.freeze or ():
+        find_layer(learner.student, path, model="student").requires_grad_(False)
+    trained = [p for p in learner.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": training.weight_decay},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=training.learning_rate, momentum=training.momentum, nesterov=training.momentum > 0
+        )
+    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(training.momentum, 0.999))
+
+
+def reseed(seed: int, step: int, process: int) -> None:
+    """Sets torch's generators for one step: dropout is a function of (seed, step, process), not of history."""
+    number = int(np.random.SeedSequence([seed, step, process]).generate_state(1)[0])
+    torch.default_generator.manual_seed(number)
+    # torch.manual_seed would queue a call with its traceback for a CUDA that is never there, at each step.
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(number)
+    elif torch.backends.mps.is_available():
+        torch.mps.manual_seed(number)
+
+
+def fit(job: Fit) -> Iterator[StepRecord | EvaluationRecord]:
+    """Trains a student, yielding what happens. Starts from the newest checkpoint in the job's folder, if any.
+
+    Yields:
+        A `StepRecord` every `log_every` steps and an `EvaluationRecord` at each evaluation on the development split.
+
+    Raises:
+        RunError: The loss is not finite; the checkpoint before it is kept.
+        CheckpointError: The checkpoint to start from is damaged.
+    """
+    if job.done_path.exists():
+        job.student.load_state_dict(load_file(job.best_path))
+        return
+    run = _Run(job)
+    try:
+        yield from run.records()
+    finally:
+        run.close()
+    job.student.load_state_dict(load_file(job.best_path))
+
+
+class _Run:
+    """A `Fit` under way: the objects that live while it lasts."""
+
+    def __init__(self, job: Fit) -> None:
+        self.job = job
+        self.accelerator = make_accelerator(job.training.precision)
+        reseed(job.seed, 0, 0)
+        self.learner = Learner(job.student, job.losses, compiled=job.training.compile)
+        self.optimizer: Any = make_optimizer(self.learner, job.training)
+        self.progress = _Progress()
+        self.wrapped = self.accelerator.prepare(self.learner)
+        if self.accelerator.scaler is not None:  # the wrapper steps float16's scaler; else it only costs time
+            self.optimizer = self.accelerator.prepare(self.optimizer)
+        self._restore()
+        self.request = needs_of(job.losses)[1]
+        self.names = term_names(job.losses)
+        mixed = job.training.precision != "float32"  # accelerate's own context costs as much when it does nothing
+        self.autocast = self.accelerator.autocast if mixed else contextlib.nullcontext
+
+    def close(self) -> None:
+        """Removes the taps."""
+        self.learner.close()
+
+    def records(self) -> Iterator[StepRecord | EvaluationRecord]:
+        """Trains to the end, or to early stopping."""
+        job, training = self.job, self.job.training
+        every = training.evaluate_every or max(1, math.ceil(job.steps / 10))
+        saved = started = time.monotonic()
+        since: list[Tensor] = []
+        rows = 0
+        batches = self._batches()
+        while self.progress.step < job.steps and not self._out_of_patience():
+            pieces, batch_rows = next(batches)
+            losses, norm = self._step(pieces)
+            since.append(losses)
+            rows += batch_rows
+            self.progress.step += 1
+            step, last = self.progress.step, self.progress.step == job.steps
+            if step % training.log_every == 0 or last:
+                seconds = max(time.monotonic() - started, 1e-9)
+                yield self._step_record(since, norm, rows / seconds)
+                since, rows, started = [], 0, time.monotonic()
+            if job.evaluate is not None and (step % every == 0 or last):
+                yield self._evaluate()
+                started = time.monotonic()
+            if time.monotonic() - saved >= training.checkpoint_seconds and not last:
+                self._check_finite(since)
+                self._save()
+                saved = time.monotonic()
+        self._finish()
+
+    def _batches(self) -> Iterator[tuple[list[Batch], int]]:
+        """The batches from the present step on. An accelerator has the next one made while it works on this one."""
+        steps = range(self.progress.step, self.job.steps)
+        if self.accelerator.device.type == "cpu":  # a thread would only take turns with the training
+            yield from map(self._make_pieces, steps)
+            return
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
+            ahead = pool.submit(self._make_pieces, steps.start)
+            for step in steps:
+                pieces = ahead.result()
+                if step + 1 < steps.stop:
+                    ahead = pool.submit(self._make_pieces, step + 1)
+                yield pieces
+
+    def _make_pieces(self, step: int) -> tuple[list[Batch], int]:
+        """This process's share of the step's batch, in pieces, and how many rows the whole batch has."""
+        rows, views = self.job.order.batch(step)
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        mine = np.array_split(np.arange(len(rows)), world)[rank]
+        pieces = np.array_split(mine, self.job.training.micro_batches)
+        return [self.job.make_batch(rows[piece], views[piece]) for piece in pieces if len(piece)], len(rows)
+
+    def _step(self, pieces: Sequence[Batch]) -> tuple[Tensor, Tensor | None]:
+        """One optimiser step: objective and terms `[1 + K]`, summed over pieces, and the gradient's norm."""
+        job, accelerator = self.job, self.accelerator
+        step = self.progress.step
+        reseed(job.seed, step + 1, accelerator.process_index)
+        self.learner.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = job.training.rate(step, job.steps)
+        pieces = [piece.to(accelerator.device) for piece in pieces]
+        scales = global_scales(job.losses, pieces).to(accelerator.device)
+        sums = torch.zeros(1 + len(job.losses), device=accelerator.device)
+        for index, piece in enumerate(pieces):
+            whole = contextlib.nullcontext() if index == len(pieces) - 1 else accelerator.no_sync(self.wrapped)
+            with whole:
+                with self.autocast():
+                    signals = job.teacher.ask(piece, self.request) if job.teacher and self.request else Signals()
+                total, shares = self.wrapped(piece, signals, scales)
+                accelerator.backward(total * accelerator.num_processes)  # DDP takes the mean over processes
+                sums += torch.cat([total.detach().float()[None], shares])
+        norm = None
+        if job.training.clip_norm is not None:
+            norm = accelerator.clip_grad_norm_(self.learner.parameters(), job.training.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return sums, norm
+
+    def _step_record(self, since: list[Tensor], norm: Tensor | None, speed: float) -> StepRecord:
+        self._check_finite(since)
+        mean = torch.stack(since).mean(0)
+        if self.accelerator.num_processes > 1:
+            torch.distributed.all_reduce(mean)
+        values = mean.tolist()
+        return StepRecord(
+            step=self.progress.step,
+            steps=self.job.steps,
+            loss=values[0],
+            terms=dict(zip(self.names, values[1:], strict=True)),
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            gradient_norm=None if norm is None else float(norm),
+            samples_per_second=speed,
+        )
+
+    def _check_finite(self, since: list[Tensor]) -> None:
+        for losses in since:
+            if not bool(torch.isfinite(losses).all()):
+                raise RunError(self._not_finite(f"the loss ({dict(zip(self.names, losses[1:].tolist(), strict=True))})"))
+
+    def _not_finite(self, what: str) -> str:
+        return (
+            f"{what} became NaN or infinite near step {self.progress.step}. Lower training.learning_rate, set "
+            "training.clip_norm, or see whether the teacher's answers are finite. The checkpoint before is kept."
+        )
+
+    def _evaluate(self) -> EvaluationRecord:
+        job, progress = self.job, self.progress
+        assert job.evaluate is not None
+        training = job.student.training
+        job.student.eval()
+        metrics = self._agree(job.evaluate(job.student))
+        job.student.train(training)
+        value = metrics[job.select]
+        sign = 1.0 if job.higher_is_better else -1.0
+        best = progress.best is None or sign * value > sign * progress.best
+        if best:
+            progress.best, progress.best_step, progress.best_development = value, progress.step, metrics
+            progress.without_gain = 0
+            self._save_best()
+        else:
+            progress.without_gain += 1
+        return EvaluationRecord(step=progress.step, steps=job.steps, development=metrics, best=best)
+
+    def _agree(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The first process's values on all of them, so that all stop and keep at the same step."""
+        if self.accelerator.num_processes == 1:
+            return metrics
+        values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=self.accelerator.device)
+        torch.distributed.broadcast(values, src=0)
+        return dict(zip(metrics, values.tolist(), strict=True))
+
+    def _out_of_patience(self) -> bool:
+        patience = self.job.training.patience
+        return patience is not None and self.progress.without_gain >= patience
+
+    def _save_best(self) -> None:
+        if self.accelerator.is_main_process:
+            checkpoint.save_weights(self.job.best_path, self.job.student.state_dict())
+
+    def _save(self) -> None:
+        """A checkpoint of student, losses, optimiser, scaler and progress."""
+        if not self.accelerator.is_main_process:
+            return
+        optimizer, plain = checkpoint.optimizer_tensors(self.optimizer)
+        tensors = {f"model.{name}": value for name, value in self.learner.state_dict().items()}
+        if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+            raise RunError(self._not_finite("the weights"))
+        tensors |= {f"optimizer.{name}": value for name, value in optimizer.items()}
+        scaler = self.accelerator.scaler
+        state = {
+            "progress": vars(self.progress),
+            "optimizer": plain,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+        }
+        checkpoint.save_checkpoint(self.job.folder, self.progress.step, tensors, state)
+
+    def _restore(self) -> None:
+        loaded = checkpoint.load_checkpoint(self.job.folder)
+        if loaded is None:
+            return
+        tensors, state = loaded
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.learner.load_state_dict(below("model."))
+        checkpoint.load_optimizer(self.optimizer, below("optimizer."), state["optimizer"])
+        if state["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.progress = _Progress(**state["progress"])
+
+    def _finish(self) -> None:
+        """Notes that the training is complete, and drops the checkpoints it no longer needs."""
+        job, progress = self.job, self.progress
+        if job.evaluate is None:
+            progress.best_step = progress.step
+            self._save_best()
+        if self.accelerator.is_main_process:
+            done = {"step": progress.step, "best_step": progress.best_step, "development": progress.best_development}
+            partial = job.done_path.with_suffix(".partial")
+            partial.write_text(json.dumps(done))
+            partial.replace(job.done_path)
+            checkpoint.remove_checkpoints(job.folder)
+        self.accelerator.wait_for_everyone()

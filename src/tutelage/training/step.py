@@ -1,0 +1,92 @@
+"""One optimiser step: the sums of the losses of a piece, divided once by the global count.
+
+For losses `k` with weight `w_k`, values `v_k` and counts `c_k` the objective of a step is
+
+    L = Σ_k  w_k · (Σ_i c_ki · v_ki) / (Σ_i c_ki),
+
+with `i` over every row (or token) of every piece on every process. The denominators depend on the batch alone, so they
+are known before the first forward pass, and the gradient is the same however the batch is split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from tutelage.losses import Loss
+from tutelage.signals import Batch, Request, Signals, call, output_of
+from tutelage.taps import Taps
+
+__all__ = ["Learner", "global_scales", "needs_of", "term_names"]
+
+
+def needs_of(losses: Sequence[Loss]) -> tuple[Request, Request, bool]:
+    """What the losses need together: of the student, of the teacher, and whether labels."""
+    student, teacher, labels = Request(), Request(), False
+    for loss in losses:
+        needs = loss.needs
+        student, teacher, labels = student | needs.student, teacher | needs.teacher, labels or needs.labels
+    return student, teacher, labels
+
+
+def term_names(losses: Sequence[Loss]) -> list[str]:
+    """A name for each loss in logs: its class, numbered where a class occurs twice."""
+    kinds = [type(loss).__name__ for loss in losses]
+    return [
+        kind if kinds.count(kind) == 1 else f"{kind}.{kinds[:index].count(kind)}" for index, kind in enumerate(kinds)
+    ]
+
+
+class Learner(nn.Module):
+    """Student and losses as one module, so that DDP sees the trained parts of both and all that the loss is made of.
+
+    Args:
+        student: The module that learns. Its taps are set here and removed by `close`.
+        losses: Prepared losses.
+        compiled: Whether the student runs through `torch.compile`.
+    """
+
+    def __init__(self, student: nn.Module, losses: Sequence[Loss], *, compiled: bool = False) -> None:
+        super().__init__()
+        request, _, _ = needs_of(losses)
+        self.student = student
+        self.losses = nn.ModuleList(losses)
+        self._taps = Taps(student, request.features, model="student")
+        # A list hides the compiled wrapper from nn.Module, so that names in the state dict stay those of the student.
+        self._run = [torch.compile(student) if compiled else student]
+
+    def forward(self, batch: Batch, teacher: Signals, scales: Tensor) -> tuple[Tensor, Tensor]:
+        """The objective's share of this piece, and each loss's share, unweighted and detached, `[K]`.
+
+        Args:
+            batch: A piece of the step's batch.
+            teacher: What the teacher says about it.
+            scales: `1 / global count` of each loss, `[K]`, 0 where nothing counts.
+        """
+        output = output_of(call(self._run[0], batch.inputs), "student")
+        student = Signals(output=output, features=self._taps.take())
+        shares = []
+        for loss, scale in zip(self.losses, scales, strict=True):
+            assert isinstance(loss, Loss)
+            counts = loss.counts(batch)
+            # where, not times: a value that does not count may be anything, NaN too, without harm.
+            values = torch.where(counts > 0, loss(student, teacher, batch), 0.0)
+            shares.append((values * counts).sum() * scale)
+        total = sum(loss.weight * share for loss, share in zip(self.losses, shares, strict=True))
+        assert isinstance(total, Tensor)
+        return total, torch.stack([share.detach().float() for share in shares])
+
+    def close(self) -> None:
+        """Removes the taps: the student is as it was, but trained."""
+        self._taps.close()
+
+
+def global_scales(losses: Sequence[Loss], pieces: Sequence[Batch]) -> Tensor:
+    """`1 / count` of each loss over all pieces and all processes, `[K]`; 0 for a loss that counts nothing."""
+    counts = torch.stack([sum((loss.counts(piece).sum() for piece in pieces), torch.zeros(())) for loss in losses])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(counts)
+    return torch.where(counts > 0, 1.0 / counts.clamp(min=1e-12), 0.0)

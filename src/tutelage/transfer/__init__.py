@@ -1,0 +1,47 @@
+"""Transfer data: where the inputs come from, their splits, views and order, and the batches made of them."""
+
+from tutelage.transfer.arrays import Arrays
+from tutelage.transfer.base import Rows, Source
+from tutelage.transfer.data import Data
+from tutelage.transfer.function import Function
+from tutelage.transfer.huggingface import HuggingFaceDataset
+from tutelage.transfer.image_folder import ImageFolder
+from tutelage.transfer.images import ImageFiles, Images
+from tutelage.transfer.labels import read_labels
+from tutelage.transfer.order import Order, in_original_order
+from tutelage.transfer.packaged import Digits, FashionMNIST
+from tutelage.transfer.similarity import Pairs, SimilarityPairs
+from tutelage.transfer.splits import Splits, split_name
+from tutelage.transfer.table import Table
+from tutelage.transfer.text import Text
+from tutelage.transfer.transfer_set import TransferSet, evaluation_batches
+from tutelage.transfer.views import ShiftFlip, Views
+from tutelage.transfer.wikipedia import WikipediaSentences
+
+__all__ = [
+    "Arrays",
+    "Data",
+    "Digits",
+    "FashionMNIST",
+    "Function",
+    "HuggingFaceDataset",
+    "ImageFiles",
+    "ImageFolder",
+    "Images",
+    "Order",
+    "Pairs",
+    "Rows",
+    "ShiftFlip",
+    "SimilarityPairs",
+    "Source",
+    "Splits",
+    "Table",
+    "Text",
+    "TransferSet",
+    "Views",
+    "WikipediaSentences",
+    "evaluation_batches",
+    "in_original_order",
+    "read_labels",
+    "split_name",
+]

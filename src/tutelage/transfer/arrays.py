@@ -1,0 +1,149 @@
+"""Rows from numpy arrays and torch tensors, in memory or in `.npy` and `.npz` files."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tutelage.errors import DataError, did_you_mean
+from tutelage.paths import resolve_path
+from tutelage.transfer.base import Rows, Source
+from tutelage.transfer.labels import read_labels
+from tutelage.transfer.splits import split_name
+
+__all__ = ["Arrays"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Arrays(Source):
+    """Arrays with one row an example.
+
+    uint8 arrays with 3 or 4 axes are images; other whole numbers stay int64 (tokens), other numbers become float32.
+
+    Args:
+        inputs: An array or tensor `[N, ...]`, a list of texts, or a dict of them by input name; or the path of a `.npy`
+            or `.npz` file. Of a `.npz`, the arrays named below are labels, group and split, and the rest inputs.
+        labels: `[N]` or `[N, K]`; the path of a `.npy` file; or the name of an array of the `.npz`. None: no labels.
+            A missing label is None, NaN, "" or, as a class number, -1.
+        group: `[N]` names of groups that must stay together, or the name of an array of the `.npz`.
+        split: `[N]` "train", "development", "test" or "", or the name of an array of the `.npz`.
+        classes: Names of the classes, in the order of the model's outputs.
+        values: Whole-number labels are values to be predicted, not class numbers.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        labels: Any = None,
+        *,
+        group: Any = None,
+        split: Any = None,
+        classes: list[str] | None = None,
+        values: bool = False,
+    ) -> None:
+        self.inputs = inputs
+        self.labels = labels
+        self.group = group
+        self.split = split
+        self.classes = classes
+        self.values = values
+
+    def load(self) -> Rows:
+        """See `Source.load`."""
+        columns, stored = self._columns()
+        found = {name: self._side(name, stored) for name in ("labels", "group", "split")}
+        labels = (
+            None
+            if found["labels"] is None
+            else read_labels(found["labels"], "labels", classes=self.classes, values=self.values)
+        )
+        return Rows(
+            columns=columns,
+            labels=None if labels is None else labels.values,
+            labelled=None if labels is None else labels.labelled,
+            classes=() if labels is None else labels.classes,
+            group=None if found["group"] is None else [str(name) for name in found["group"]],
+            split=None if found["split"] is None else [split_name(str(word), "split") for word in found["split"]],
+        )
+
+    def _columns(self) -> tuple[dict[str, Array | Sequence[str]], dict[str, Array]]:
+        """The inputs, and all arrays of the `.npz` if there is one."""
+        if isinstance(self.inputs, Mapping):
+            return {str(name): _array(value, str(name)) for name, value in self.inputs.items()}, {}
+        loaded = _load(self.inputs, "data.source.inputs") if isinstance(self.inputs, (str, Path)) else self.inputs
+        if not isinstance(loaded, dict):
+            return {"inputs": _array(loaded, "inputs")}, {}
+        used = {word for word in (self.labels, self.group, self.split) if isinstance(word, str)}
+        columns: dict[str, Array | Sequence[str]] = {k: v for k, v in loaded.items() if k not in used}
+        return columns, loaded
+
+    def _side(self, name: str, stored: dict[str, Array]) -> Any:
+        """Labels, group or split, wherever they are."""
+        value = getattr(self, name)
+        if isinstance(value, (str, Path)):
+            if str(value) in stored:
+                return stored[str(value)]
+            if stored and "." not in str(value):
+                raise DataError(
+                    f"data.source.{name}",
+                    expected=f"an array of `{self.inputs}`",
+                    found=f"`{value}`",
+                    mend=did_you_mean(str(value), stored),
+                )
+            value = _load(value, f"data.source.{name}")
+        return None if value is None else _array(value, name)
+
+
+def _array(value: Any, name: str) -> Array | Sequence[str]:
+    """A numpy array; lists of texts (and of mixed labels) stay lists."""
+    if isinstance(value, (str, Path)):
+        value = _load(value, f"data.source: {name}")
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu()
+        array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    elif isinstance(value, np.ndarray):
+        array = value
+    elif not isinstance(value, Sequence):
+        raise DataError(f"data.source: {name}", expected="an array, a tensor or a list", found=type(value).__name__)
+    elif any(isinstance(item, str) or item is None for item in value):
+        return value
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise DataError(
+                f"data.source: {name}",
+                expected="rows of the same shape",
+                found="ragged ones",
+                mend="pad the rows to one length",
+            ) from error
+    if array.ndim == 0:
+        raise DataError(f"data.source: {name}", expected="an array with one row an example", found="a single number")
+    return array
+
+
+def _load(path: str | Path, key: str) -> Any:
+    """The array of a `.npy` file, or those of a `.npz` by name. Nothing is unpickled."""
+    file = resolve_path(str(path), key=key)
+    if file.suffix not in (".npy", ".npz"):
+        raise DataError(key, expected="a .npy or .npz file", found=f"`{path}`", mend="save it with numpy.save")
+    try:
+        if file.suffix == ".npy":
+            return np.load(file, allow_pickle=False)
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        pickled = "pickle" in str(error).lower()
+        raise DataError(
+            key,
+            expected="plain arrays",
+            found=f"`{path}`, which holds Python objects" if pickled else f"`{path}`: {error}",
+            harm="unpickling a file runs whatever code it holds" if pickled else "",
+            mend="save it again with a numeric or text dtype" if pickled else "save it again with numpy.save",
+        ) from error

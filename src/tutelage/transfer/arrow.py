@@ -1,0 +1,211 @@
+"""Columns of an Arrow table as numpy arrays, texts and images: what `Table` and `HuggingFaceDataset` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tutelage.errors import DataError, RecipeError, did_you_mean
+from tutelage.transfer.base import Rows
+from tutelage.transfer.images import ImageFiles
+from tutelage.transfer.labels import read_labels
+from tutelage.transfer.splits import split_name
+
+__all__ = ["Roles", "rows_of"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """Which columns of a table are what.
+
+    Attributes:
+        text: Columns of texts; one, or two for pairs.
+        inputs: Columns of numbers or of lists of numbers.
+        image: Column of encoded images.
+        label: Column of the label, or several of numbers for `[N, K]`.
+        group: Column that names the group of a row.
+        split: Column that names the split of a row.
+        classes: Names of the classes, in the order of the model's outputs.
+        values: Whole-number labels are values to be predicted, not class numbers.
+    """
+
+    text: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    image: str | None = None
+    label: tuple[str, ...] = ()
+    group: str | None = None
+    split: str | None = None
+    classes: tuple[str, ...] = ()
+    values: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.text or self.inputs or self.image):
+            raise RecipeError(
+                "data.source", expected="text, inputs or image columns", found="none", mend="name at least one"
+            )
+
+    @property
+    def columns(self) -> list[str]:
+        """All of them, each once."""
+        one = [name for name in (self.image, self.group, self.split) if name is not None]
+        return list(dict.fromkeys([*self.text, *self.inputs, *self.label, *one]))
+
+    def check(self, known: Sequence[str], where: str) -> None:
+        """Refuses a column that is not there.
+
+        Raises:
+            DataError: It names the nearest column.
+        """
+        for role in ("text", "inputs", "image", "label", "group", "split"):
+            names = getattr(self, role)
+            for name in (names,) if isinstance(names, str) else names or ():
+                if name not in known:
+                    raise DataError(
+                        f"data.source.{role}",
+                        expected=f"a column of `{where}`",
+                        found=f"`{name}`",
+                        mend=did_you_mean(name, known),
+                    )
+
+
+def as_names(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Column names, however they were given."""
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
+def rows_of(table: pa.Table, roles: Roles) -> Rows:
+    """The rows of a table.
+
+    Columns of plain numbers among `roles.inputs` become one matrix `[N, F]` called `inputs`, in the order given; a
+    column of lists (all of one length) stands for itself.
+
+    Raises:
+        DataError: A cell is empty where it may not be, lists are ragged, or a column is of the wrong kind.
+    """
+    columns: dict[str, Array | Sequence[str]] = {name: _texts(table[name], name) for name in roles.text}
+    if roles.image is not None:
+        columns[roles.image] = _images(table[roles.image], roles.image)
+    arrays = {name: _numbers(table[name], name) for name in roles.inputs}
+    scalars = [array for array in arrays.values() if array.ndim == 1]
+    if scalars:
+        columns["inputs"] = np.stack(scalars, axis=1).astype(np.float64)
+    columns |= {name: array for name, array in arrays.items() if array.ndim > 1}
+    labels = None
+    if roles.label:
+        key = ", ".join(f"column `{name}`" for name in roles.label)
+        raw = _label(table[roles.label[0]]) if len(roles.label) == 1 else _label_matrix(table, roles.label)
+        labels = read_labels(raw, key, classes=roles.classes or None, values=roles.values)
+    split = None if roles.split is None else [str(v or "") for v in table[roles.split].to_pylist()]
+    group = None if roles.group is None else ["" if v is None else str(v) for v in table[roles.group].to_pylist()]
+    return Rows(
+        columns=columns,
+        labels=None if labels is None else labels.values,
+        labelled=None if labels is None else labels.labelled,
+        classes=() if labels is None else labels.classes,
+        group=group,
+        split=None
+        if split is None
+        else [split_name(w, f"column `{roles.split}`, row {i}") for i, w in enumerate(split)],
+    )
+
+
+def _refuse_nulls(column: pa.ChunkedArray, name: str) -> None:
+    if column.null_count:
+        row = int(np.argmax(column.is_null().to_numpy()))
+        raise DataError(
+            f"column `{name}`, row {row}",
+            expected="a value in every row",
+            found=f"nothing (in {column.null_count:,} rows)",
+            mend="fill or remove these rows",
+        )
+
+
+def _texts(column: pa.ChunkedArray, name: str) -> list[str]:
+    _refuse_nulls(column, name)
+    texts: list[str] = column.cast(pa.string()).to_pylist()
+    return texts
+
+
+def _images(column: pa.ChunkedArray, name: str) -> ImageFiles:
+    """Encoded images: binary, or `{bytes, path}` as Hugging Face stores them."""
+    kind = column.type
+    if pa.types.is_struct(kind) and any(kind.field(i).name == "bytes" for i in range(kind.num_fields)):
+        column = pc.struct_field(column, "bytes")
+    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        raise DataError(
+            f"column `{name}`",
+            expected="encoded images (bytes)",
+            found=str(kind),
+            mend="store the bytes of the image files in it, or use ImageFolder",
+        )
+    _refuse_nulls(column, name)
+    return ImageFiles([f"column `{name}`, row {row}" for row in range(len(column))], lambda row: column[row].as_py())
+
+
+def _numbers(column: pa.ChunkedArray, name: str) -> Array:
+    """`[N]` numbers, or `[N, ...]` from lists of one length."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks else pa.array([], type=array.type)
+    shape = [len(array)]
+    while True:
+        if isinstance(array, pa.ExtensionArray):
+            array = array.storage
+        _refuse_nulls(pa.chunked_array([array]), name)
+        if not _is_list(array.type):
+            break
+        lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+        wrong = np.flatnonzero(lengths != lengths[0])
+        if len(wrong):
+            row = int(wrong[0]) // int(np.prod(shape[1:]))
+            raise DataError(
+                f"column `{name}`, row {row}",
+                expected=f"lists of {int(lengths[0])}, as in row 0",
+                found=f"one of {int(lengths[wrong[0]])}",
+                mend="pad the lists to one length",
+            )
+        shape.append(int(lengths[0]))
+        array = array.flatten()
+    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)):
+        texts = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+        raise DataError(
+            f"column `{name}`",
+            expected="numbers",
+            found=str(array.type),
+            mend="name it under `text`, or encode it as numbers" if texts else "encode it as numbers",
+        )
+    values: Array = array.to_numpy(zero_copy_only=False).reshape(shape)
+    return values
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _label(column: pa.ChunkedArray) -> Array | list[Any]:
+    """Labels with None where they are missing; lists of numbers as `[N, K]`."""
+    if _is_list(column.type):
+        return _numbers(column, "label").astype(np.float64)
+    if pa.types.is_floating(column.type):
+        values: Array = column.to_numpy()
+        return values
+    objects: list[Any] = column.to_pylist()
+    return objects
+
+
+def _label_matrix(table: pa.Table, names: Sequence[str]) -> Array:
+    """`[N, K]` float64 from several columns of numbers; missing ones are NaN."""
+    parts = []
+    for name in names:
+        kind = table[name].type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise DataError(f"column `{name}`", expected="numbers, as one of several labels", found=str(kind))
+        parts.append(np.asarray(table[name].cast(pa.float64()).to_numpy(), dtype=np.float64))
+    return np.stack(parts, axis=1)

@@ -1,0 +1,48 @@
+"""Where the inputs come from: the interface that every source has."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Rows", "Source"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows of a source, column by column.
+
+    Attributes:
+        columns: Inputs by name, each a numpy array `[N, ...]` or a sequence of N strings (texts, or paths of images).
+        labels: `[N]` class indices (int64) or values (float32), or None.
+        labelled: `[N]` bool: which rows have a label. None when all or none have.
+        classes: Names of the classes, when the source knows them.
+        group: `[N]` strings: rows of a group (an article, a patient) stay in one split. None: each row by itself.
+        split: `[N]` strings "train", "development", "test", or "" where the source leaves it open. None: all open.
+    """
+
+    columns: dict[str, np.ndarray[Any, Any] | Sequence[str]]
+    labels: np.ndarray[Any, Any] | None = None
+    labelled: np.ndarray[Any, Any] | None = None
+    classes: tuple[str, ...] = field(default=())
+    group: Sequence[str] | None = None
+    split: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+
+class Source(abc.ABC):
+    """Base of all sources. Constructors only store; `load` reads."""
+
+    @abc.abstractmethod
+    def load(self) -> Rows:
+        """Reads the rows.
+
+        Raises:
+            DataError: The file, the column or the package is missing; the message says what to do.
+        """

@@ -1,0 +1,206 @@
+"""The columns of a source, checked and turned into what models are called with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.errors import DataError, RecipeError
+from tutelage.signals import Inputs
+from tutelage.transfer.hashing import Digests, array_digests, mixed, normalised, text_digests
+from tutelage.transfer.images import ImageFiles, Images, is_image
+from tutelage.transfer.text import Tokenizer, Tokens
+from tutelage.transfer.views import Views
+
+__all__ = ["Columns", "numeric"]
+
+Array = np.ndarray[Any, Any]
+
+
+def numeric(array: Array, key: str) -> Array:
+    """A numeric column as models take it: float32, or int64 for whole numbers; uint8 images stay as they are.
+
+    Raises:
+        DataError: Not numbers, or NaN or infinite ones; the first such row is named.
+    """
+    if is_image(array):
+        return array
+    if array.dtype.kind in "iu":
+        return array.astype(np.int64, copy=False)
+    if array.dtype.kind not in "fb":
+        ragged = array.dtype.kind == "O"
+        raise DataError(
+            key,
+            expected="an array of numbers with the same shape in every row",
+            found="rows of different shapes, or other objects" if ragged else f"dtype {array.dtype}",
+            mend="pad the rows to one length" if ragged else "encode it as numbers",
+        )
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32, copy=False)
+    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        place = values[row].reshape(-1)
+        raise DataError(
+            f"{key}, row {row}",
+            expected="finite float32 numbers",
+            found=f"{place[~np.isfinite(place)][0]} (in {int((~finite).sum()):,} rows)",
+            harm="one such number turns the loss, and then every weight, into NaN",
+            mend="fill or remove these rows",
+        )
+    return values
+
+
+class Columns:
+    """Inputs of all rows: texts, images and arrays.
+
+    Args:
+        columns: As in `Rows`.
+        images: How images become tensors.
+        views: Augmentation of the images, or of the only array.
+
+    Raises:
+        DataError: A column can't be used; its name and first wrong row are named.
+        RecipeError: Views without anything they could apply to, or `images` without images.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, Array | Sequence[str]], *, images: Images | None = None, views: Views | None = None
+    ) -> None:
+        self.texts: dict[str, list[str]] = {}
+        self.arrays: dict[str, Array] = {}
+        self.pictures: dict[str, Array | ImageFiles] = {}
+        for name, column in columns.items():
+            key = f"column `{name}`"
+            if isinstance(column, ImageFiles) or (isinstance(column, np.ndarray) and is_image(column)):
+                self.pictures[name] = column
+            elif _holds_texts(column):
+                self.texts[name] = _texts(column, key)
+            else:
+                self.arrays[name] = numeric(np.asarray(column), key)
+        self.tokens: Tokens | None = None
+        self.tokenizer: Tokenizer | None = None
+        self.images = images or Images()
+        self.views = views
+        self._check(images)
+
+    def _check(self, images: Images | None) -> None:
+        if len(self.texts) > 2:
+            names = ", ".join(self.texts)
+            raise DataError("text columns", expected="one, or two for pairs", found=names, mend="join them into one")
+        if images is not None and not self.pictures:
+            raise RecipeError(
+                "data.images",
+                expected="a column of images (uint8 arrays with 3 or 4 axes, or files)",
+                found=", ".join(f"{name}: {_kind(array)}" for name, array in self.arrays.items()) or "only texts",
+                harm="mean and std would be ignored",
+                mend="give the pixels as uint8, or remove data.images and normalise them in the source",
+            )
+        if self.views is not None and not self.pictures and (self.texts or len(self.arrays) != 1):
+            raise RecipeError(
+                "data.views",
+                expected="a column of images, or one array",
+                found="; ".join([*(f"{n}: text" for n in self.texts), *(f"{n}: array" for n in self.arrays)]),
+                mend="remove data.views",
+            )
+        for name, column in self.pictures.items():
+            if isinstance(column, np.ndarray):
+                self.images.channels_last(column.shape, f"column `{name}`")
+
+    def tokenise(self, tokenizer: Tokenizer) -> None:
+        """Encodes the texts, once."""
+        first, *rest = self.texts.values()
+        self.tokenizer = tokenizer
+        self.tokens = tokenizer.encode(first, rest[0] if rest else None, key=next(iter(self.texts)))
+
+    def digests(self) -> tuple[Digests, Digests]:
+        """Two digests of each row, `[N]` each: of its content, and of every bit.
+
+        In the first, texts that differ only in case, width or spacing count as the same: many tokenizers can't tell
+        them apart.
+        """
+        numbers = [array_digests(array) for array in self.arrays.values()]
+        numbers += [p.digests() if isinstance(p, ImageFiles) else array_digests(p) for p in self.pictures.values()]
+        alike = [text_digests([normalised(text) for text in texts]) for texts in self.texts.values()]
+        exact = [text_digests(texts) for texts in self.texts.values()]
+        return _joined(alike + numbers), _joined(exact + numbers)
+
+    def inputs(self, rows: Array, views: Array) -> tuple[Inputs, Tensor | None]:
+        """What the models are called with, and the token mask, for some rows in some views."""
+        named: dict[str, Tensor] = {}
+        mask = None
+        if self.tokens is not None and self.tokenizer is not None:
+            named, mask = self.tokenizer.pad_rows(self.tokens, rows)
+        for name, array in self.arrays.items():
+            tensor = torch.from_numpy(array[rows])
+            varied = self.views is not None and not self.pictures and views.any()
+            named[name] = self.views.apply(tensor, rows, views) if self.views is not None and varied else tensor
+        for name, picture in self.pictures.items():
+            if isinstance(picture, ImageFiles):
+                tensor = self.images.tensor(picture.pixels(rows, self.images), channels_last=True)
+            else:
+                last = self.images.channels_last(picture.shape, f"column `{name}`")
+                tensor = self.images.tensor(picture[rows], channels_last=last)
+            if self.views is not None and views.any():
+                tensor = self.views.apply(tensor, rows, views)
+            named[name] = self.images.normalise(tensor, name)
+        lone = self.tokens is None and len(named) == 1
+        return (next(iter(named.values())) if lone else named), mask
+
+    def display(self, row: int) -> tuple[str, Any]:
+        """What a person is shown of a row: ("text", str), ("image", uint8 `[H, W]` or `[H, W, 3]`), ("array", list)."""
+        if self.texts:
+            return "text", "\n".join(texts[row] for texts in self.texts.values())
+        if self.pictures:
+            name, picture = next(iter(self.pictures.items()))
+            if isinstance(picture, ImageFiles):
+                return "image", picture.pixels(np.array([row]), self.images)[0]
+            pixels = picture[row]
+            if pixels.ndim == 3 and not self.images.channels_last(picture.shape, name):
+                pixels = pixels.transpose(1, 2, 0)
+            if pixels.ndim == 3:
+                pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3]
+            return "image", pixels
+        return "array", np.concatenate([array[row].reshape(-1) for array in self.arrays.values()]).tolist()
+
+    def update_fingerprint(self, sha: hashlib._Hash) -> None:
+        """Adds everything that decides how the rows become tensors."""
+        if self.tokens is not None:
+            sha.update(self.tokens.digest())
+        if self.pictures:
+            sha.update(repr(self.images).encode())
+        if self.views is not None:
+            settings = {name: value for name, value in sorted(vars(self.views).items()) if name != "count"}
+            sha.update(repr((type(self.views).__qualname__, settings)).encode())
+
+
+def _joined(parts: Sequence[Digests]) -> Digests:
+    return mixed(0, *[part[:, half] for part in parts for half in (0, 1)])
+
+
+def _holds_texts(column: Array | Sequence[str]) -> bool:
+    if isinstance(column, np.ndarray) and column.dtype.kind != "O":
+        return column.dtype.kind in "US"
+    return len(column) == 0 or any(isinstance(value, str) for value in column[:100]) or column[0] is None
+
+
+def _texts(column: Array | Sequence[str], key: str) -> list[str]:
+    texts = column.tolist() if isinstance(column, np.ndarray) else list(column)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(
+                f"{key}, row {row}",
+                expected="a text",
+                found="nothing" if text is None else f"{text!r}"[:60],
+                mend="fill or remove rows without text",
+            )
+    return texts
+
+
+def _kind(array: Array) -> str:
+    return f"{array.dtype} {list(array.shape)}"

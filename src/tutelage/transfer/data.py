@@ -1,0 +1,181 @@
+"""The `data:` section of a recipe: where the inputs come from, how they are split, encoded, labelled and varied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.errors import DataError, RecipeError
+from tutelage.transfer.base import Rows, Source
+from tutelage.transfer.columns import Columns
+from tutelage.transfer.hashing import Digests, mixed, text_digests
+from tutelage.transfer.images import Images
+from tutelage.transfer.labels import choose_labelled
+from tutelage.transfer.splits import NONE, TRAIN, Splits, assign, split_name
+from tutelage.transfer.text import Text
+from tutelage.transfer.transfer_set import TransferSet
+from tutelage.transfer.views import Views
+
+__all__ = ["Data"]
+
+Array = np.ndarray[Any, Any]
+
+_LIMIT, _LABELLED = 1, 2
+"""Streams of the hash: which rows are tested, left out or labelled are independent choices."""
+
+
+@dataclass(kw_only=True)
+class Data:
+    """The transfer set of a run.
+
+    Attributes:
+        source: Where the rows come from.
+        splits: Shares of the splits that the source does not give.
+        text: How texts become tokens. None: `Text()`, with the teacher's tokenizer.
+        images: How images become tensors. None: `Images()`. uint8 columns with 3 or 4 axes, and files, are images.
+        labelled: How many training rows keep their label: a count (whole number) or a share (up to 1.0), chosen by
+            content and spread over the classes in proportion. None: all that the source labels.
+        limit: How many training rows are used, chosen by content. None: all.
+        views: Augmentation of the training rows. None: they are used as they are.
+        labelled_share: Share of each training batch that is drawn from the labelled rows. None: as they come.
+    """
+
+    source: Source
+    splits: Splits = field(default_factory=Splits)
+    text: Text | None = None
+    images: Images | None = None
+    labelled: int | float | None = None
+    limit: int | None = None
+    views: Views | None = None
+    labelled_share: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise RecipeError("data.limit", expected="at least 1 row, or null for all", found=str(self.limit))
+        if self.labelled is not None and (
+            self.labelled < 0 or (isinstance(self.labelled, float) and self.labelled > 1)
+        ):
+            raise RecipeError(
+                "data.labelled", expected="a count (500), a share (0.1), or null for all", found=str(self.labelled)
+            )
+        if self.labelled_share is not None and not 0 < self.labelled_share <= 1:
+            raise RecipeError(
+                "data.labelled_share", expected="a share above 0, up to 1, or null", found=str(self.labelled_share)
+            )
+
+    def load(self, tokenizer_path: str | Path | None = None) -> TransferSet:
+        """Reads, checks, splits and encodes the rows.
+
+        Args:
+            tokenizer_path: The teacher's folder, where `text.tokenizer` is None.
+
+        Raises:
+            DataError: The rows can't be used; the message names the place.
+            RecipeError: The recipe asks for what these rows don't have.
+        """
+        rows = self.source.load()
+        _check_rows(rows)
+        columns = Columns(rows.columns, images=self.images, views=self.views)
+        if columns.texts:
+            columns.tokenise((self.text or Text()).load(tokenizer_path))
+        elif self.text is not None:
+            raise RecipeError("data.text", expected="a column of texts", found="none", mend="remove data.text")
+        content, exact = columns.digests()
+        columns.inputs(np.array([0]), np.array([1]))  # a first row in a first view: what can't work fails here
+        group = None if rows.group is None else _group_digests(rows.group, content)
+        codes, notes = assign(content, group, rows.split, self.splits)
+        if columns.tokens is not None and columns.tokens.cut:
+            length = columns.tokenizer.max_length if columns.tokenizer else 0
+            notes.append(f"{columns.tokens.cut:,} of {len(rows):,} texts were cut to {length} tokens")
+        notes += self._keep_limit(codes, content)
+        labelled = _labelled(rows)
+        notes += self._keep_labels(labelled, codes, content, rows)
+        return TransferSet(
+            columns,
+            codes,
+            digests=exact,
+            labels=rows.labels,
+            labelled=labelled,
+            classes=rows.classes,
+            labelled_share=self.labelled_share,
+            notes=notes,
+        )
+
+    def _keep_limit(self, codes: Array, content: Digests) -> list[str]:
+        """Drops the training rows above `limit`, in place."""
+        train = np.flatnonzero(codes == TRAIN)
+        if self.limit is None or self.limit >= len(train):
+            return []
+        order = np.argsort(mixed(self.splits.seed, np.array([_LIMIT]), content[train]), kind="stable")
+        codes[train[order[self.limit :]]] = NONE
+        return [f"{self.limit:,} of {len(train):,} training rows used (data.limit)"]
+
+    def _keep_labels(self, labelled: Array, codes: Array, content: Digests, rows: Rows) -> list[str]:
+        """Hides the labels of the training rows that `labelled` leaves out, in place."""
+        if self.labelled is None:
+            return []
+        train = np.flatnonzero((codes == TRAIN) & labelled)
+        count = self.labelled if isinstance(self.labelled, int) else round(self.labelled * len(train))
+        if count > len(train):
+            raise DataError(
+                "data.labelled",
+                expected=f"at most {len(train):,}, the training rows that the source labels",
+                found=f"{count:,}",
+                mend="ask for fewer, or set data.labelled to null for all",
+            )
+        labelled[codes == TRAIN] = False
+        if count and rows.labels is not None:
+            strata = rows.labels[train] if rows.labels.dtype.kind == "i" else None
+            order = mixed(self.splits.seed, np.array([_LABELLED]), content[train])
+            labelled[choose_labelled(train, strata, order, count)] = True
+        return [f"{count:,} of {int((codes == TRAIN).sum()):,} training rows keep their label (data.labelled)"]
+
+
+def _group_digests(group: Sequence[str], content: Digests) -> Digests:
+    """A digest of each row's group; a row without one ("") is a group by itself."""
+    alone = np.array([not name for name in group], dtype=bool)
+    return np.where(alone, content, text_digests(group)[:, 0])
+
+
+def _labelled(rows: Rows) -> Array:
+    """A new `[N]` bool array: which rows have a label."""
+    if rows.labels is None:
+        return np.zeros(len(rows), dtype=bool)
+    return np.ones(len(rows), dtype=bool) if rows.labelled is None else np.array(rows.labelled, dtype=bool)
+
+
+def _check_rows(rows: Rows) -> None:
+    """What must hold of the rows of any source, also of a user's own."""
+    if not rows.columns or not len(rows):
+        raise DataError("data.source", expected="at least one row", found="none", mend="check the file or the filter")
+    sized = {f"column `{name}`": column for name, column in rows.columns.items()}
+    sized |= {name: getattr(rows, name) for name in ("labels", "labelled", "group", "split")}
+    for name, values in sized.items():
+        if values is not None and len(values) != len(rows):
+            first = next(iter(rows.columns))
+            raise DataError(
+                f"data.source: {name}",
+                expected=f"{len(rows):,} rows, as column `{first}` has",
+                found=f"{len(values):,}",
+                harm="rows and labels would be matched wrongly",
+                mend="give every column and the labels one entry a row",
+            )
+    if rows.labels is not None and (rows.labels.dtype not in (np.int64, np.float32) or rows.labels.ndim > 2):
+        raise DataError(
+            "data.source: labels",
+            expected="int64 class numbers [N], or float32 values [N] or [N, K]",
+            found=f"{rows.labels.dtype} {list(rows.labels.shape)}",
+            mend="make them with tutelage.transfer.read_labels",
+        )
+    for row, word in enumerate(rows.split or ()):
+        if split_name(word, f"data.source: split, row {row}") != word:
+            raise DataError(
+                f"data.source: split, row {row}",
+                expected='"train", "development", "test" or ""',
+                found=repr(word),
+                mend="translate it with tutelage.transfer.split_name",
+            )

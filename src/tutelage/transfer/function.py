@@ -1,0 +1,75 @@
+"""Rows from a function of the user."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from tutelage.errors import DataError, did_you_mean
+from tutelage.transfer.arrays import Arrays
+from tutelage.transfer.base import Rows, Source
+
+__all__ = ["Function"]
+
+_SIDE = ("labels", "group", "split", "classes", "values")
+
+
+class Function(Source):
+    """What a function returns: `Rows`, or a dict of arrays and lists of texts.
+
+    In a dict, `labels`, `group`, `split`, `classes` and `values` mean what they mean for `Arrays`; all others are
+    inputs.
+
+    Args:
+        name: `module:function`; the module is imported as Python would import it.
+        arguments: What the function is called with, by name.
+    """
+
+    def __init__(self, name: str, arguments: dict[str, Any] | None = None) -> None:
+        self.name = name
+        self.arguments = arguments
+
+    def load(self) -> Rows:
+        """See `Source.load`."""
+        result = self._function()(**(self.arguments or {}))
+        if isinstance(result, Rows):
+            return result
+        if not isinstance(result, Mapping):
+            raise DataError(
+                f"data.source: what `{self.name}` returned",
+                expected="Rows, or a dict of arrays",
+                found=type(result).__name__,
+                mend='return {"inputs": ..., "labels": ...}',
+            )
+        inputs = {name: value for name, value in result.items() if name not in _SIDE}
+        if not inputs:
+            raise DataError(
+                f"data.source: what `{self.name}` returned",
+                expected="at least one array beside " + ", ".join(_SIDE),
+                found=", ".join(map(str, result)) or "an empty dict",
+            )
+        return Arrays(inputs, **{name: result[name] for name in _SIDE if name in result}).load()
+
+    def _function(self) -> Any:
+        module_name, colon, function_name = self.name.partition(":")
+        if not (module_name and colon and function_name):
+            raise DataError("data.source.name", expected="module:function", found=f"`{self.name}`")
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise DataError(
+                "data.source.name",
+                expected=f"a module `{module_name}` that can be imported",
+                found=str(error),
+                mend="run in the folder that holds it, or install it",
+            ) from error
+        function = getattr(module, function_name, None)
+        if not callable(function):
+            raise DataError(
+                "data.source.name",
+                expected=f"a function of `{module_name}`",
+                found=f"`{function_name}`",
+                mend=did_you_mean(function_name, (n for n, v in vars(module).items() if callable(v))),
+            )
+        return function

@@ -1,0 +1,118 @@
+"""Rows from a data set of the Hugging Face `datasets` library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from tutelage.errors import DataError, MissingExtra
+from tutelage.paths import resolve_path
+from tutelage.transfer.arrow import Roles, as_names, rows_of
+from tutelage.transfer.base import Rows, Source
+from tutelage.transfer.splits import split_name
+
+__all__ = ["HuggingFaceDataset"]
+
+_SPLIT = "__split__"
+
+
+class HuggingFaceDataset(Source):
+    """A `datasets.Dataset` or `DatasetDict`, in memory or in a folder that `save_to_disk` wrote.
+
+    The splits of a `DatasetDict` are kept: train, validation (as development) and test. Names of a `ClassLabel` become
+    the classes.
+
+    Args:
+        dataset: The folder, or the data set itself.
+        text: Column of texts, or two for pairs of texts.
+        inputs: Columns of numbers. Those of plain numbers become one float32 matrix `[N, F]` in this order; one of
+            lists or arrays stands for itself.
+        image: Column of images.
+        label: Column of the label, or several of numbers.
+        group: Column that names groups whose rows must stay in one split.
+        classes: Names of the classes, in the order of the model's outputs.
+        values: Whole-number labels are values to be predicted, not class numbers.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        text: str | list[str] | None = None,
+        *,
+        inputs: list[str] | None = None,
+        image: str | None = None,
+        label: str | list[str] | None = None,
+        group: str | None = None,
+        classes: list[str] | None = None,
+        values: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.text = text
+        self.inputs = inputs
+        self.image = image
+        self.label = label
+        self.group = group
+        self.classes = classes
+        self.values = values
+        self._roles(None, ())
+
+    def _roles(self, split: str | None, classes: tuple[str, ...]) -> Roles:
+        return Roles(
+            text=as_names(self.text),
+            inputs=as_names(self.inputs),
+            image=self.image,
+            label=as_names(self.label),
+            group=self.group,
+            split=split,
+            classes=as_names(self.classes) or classes,
+            values=self.values,
+        )
+
+    def load(self) -> Rows:
+        """See `Source.load`."""
+        dataset = self._open()
+        if hasattr(dataset, "data") and hasattr(dataset.data, "table"):
+            classes = self._check(dataset, "the data set")
+            return rows_of(_table(dataset), self._roles(None, classes))
+        tables, classes = [], ()
+        for name, part in dataset.items():
+            split = split_name(str(name), "data.source: split of the DatasetDict")
+            classes = self._check(part, str(name))
+            columns = self._roles(None, ()).columns
+            tables.append(
+                _table(part).select(columns).append_column(_SPLIT, pa.array([split] * len(part), pa.string()))
+            )
+        return rows_of(pa.concat_tables(tables, promote_options="permissive"), self._roles(_SPLIT, classes))
+
+    def _open(self) -> Any:
+        if not isinstance(self.dataset, str):
+            return self.dataset
+        try:
+            import datasets
+        except ImportError as error:
+            raise MissingExtra("datasets", "datasets", "reading a Hugging Face data set") from error
+        folder = resolve_path(self.dataset, key="data.source.dataset")
+        try:
+            return datasets.load_from_disk(str(folder))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                "data.source.dataset",
+                expected="a folder that `Dataset.save_to_disk` wrote",
+                found=f"`{self.dataset}`: {str(error).splitlines()[0]}",
+                mend="save the data set with save_to_disk, or use Table for Parquet files",
+            ) from error
+
+    def _check(self, dataset: Any, where: str) -> tuple[str, ...]:
+        """Refuses unknown columns; gives the class names of a `ClassLabel`."""
+        self._roles(None, ()).check(dataset.column_names, where)
+        label = as_names(self.label)
+        names = getattr(dataset.features[label[0]], "names", None) if len(label) == 1 else None
+        return tuple(names or ())
+
+
+def _table(dataset: Any) -> pa.Table:
+    """The Arrow table behind a data set, with a selection or shuffle applied."""
+    flat = dataset if dataset._indices is None else dataset.flatten_indices()
+    table: pa.Table = flat.data.table
+    return table

@@ -1,0 +1,173 @@
+"""Texts as tokens: encoded once, kept ragged, padded batch by batch to the longest row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.errors import DataError, MissingExtra, ModelError, RecipeError
+from tutelage.paths import resolve_path
+
+__all__ = ["Text", "Tokenizer", "Tokens"]
+
+Array = np.ndarray[Any, Any]
+
+_CHUNK = 8192
+"""Texts encoded at once: bounds the memory of the tokenizer's own objects."""
+
+
+@dataclass(kw_only=True)
+class Text:
+    """How texts become tokens.
+
+    Attributes:
+        tokenizer: Folder with a tokenizer in Hugging Face's layout. None: the teacher's folder.
+        max_length: Longer texts are cut to this many tokens, special ones included.
+    """
+
+    tokenizer: str | None = None
+    max_length: int = 128
+
+    def __post_init__(self) -> None:
+        if self.max_length < 1:
+            raise RecipeError("data.text.max_length", expected="at least 1 token", found=str(self.max_length))
+
+    def load(self, default: str | Path | None = None) -> Tokenizer:
+        """The tokenizer.
+
+        Args:
+            default: The folder to use when `tokenizer` is None.
+
+        Raises:
+            RecipeError: There is neither.
+            ModelError: The folder holds no tokenizer.
+            MissingExtra: `transformers` is not installed.
+        """
+        key = "data.text.tokenizer"
+        if self.tokenizer is None and default is None:
+            raise RecipeError(
+                key,
+                expected="a tokenizer folder, since the data is text and the teacher has no tokenizer of its own",
+                found="nothing",
+                mend="set data.text.tokenizer",
+            )
+        folder = resolve_path(str(self.tokenizer or default), key=key, error=ModelError)
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise MissingExtra("transformers", "hf", "tokenizing text") from error
+        try:
+            made = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                key,
+                expected="a folder with a tokenizer (tokenizer.json)",
+                found=f"`{folder}`: {str(error).splitlines()[0]}",
+                mend="give the folder that the model was saved in",
+            ) from error
+        return Tokenizer(made, self.max_length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Token sequences of different lengths, without padding.
+
+    Attributes:
+        flat: By input name, the values of all rows one after the other (int32).
+        offsets: `[N + 1]`: row i is `flat[name][offsets[i]:offsets[i + 1]]`.
+        cut: How many rows were longer than `max_length`.
+    """
+
+    flat: dict[str, Array]
+    offsets: Array
+    cut: int
+
+    @property
+    def lengths(self) -> Array:
+        """`[N]` tokens of each row."""
+        return np.diff(self.offsets)
+
+    def digest(self) -> bytes:
+        """Changes when any token does."""
+        sha = hashlib.sha256(self.offsets.tobytes())
+        for name in sorted(self.flat):
+            sha.update(name.encode())
+            sha.update(self.flat[name].tobytes())
+        return sha.digest()
+
+
+class Tokenizer:
+    """A Hugging Face tokenizer that encodes to `Tokens` and pads batches of them.
+
+    Args:
+        tokenizer: As `AutoTokenizer` makes it.
+        max_length: Tokens a row at most.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self.pad = next(value for value in ends if value is not None)
+        self.left = tokenizer.padding_side == "left"
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, key: str = "text") -> Tokens:
+        """Tokens of each text, or of each pair of texts.
+
+        Raises:
+            DataError: A text has no token at all.
+        """
+        parts: dict[str, list[Array]] = {}
+        lengths: list[int] = []
+        cut = 0
+        for start in range(0, len(texts), _CHUNK):
+            stop = start + _CHUNK
+            second = None if pairs is None else list(pairs[start:stop])
+            encoded = self.tokenizer(
+                list(texts[start:stop]), second, truncation=True, max_length=self.max_length, padding=False
+            )
+            if self.tokenizer.is_fast:
+                cut += sum(bool(one.overflowing) for one in encoded.encodings)
+            lengths.extend(len(ids) for ids in encoded["input_ids"])
+            for name, rows in encoded.items():
+                if name != "attention_mask":
+                    flat = np.fromiter((value for row in rows for value in row), dtype=np.int32)
+                    parts.setdefault(name, []).append(flat)
+        if 0 in lengths:
+            raise DataError(
+                f"column `{key}`, row {lengths.index(0)}",
+                expected="at least one token",
+                found=f"a text without any: {texts[lengths.index(0)]!r}",
+                harm="there would be nothing for the models to read",
+                mend="remove empty texts",
+            )
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return Tokens(flat={name: np.concatenate(flats) for name, flats in parts.items()}, offsets=offsets, cut=cut)
+
+    def pad_rows(self, tokens: Tokens, rows: Array) -> tuple[dict[str, Tensor], Tensor]:
+        """Inputs and mask of some rows, padded to the longest of them on the tokenizer's side.
+
+        Returns:
+            int64 `[B, L]` by name (with `attention_mask` where the tokenizer gives it), and the bool mask `[B, L]`.
+        """
+        starts, lengths = tokens.offsets[rows], tokens.lengths[rows]
+        width = int(lengths.max(initial=1))
+        columns = np.arange(width)[None, :]
+        shift = (width - lengths if self.left else np.zeros_like(lengths))[:, None]
+        mask = (columns >= shift) & (columns < shift + lengths[:, None])
+        source = np.where(mask, starts[:, None] + columns - shift, 0)
+        inputs: dict[str, Tensor] = {}
+        for name, flat in tokens.flat.items():
+            fill = self.pad if name == "input_ids" else 0
+            inputs[name] = torch.from_numpy(np.where(mask, flat[source], fill).astype(np.int64))
+        mask_tensor = torch.from_numpy(mask)
+        if "attention_mask" in self.tokenizer.model_input_names:
+            inputs["attention_mask"] = mask_tensor.long()
+        return inputs, mask_tensor

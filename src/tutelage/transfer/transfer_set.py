@@ -1,0 +1,215 @@
+"""The transfer set: rows that are split, encoded and labelled, and the batches made of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tutelage.errors import DataError
+from tutelage.signals import Batch
+from tutelage.transfer.columns import Columns
+from tutelage.transfer.hashing import Digests
+from tutelage.transfer.order import Order, by_length
+from tutelage.transfer.splits import SPLITS, SplitName
+from tutelage.transfer.views import Views
+
+__all__ = ["TransferSet", "evaluation_batches"]
+
+Array = np.ndarray[Any, Any]
+
+
+class TransferSet:
+    """What `Data.load` gives. Row numbers are those of the source, in its order.
+
+    Args:
+        columns: The inputs.
+        codes: `[N]` split of each row, as `splits.assign` gives it.
+        digests: `[N]` exact digest of each row.
+        labels: `[N]` int64 class numbers, `[N]` or `[N, K]` float32 values, or None.
+        labelled: `[N]` bool: which rows have a label that may be used.
+        classes: Names of the classes.
+        labelled_share: Share of each training batch that is labelled, or None: as they come.
+        notes: What a reader of the report should know about these rows.
+
+    Attributes:
+        labels: As given; 0 where a row is not labelled, so that a withheld label can't be read by accident.
+        labelled: As given; all False when there are no labels.
+    """
+
+    def __init__(
+        self,
+        columns: Columns,
+        codes: Array,
+        *,
+        digests: Digests,
+        labels: Array | None = None,
+        labelled: Array | None = None,
+        classes: Sequence[str] = (),
+        labelled_share: float | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.columns = columns
+        self.codes = codes
+        self.labelled = np.zeros(len(codes), dtype=bool) if labels is None or labelled is None else labelled
+        self.labels = labels
+        if labels is not None:
+            shown = self.labelled.reshape(-1, *[1] * (labels.ndim - 1))
+            self.labels = np.where(shown, labels, 0).astype(labels.dtype)
+        self.classes = tuple(classes)
+        self.labelled_share = labelled_share
+        self.notes = list(notes)
+        self._digests = digests
+        self._rows = {name: np.flatnonzero(codes == code).astype(np.int64) for code, name in enumerate(SPLITS)}
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def views(self) -> Views | None:
+        """The augmentation, or None."""
+        return self.columns.views
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows in each split."""
+        return {name: len(rows) for name, rows in self._rows.items()}
+
+    @property
+    def labelled_rows(self) -> Array:
+        """The training rows that keep their label, in row order."""
+        train = self._rows["train"]
+        known: Array = train[self.labelled[train]]
+        return known
+
+    def rows(self, split: SplitName) -> Array:
+        """Row numbers of a split, `[n]` int64, in row order.
+
+        Raises:
+            DataError: The split is empty.
+        """
+        rows = self._rows[split]
+        if not len(rows):
+            raise DataError(
+                f"{split} split",
+                expected="at least one row",
+                found="none",
+                mend=f"set data.splits.{split} above 0, or mark {split} rows in the source",
+            )
+        return rows
+
+    def batch(self, rows: Array, views: Array | None = None) -> Batch:
+        """Some rows in some views (the rows as they are, without `views`), as CPU tensors."""
+        rows = np.asarray(rows, dtype=np.int64)
+        views = np.zeros_like(rows) if views is None else np.asarray(views, dtype=np.int64)
+        inputs, mask = self.columns.inputs(rows, views)
+        return Batch(
+            inputs=inputs,
+            rows=torch.from_numpy(rows.copy()),
+            views=torch.from_numpy(views.copy()),
+            labels=None if self.labels is None else torch.from_numpy(self.labels[rows]),
+            labelled=None if self.labels is None else torch.from_numpy(self.labelled[rows]),
+            mask=mask,
+        )
+
+    def example(self, count: int = 2) -> Batch:
+        """The first training rows as they are: for tracing, export and the plan."""
+        return self.batch(self.rows("train")[:count])
+
+    def lengths(self, rows: Array) -> Array | None:
+        """Tokens of each row, `[n]` int64; None when the rows aren't texts."""
+        return None if self.columns.tokens is None else self.columns.tokens.lengths[rows]
+
+    def order(self, batch_size: int, seed: int) -> Order:
+        """The order in which the training rows are trained on."""
+        rows = self.rows("train")
+        return Order(
+            rows,
+            batch_size,
+            seed=seed,
+            lengths=self.lengths(rows),
+            labelled=self.labelled_rows,
+            labelled_share=self.labelled_share,
+            views=self.views,
+        )
+
+    def digests(self, rows: Array) -> list[str]:
+        """The exact digest of each row's content, in hex: what names a row outside of this data set."""
+        return [row.tobytes().hex() for row in self._digests[rows]]
+
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        """The folder of the tokenizer, for texts."""
+        return None if self.columns.tokenizer is None else Path(self.columns.tokenizer.tokenizer.name_or_path)
+
+    def display(self, row: int) -> dict[str, Any]:
+        """What a report shows of a row.
+
+        Returns:
+            `kind` ("text", "image" or "array"), `input` (str; uint8 `[H, W]` or `[H, W, 3]`; list of numbers) and
+            `label` (its name, its value as text, or None).
+        """
+        kind, value = self.columns.display(row)
+        return {"kind": kind, "input": value, "label": self._label(row)}
+
+    def _label(self, row: int) -> str | None:
+        if self.labels is None or not self.labelled[row]:
+            return None
+        label = self.labels[row]
+        if label.dtype.kind == "i" and int(label) < len(self.classes):
+            return self.classes[int(label)]
+        return ", ".join(f"{number:.6g}" for number in np.atleast_1d(label))
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over the rows, their splits and the labels that may be used."""
+        sha = hashlib.sha256(b"tutelage transfer set 1")
+        for part in (self._digests, self.codes, self.labelled, self.labels):
+            sha.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
+        sha.update("\0".join(self.classes).encode())
+        return sha.hexdigest()
+
+    @property
+    def inputs_fingerprint(self) -> str:
+        """Hex SHA-256 over the rows and how they become tensors (tokens, images, views): what answers depend on."""
+        sha = hashlib.sha256(b"tutelage inputs 1")
+        sha.update(np.ascontiguousarray(self._digests).tobytes())
+        self.columns.update_fingerprint(sha)
+        return sha.hexdigest()
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int) -> Iterator[tuple[Array, Batch]]:
+        """Further texts, such as those of evaluation pairs, in the way of this set's texts.
+
+        Yields:
+            `(positions in texts, batch)`, the longest texts first; `rows` of the batch are the positions.
+
+        Raises:
+            DataError: This set has no texts.
+        """
+        tokenizer = self.columns.tokenizer
+        if tokenizer is None:
+            raise DataError(
+                "evaluation texts",
+                expected="a transfer set of texts, whose tokenizer is used",
+                found="one without texts",
+                mend="leave out the evaluation pairs",
+            )
+        tokens = tokenizer.encode(texts, key="evaluation texts")
+        for positions in by_length(len(texts), batch_size, tokens.lengths):
+            inputs, mask = tokenizer.pad_rows(tokens, positions)
+            rows = torch.from_numpy(positions.astype(np.int64))
+            yield positions, Batch(inputs=inputs, rows=rows, views=torch.zeros_like(rows), mask=mask)
+
+
+def evaluation_batches(data: TransferSet, rows: Array, batch_size: int) -> Iterator[tuple[Array, Batch]]:
+    """Some rows as they are, the longest first: `scores = in_original_order((at, model(b)) for at, b in ...)`.
+
+    Yields:
+        `(positions in rows, batch)`.
+    """
+    for positions in by_length(len(rows), batch_size, data.lengths(rows)):
+        yield positions, data.batch(np.asarray(rows)[positions])

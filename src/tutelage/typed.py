@@ -1,0 +1,269 @@
+"""Checking plain data against types, with messages for people; and describing objects as plain data.
+
+The families of the recipe (losses, teachers, students, sources, views) need no registry: a class is found by its name
+among the subclasses of the family's base, or by its import path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from tutelage.errors import did_you_mean
+
+__all__ = ["Problem", "check_value", "describe", "family", "parameters"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where, what was expected, what was found, what to do."""
+
+    key: str
+    expected: str
+    found: str
+    mend: str = ""
+
+
+def check_value(value: Any, hint: Any, key: str, problems: list[Problem]) -> Any:
+    """`value` with class names resolved to import paths; mistakes are added to `problems`."""
+    origin = get_origin(hint)
+    if hint is Any or hint is inspect.Parameter.empty:
+        return value
+    if origin in (Union, types.UnionType):
+        return _check_union(value, hint, key, problems)
+    if hint is None or hint is type(None):
+        return value if value is None else _wrong(value, "null", key, problems)
+    if origin is Literal:
+        return _check_literal(value, get_args(hint), key, problems)
+    if hint in (bool, int, float, str):
+        return _check_scalar(value, hint, key, problems)
+    if origin in (list, Sequence, tuple):
+        return _check_list(value, hint, key, problems)
+    if origin in (dict, Mapping):
+        return _check_dict(value, hint, key, problems)
+    if origin is Callable or hint is Callable:
+        return _check_class(value, get_args(hint)[1] if get_args(hint) else object, key, problems)
+    if dataclasses.is_dataclass(hint) and not inspect.isabstract(hint):
+        return _check_fields(value, hint, key, problems)
+    if inspect.isclass(hint):
+        return _check_class(value, hint, key, problems)
+    return value
+
+
+def _wrong(value: Any, expected: str, key: str, problems: list[Problem], mend: str = "") -> Any:
+    problems.append(Problem(key, expected, _shown(value), mend))
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"
+
+
+def _check_union(value: Any, hint: Any, key: str, problems: list[Problem]) -> Any:
+    choices = get_args(hint)
+    if value is None and type(None) in choices:
+        return None
+    tries: list[tuple[int, list[Problem], Any]] = []
+    for choice in (c for c in choices if c is not type(None)):
+        found: list[Problem] = []
+        result = check_value(value, choice, key, found)
+        if not found:
+            return result
+        # The choice that got deepest into the value is the one that was meant.
+        depth = max(problem.key.count(".") + problem.key.count("[") for problem in found)
+        tries.append((depth, found, result))
+    deepest = max(depth for depth, _, _ in tries)
+    best = [found for depth, found, _ in tries if depth == deepest]
+    if len(best) > 1 and all(len(found) == 1 for found in best):
+        expected = " or ".join(dict.fromkeys(found[0].expected for found in best))
+        problems.append(Problem(key, expected, _shown(value), next((f[0].mend for f in best if f[0].mend), "")))
+    else:
+        problems.extend(best[0])
+    return value
+
+
+def _check_literal(value: Any, allowed: Sequence[Any], key: str, problems: list[Problem]) -> Any:
+    if value in allowed and type(value) in {type(a) for a in allowed}:
+        return value
+    names = [str(a) for a in allowed]
+    return _wrong(value, "one of " + ", ".join(names), key, problems, did_you_mean(str(value), names))
+
+
+def _check_scalar(value: Any, hint: type, key: str, problems: list[Problem]) -> Any:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a text
+        try:
+            return float(value)
+        except ValueError:
+            return _wrong(value, names[hint], key, problems)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    return _wrong(value, names[hint], key, problems)
+
+
+def _check_list(value: Any, hint: Any, key: str, problems: list[Problem]) -> Any:
+    if not isinstance(value, (list, tuple)):
+        return _wrong(value, "a list", key, problems, "write it as [a, b]")
+    inner = get_args(hint) or (Any,)
+    if get_origin(hint) is tuple and Ellipsis not in inner:
+        if len(value) != len(inner):
+            return _wrong(value, f"a list of {len(inner)}", key, problems)
+        return [check_value(v, h, f"{key}[{i}]", problems) for i, (v, h) in enumerate(zip(value, inner, strict=True))]
+    return [check_value(item, inner[0], f"{key}[{i}]", problems) for i, item in enumerate(value)]
+
+
+def _check_dict(value: Any, hint: Any, key: str, problems: list[Problem]) -> Any:
+    if not isinstance(value, dict):
+        return _wrong(value, "keys and values", key, problems, "write it as {a: b}")
+    inner = get_args(hint) or (Any, Any)
+    return {
+        check_value(k, inner[0], f"{key}.{k}", problems): check_value(v, inner[1], f"{key}.{k}", problems)
+        for k, v in value.items()
+    }
+
+
+def parameters(target: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
+    """Each parameter's type, and whether it is required; `**kwargs` are followed no further."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError):
+        hints = {}
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {
+        name: (hints.get(name, Any), parameter.default is inspect.Parameter.empty)
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.kind in kinds
+    }
+
+
+def _open_ended(target: Callable[..., Any]) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
+
+
+def _check_fields(value: Any, target: Callable[..., Any], key: str, problems: list[Problem]) -> Any:
+    if not isinstance(value, dict):
+        return _wrong(value, f"the fields of {getattr(target, '__name__', target)}", key, problems)
+    known = parameters(target)
+    prefix = f"{key}." if key else ""
+    result: dict[str, Any] = {}
+    for name, item in value.items():
+        if name in known:
+            result[name] = check_value(item, known[name][0], f"{prefix}{name}", problems)
+        elif _open_ended(target):
+            result[name] = item
+        else:
+            owner = getattr(target, "__name__", str(target))
+            problems.append(
+                Problem(f"{prefix}{name}", f"a field of {owner}", "no such field", did_you_mean(str(name), known))
+            )
+    for name, (_, required) in known.items():
+        if required and name not in value:
+            problems.append(Problem(f"{prefix}{name}", "a value: it has no default", "it is missing"))
+    return result
+
+
+def _check_class(value: Any, base: type, key: str, problems: list[Problem]) -> Any:
+    """A class by name or import path, with its arguments: `{class_path: KLDivergence, init_args: {...}}`."""
+    if isinstance(value, str):
+        value = {"class_path": value}
+    if not isinstance(value, dict) or not isinstance(value.get("class_path"), str):
+        shape = "{class_path: NAME, init_args: {...}}"
+        return _wrong(value, f"a {base.__name__}: {shape}", key, problems, _choices(base, ""))
+    extra = set(value) - {"class_path", "init_args"}
+    if extra:
+        name = sorted(extra)[0]
+        mend = f"move it below `init_args:` ({did_you_mean(name, ['class_path', 'init_args'])})"
+        problems.append(Problem(f"{key}.{name}", "only class_path and init_args here", "another key", mend))
+    target = _resolve(value["class_path"], base)
+    if isinstance(target, str):
+        problems.append(Problem(f"{key}.class_path", f"a {base.__name__}", target, _choices(base, value["class_path"])))
+        return value
+    if inspect.isclass(target) and inspect.isclass(base) and base is not object and not issubclass(target, base):
+        problems.append(
+            Problem(f"{key}.class_path", f"a {base.__name__}", f"{target.__name__} is none", _choices(base, ""))
+        )
+        return value
+    arguments = value.get("init_args")
+    checked = _check_fields({} if arguments is None else arguments, target, key, problems)
+    return {"class_path": f"{target.__module__}.{target.__qualname__}", "init_args": checked}
+
+
+def _choices(base: type, word: str) -> str:
+    return did_you_mean(word.rsplit(".", 1)[-1], family(base))
+
+
+def family(base: type) -> dict[str, type]:
+    """Concrete subclasses of `base` that are imported, by name."""
+    found: dict[str, type] = {}
+    if base is object or base.__module__.partition(".")[0] == "torch":
+        return found
+    for child in base.__subclasses__():
+        found.update(family(child))
+        if not inspect.isabstract(child):
+            found[child.__name__] = child
+    return found
+
+
+def _resolve(name: str, base: type) -> Callable[..., Any] | str:
+    """The class or function of that name or import path; a text that says what was found instead."""
+    if "." not in name:
+        return family(base).get(name, f"`{name}`, which is none of them")
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        return f"no module named {error.name} (looked in the recipe's folder and the current one)"
+    target = getattr(module, attribute, None)
+    if not callable(target):
+        return f"no `{attribute}` in {module_name}; {did_you_mean(attribute, vars(module))}".rstrip("; ")
+    return typing.cast("Callable[..., Any]", target)
+
+
+def describe(value: Any) -> Any:
+    """Plain data from which `check_value` and a constructor would make `value` again, as far as that is possible.
+
+    Constructors store their arguments under their own names, so an object is described by reading them back. A live
+    array or module is shown as `<...>`: a recipe that was made in Python with one can be read but not run again.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): describe(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(v) for v in value]
+    if isinstance(value, functools.partial):
+        return _describe_partial(value)
+    if inspect.isclass(value) or inspect.isfunction(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return fields if type(value).__bases__ == (object,) else _as_class(value, fields)
+    if type(value).__module__.partition(".")[0] == "tutelage":
+        names = parameters(type(value))
+        return _as_class(value, {name: describe(getattr(value, name)) for name in names if hasattr(value, name)})
+    shape = getattr(value, "shape", None)
+    return f"<{type(value).__name__}{'' if shape is None else f' {tuple(shape)}'} made in Python>"
+
+
+def _as_class(value: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"class_path": f"{type(value).__module__}.{type(value).__qualname__}", "init_args": arguments}
+
+
+def _describe_partial(value: functools.partial[Any]) -> Any:
+    """Jsonargparse gives a factory as a partial whose last positional argument is the class."""
+    target = next((a for a in reversed(value.args) if inspect.isclass(a) or inspect.isfunction(a)), value.func)
+    return {
+        "class_path": f"{target.__module__}.{target.__qualname__}",
+        "init_args": {name: describe(argument) for name, argument in value.keywords.items()},
+    }

@@ -1,0 +1,140 @@
+"""The folder of a run: `work/` for what is under way, `bundle/` for what leaves.
+
+A run is recognised by its recipe, its data and its teacher. The same command finds the work it began and goes on; a
+different one is refused, so that two runs are never mixed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import RecipeError, RunError
+from tutelage.training.loop import EvaluationRecord, StepRecord
+
+__all__ = ["History", "Workspace", "write_json"]
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes plain data as JSON, atomically."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+class Workspace:
+    """The folder of one run.
+
+    Args:
+        folder: Where the run lives; made when it isn't there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.work = folder / "work"
+        self.bundle = folder / "bundle"
+
+    def stage(self, role: str, seed: int) -> Path:
+        """The folder of one training."""
+        path = self.work / (role if role == "teacher" else f"{role}-{seed}")
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def clear(self) -> None:
+        """Removes the run's work and bundle."""
+        for path in (self.work, self.bundle):
+            shutil.rmtree(path, ignore_errors=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder: a second run in it is refused while this one lives.
+
+        Raises:
+            RunError: Another process is at work here.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(f"another run is at work in {self.folder}; wait for it or give another --out") from error
+            yield
+        finally:
+            os.close(handle)
+
+    def claim(self, recipe_yaml: str, fingerprints: dict[str, str]) -> None:
+        """Notes whose run this is, or checks that it is the same one as before.
+
+        Raises:
+            RecipeError: The folder holds the work of another recipe, other data or another teacher.
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        identity, recipe_path = self.work / "identity.json", self.work / "recipe.yaml"
+        if not identity.exists():
+            recipe_path.write_text(recipe_yaml, encoding="utf-8")
+            write_json(identity, fingerprints)
+            return
+        before = recipe_path.read_text(encoding="utf-8")
+        if before != recipe_yaml:
+            difference = difflib.unified_diff(before.splitlines(), recipe_yaml.splitlines(), lineterm="", n=0)
+            changed = [line for line in difference if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+            raise RecipeError(
+                str(self.folder),
+                expected="an empty folder, or the work of this very recipe",
+                found="the work of another one; it differs in: " + "; ".join(line.strip() for line in changed[:6]),
+                harm="what was trained under one recipe would be reported under another",
+                mend="give another --out, or --fresh to remove that work and begin anew",
+            )
+        known = json.loads(identity.read_text(encoding="utf-8"))
+        for name, value in fingerprints.items():
+            if known.get(name) != value:
+                raise RecipeError(
+                    str(self.folder),
+                    expected=f"the {name} that this run began with ({known.get(name, '')[:12]})",
+                    found=f"another ({value[:12]})",
+                    harm="the run would go on with other inputs than it began with",
+                    mend="restore them, give another --out, or --fresh to begin anew",
+                )
+
+
+class History:
+    """The records of one training, a JSON line each; a resumed training drops what it will do again.
+
+    Args:
+        path: The file.
+        role: `teacher`, `student` or `baseline`.
+        seed: Of this training.
+        resumed_at: The step from which the training goes on.
+    """
+
+    def __init__(self, path: Path, role: str, seed: int, *, resumed_at: int) -> None:
+        self.path, self.role, self.seed = path, role, seed
+        kept = [line for line in read_lines(path) if line["step"] <= resumed_at]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def write(self, record: StepRecord | EvaluationRecord) -> None:
+        """Adds a record."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"role": self.role, "seed": self.seed, **asdict(record)}) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a history file; a last line cut off by a kill is dropped."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records

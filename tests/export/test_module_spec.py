@@ -1,0 +1,45 @@
+"""Only what says that it makes a module is called: a bundle may come from anyone."""
+
+from __future__ import annotations
+
+import pytest
+from student_modules import TiedNet
+
+from tutelage.errors import ModelError
+from tutelage.export.module_spec import build_from_spec
+
+
+@pytest.mark.parametrize("path", ["student_modules.TiedNet", "student_modules.make_net"])
+def test_a_module_class_or_an_annotated_function_is_called_with_its_arguments(path: str) -> None:
+    made = build_from_spec({"class_path": path, "init_args": {"width": 4}}, key="config.json")
+    assert isinstance(made, TiedNet)
+    assert made.table.weight.shape == (11, 4)
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments"),
+    [
+        ("os.system", {"command": "false"}),
+        ("builtins.eval", {}),
+        ("subprocess.Popen", {"args": ["false"]}),
+        ("student_modules.make_anything", {"width": 3}),
+        ("student_modules.touch", {"path": "x"}),
+        ("student_modules.NotAModule", {}),
+    ],
+)
+def test_anything_else_is_never_called(path: str, arguments: dict[str, object]) -> None:
+    with pytest.raises(ModelError, match=r"a subclass of torch\.nn\.Module"):
+        build_from_spec({"class_path": path, "init_args": arguments}, key="config.json")
+
+
+@pytest.mark.parametrize(
+    "path", ["nowhere.Net", "student_modules", "student_modules.Missing", "student_modules.TiedNet.missing.more"]
+)
+def test_what_can_not_be_imported_is_told(path: str) -> None:
+    with pytest.raises(ModelError, match="imported"):
+        build_from_spec({"class_path": path}, key="config.json")
+
+
+def test_arguments_that_do_not_fit_are_told() -> None:
+    with pytest.raises(ModelError, match="widht"):
+        build_from_spec({"class_path": "student_modules.TiedNet", "init_args": {"widht": 3}}, key="config.json")

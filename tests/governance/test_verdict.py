@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tutelage.devices.cost import Cost, Latency, ModelCost
+from tutelage.errors import RecipeError
+from tutelage.evaluation.evidence import Evidence
+from tutelage.evaluation.results import Estimate, MetricResult
+from tutelage.evaluation.statistics import evaluate
+from tutelage.governance.policy import Budget, Gate
+from tutelage.governance.requirement import rows_to_decide
+from tutelage.governance.verdict import Verdict, judge
+
+
+def metric(name: str = "accuracy", **changes: Any) -> MetricResult:
+    fields: dict[str, Any] = {
+        "name": name,
+        "title": "Accuracy",
+        "kind": "quality",
+        "set": "test",
+        "higher_is_better": True,
+        "unit": "%",
+        "n": 1000,
+        "models": {
+            "teacher": Estimate(value=0.95, low=0.94, high=0.96),
+            "student": Estimate(value=0.946, low=0.936, high=0.956),
+        },
+        "differences": {"student - teacher": Estimate(value=-0.004, low=-0.009, high=0.001)},
+        "sd_difference": 0.08,
+    }
+    return MetricResult(**{**fields, **changes})
+
+
+def lower(value: float, low: float, high: float, **changes: Any) -> MetricResult:
+    difference = Estimate(value=value, low=low, high=high)
+    fields = {"higher_is_better": False, "unit": "", "differences": {"student - teacher": difference}, **changes}
+    return metric("nll", title="Negative log-likelihood", **fields)
+
+
+def one(found: MetricResult | None, gate: Gate) -> Any:
+    verdict = judge([] if found is None else [found], None, [gate], None, None)
+    (result,) = verdict.gates
+    assert verdict.verdict == result.outcome
+    return result
+
+
+@pytest.mark.parametrize(
+    ("margin", "outcome"),
+    [(0.02, "PASS"), (0.009, "PASS"), (0.0089, "INCONCLUSIVE"), (0.004, "INCONCLUSIVE"), (0.0, "INCONCLUSIVE")],
+)
+def test_non_inferiority_passes_only_with_the_whole_interval_inside(margin: float, outcome: str) -> None:
+    result = one(metric(), Gate("accuracy", margin=margin))
+    assert result.outcome == outcome
+    assert result.threshold == -margin
+    assert (result.value, result.low, result.high) == (-0.004, -0.009, 0.001)
+
+
+def test_a_student_surely_worse_than_the_margin_fails() -> None:
+    worse = metric(differences={"student - teacher": Estimate(value=-0.03, low=-0.04, high=-0.02)})
+    assert one(worse, Gate("accuracy", margin=0.01)).outcome == "FAIL"
+    assert one(worse, Gate("accuracy", margin=0.02)).outcome == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize(
+    ("ends", "outcome"),
+    [((-0.01, 0.02), "PASS"), ((0.0, 0.05), "PASS"), ((0.01, 0.06), "INCONCLUSIVE"), ((0.051, 0.07), "FAIL")],
+)
+def test_where_lower_is_better_the_margin_is_above_the_teacher(ends: tuple[float, float], outcome: str) -> None:
+    result = one(lower(sum(ends) / 2, *ends), Gate("nll", margin=0.05))
+    assert (result.outcome, result.threshold) == (outcome, 0.05)
+    assert result.requirement == "student - teacher <= 0.05 (95% interval)"
+
+
+@pytest.mark.parametrize(
+    ("at_least", "outcome"), [(0.93, "PASS"), (0.94, "INCONCLUSIVE"), (0.956, "INCONCLUSIVE"), (0.957, "FAIL")]
+)
+def test_at_least_looks_at_the_students_own_interval(at_least: float, outcome: str) -> None:
+    assert one(metric(), Gate("accuracy", at_least=at_least)).outcome == outcome
+
+
+@pytest.mark.parametrize(("at_most", "outcome"), [(0.3, "PASS"), (0.15, "INCONCLUSIVE"), (0.05, "FAIL")])
+def test_at_most_looks_at_the_students_own_interval(at_most: float, outcome: str) -> None:
+    found = metric(
+        "kl",
+        kind="fidelity",
+        higher_is_better=False,
+        unit="",
+        models={"student": Estimate(value=0.15, low=0.1, high=0.2)},
+        differences={},
+    )
+    result = one(found, Gate("kl", at_most=at_most))
+    assert (result.outcome, result.kind) == (outcome, "fidelity")
+
+
+def test_the_explanation_is_a_sentence_with_the_numbers_a_reader_needs() -> None:
+    assert one(metric(), Gate("accuracy", margin=0.01)).explanation == (
+        "The student's accuracy is 0.40 points below the teacher's (95% interval -0.90 to +0.10); "
+        "the policy allows 1.00 points below: PASS."
+    )
+    assert one(metric(), Gate("accuracy", at_least=0.99)).explanation == (
+        "The student's accuracy is 94.60% (95% interval 93.60% to 95.60%); the policy demands at least 99.00%: FAIL."
+    )
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        metric("f1"),
+        metric(differences={}),
+        metric(differences={"student - teacher": Estimate(value=math.nan, low=math.nan, high=math.nan)}),
+        metric(differences={"student - teacher": Estimate(value=0.0, low=-math.inf, high=math.inf)}),
+    ],
+)
+def test_missing_evidence_blocks_and_never_passes(found: MetricResult | None) -> None:
+    result = one(found, Gate("accuracy", margin=0.01))
+    assert (result.outcome, result.value, result.more_samples) == ("INCONCLUSIVE", None, None)
+    assert result.threshold == -0.01
+    assert "INCONCLUSIVE" in result.explanation
+
+
+def test_nothing_stated_is_nothing_judged() -> None:
+    for budget in (None, Budget()):
+        verdict = judge([metric()], None, [], budget, {"onnx": parity(True)})
+        assert (verdict.verdict, verdict.exit_status) == ("INCONCLUSIVE", 3)
+        assert verdict.reasons == ["no budget and no policy was stated, so nothing was judged"]
+
+
+PASSING, FAILING, OPEN = Gate("accuracy", margin=0.02), Gate("accuracy", at_least=0.99), Gate("accuracy", margin=0.005)
+
+
+@pytest.mark.parametrize(
+    ("gates", "verdict", "status"),
+    [
+        ([PASSING], "PASS", 0),
+        ([PASSING, OPEN], "INCONCLUSIVE", 3),
+        ([OPEN, FAILING, PASSING], "FAIL", 1),
+        ([PASSING, FAILING], "FAIL", 1),
+    ],
+)
+def test_the_worst_gate_decides_and_failure_is_worse_than_doubt(gates: list[Gate], verdict: str, status: int) -> None:
+    result = judge([metric()], None, gates, None, None)
+    assert (result.verdict, result.exit_status) == (verdict, status)
+    blocking = [g.explanation for o in ("FAIL", "INCONCLUSIVE") for g in result.gates if g.outcome == o]
+    assert result.reasons == blocking
+
+
+def test_a_policy_that_makes_no_sense_is_not_judged() -> None:
+    with pytest.raises(RecipeError):
+        judge([metric()], None, [Gate("accuracy", margin=0.1, at_least=0.5)], None, None)
+
+
+# --- how many more samples ---
+
+
+def test_more_samples_is_the_textbook_number() -> None:
+    result = one(metric(), Gate("accuracy", margin=0.0085))
+    # n > (1.96 · 0.08 / 0.0045)² = 1214.1
+    assert result.more_samples == 1215 - 1000
+    assert "inside the limit; about 215 more samples" in result.explanation
+
+
+def test_more_samples_may_be_needed_to_show_a_failure() -> None:
+    result = one(metric(), Gate("accuracy", margin=0.001))
+    assert result.outcome == "INCONCLUSIVE"
+    assert result.more_samples == math.floor((1.959964 * 0.08 / 0.003) ** 2) + 1 - 1000
+    assert "outside the limit" in result.explanation
+
+
+def test_an_estimate_at_the_limit_is_decided_by_no_number() -> None:
+    result = one(metric(), Gate("accuracy", margin=0.004))
+    assert result.more_samples is None
+    assert "no number of samples would decide" in result.explanation
+
+
+def test_a_metric_without_a_row_deviation_says_that_the_number_is_unknown() -> None:
+    result = one(metric(sd_difference=None), Gate("accuracy", margin=0.006))
+    assert result.more_samples is None
+    # 0.005 from the estimate to the lower end, 0.002 from the estimate to the limit.
+    assert "2.5 times as narrow" in result.explanation
+
+
+def test_no_flips_in_a_hundred_need_three_hundred_for_one_point() -> None:
+    none = metric(
+        "negative_flips",
+        kind="fidelity",
+        higher_is_better=False,
+        n=100,
+        models={"student": Estimate(value=0.0, low=0.0, high=0.03)},
+        differences={},
+        sd_difference=0.0,
+    )
+    assert one(none, Gate("negative_flips", at_most=0.01)).more_samples == 200
+    perfect = metric(n=100, models={"student": Estimate(value=1.0, low=0.97, high=1.0)})
+    assert one(perfect, Gate("accuracy", at_least=0.98)).more_samples == 50
+
+
+def test_an_absolute_demand_uses_the_students_deviation_not_that_of_the_difference() -> None:
+    half = 1.959964 * math.sqrt(0.9 * 0.1 / 1000)
+    found = metric(models={"student": Estimate(value=0.9, low=0.9 - half, high=0.9 + half)}, sd_difference=1e-3)
+    result = one(found, Gate("accuracy", at_least=0.89))
+    assert result.more_samples == pytest.approx(0.09 * (1.959964 / 0.01) ** 2 - 1000, abs=2)
+
+
+def regression(n: int, seed: int) -> MetricResult:
+    """Errors of student and teacher whose mean difference is exactly 0.05 in every sample."""
+    rng = np.random.default_rng(seed)
+    teacher = np.abs(rng.normal(size=n)) + 1
+    change = rng.normal(size=n)
+    student = teacher + 0.05 + 0.5 * (change - change.mean()) / change.std()
+    evidence = Evidence(
+        set="test",
+        task="regression",
+        rows=np.arange(n),
+        digests=["d"] * n,
+        outputs={"teacher": teacher.astype(np.float32), "student": student.astype(np.float32)},
+        labels=np.zeros(n),
+        labelled=np.ones(n, bool),
+    )
+    return next(result for result in evaluate(evidence, resamples=1000) if result.name == "mae")
+
+
+def test_that_many_samples_do_decide_and_fewer_do_not() -> None:
+    gate = Gate("mae", margin=0.1)
+    first = one(regression(200, 0), gate)
+    assert first.outcome == "INCONCLUSIVE"
+    assert first.more_samples is not None
+    needed = 200 + first.more_samples
+    assert needed == rows_to_decide(0.5, 0.05, 0.95) or abs(needed - 385) <= 3
+    enough = [one(regression(int(1.15 * needed), seed), gate).outcome for seed in range(1, 9)]
+    too_few = [one(regression(int(0.85 * needed), seed), gate).outcome for seed in range(1, 9)]
+    assert enough == ["PASS"] * 8
+    assert too_few == ["INCONCLUSIVE"] * 8
+
+
+# --- budget and export ---
+
+
+def parity(agrees: bool, flips: int | None = 0) -> dict[str, Any]:
+    return {
+        "file": "model.onnx", "opset": 18, "rows": 2000, "batch_sizes": [1], "max_abs_difference": 2e-4,
+        "mean_abs_difference": 1e-6, "flips": flips, "tolerance": 1e-3 if agrees else 1e-4, "agrees": agrees,
+    }  # fmt: skip
+
+
+def latency(form: str, batch: int, p95: float) -> Latency:
+    return Latency(
+        form=form, batch=batch, p50_ms=p95 - 1, p95_ms=p95, p95_low_ms=p95 - 0.5, p95_high_ms=p95 + 0.5,
+        p99_ms=p95 + 1, samples_ms=[],
+    )  # fmt: skip
+
+
+COST = Cost(
+    device={},
+    rounds=5,
+    models={
+        "teacher": ModelCost(name="teacher", parameters=9, embedding_parameters=0, size_bytes=90_000_000),
+        "student": ModelCost(
+            name="student",
+            parameters=3,
+            embedding_parameters=0,
+            size_bytes=20_000_000,
+            peak_memory_bytes={"torch": 200_000_000, "onnxruntime": 100_000_000},
+            latencies=[latency("torch", 1, 8.0), latency("onnxruntime", 1, 4.0), latency("onnxruntime", 32, 60.0)],
+        ),
+    },
+    ratios={"torch/1": {"value": 0.5, "low": 0.45, "high": 0.55}},
+)
+
+
+@pytest.mark.parametrize(
+    ("budget", "export", "outcome", "value"),
+    [
+        (Budget(latency_p95_ms=4.5), True, "PASS", 4.0),
+        (Budget(latency_p95_ms=4.4), True, "INCONCLUSIVE", 4.0),
+        (Budget(latency_p95_ms=3.4), True, "FAIL", 4.0),
+        (Budget(latency_p95_ms=9.0), False, "PASS", 8.0),
+        (Budget(latency_p95_ms=5.0, form="torch"), True, "FAIL", 8.0),
+        (Budget(latency_p95_ms=100, batch=32), True, "PASS", 60.0),
+        (Budget(latency_p95_ms=100, batch=8), True, "INCONCLUSIVE", None),
+        (Budget(size_mb=20), False, "PASS", 20.0),
+        (Budget(size_mb=19.9), False, "FAIL", 20.0),
+        (Budget(peak_memory_mb=150), True, "PASS", 100.0),
+        (Budget(peak_memory_mb=150), False, "FAIL", 200.0),
+        (Budget(latency_vs_teacher=0.6), False, "PASS", 0.5),
+        (Budget(latency_vs_teacher=0.5), False, "INCONCLUSIVE", 0.5),
+        (Budget(latency_vs_teacher=0.4), False, "FAIL", 0.5),
+        (Budget(latency_vs_teacher=0.6), True, "INCONCLUSIVE", None),
+    ],
+)
+def test_budget_truth_table(budget: Budget, export: bool, outcome: str, value: float | None) -> None:
+    verdict = judge([], COST, [], budget, {"onnx": parity(True) if export else None})
+    gate = verdict.gates[0]
+    assert (gate.outcome, gate.value, gate.kind) == (outcome, value, "budget")
+    assert verdict.verdict == outcome
+    assert outcome in gate.explanation
+
+
+def test_a_budget_without_measurements_blocks() -> None:
+    verdict = judge([], None, [], Budget(size_mb=5, latency_p95_ms=3), None)
+    assert [gate.outcome for gate in verdict.gates] == ["INCONCLUSIVE"] * 2
+    assert verdict.exit_status == 3
+
+
+def test_an_export_that_computes_something_else_fails_whatever_was_demanded() -> None:
+    for policy in ([], [PASSING]):
+        verdict = judge([metric()], None, policy, None, {"onnx": parity(False, flips=3)})
+        assert verdict.exit_status == 1
+        (gate,) = (gate for gate in verdict.gates if gate.kind == "export")
+        assert (gate.name, gate.outcome, gate.value, gate.threshold) == ("export parity", "FAIL", 2e-4, 1e-4)
+        assert "3 predicted classes differ" in gate.explanation
+
+
+@pytest.mark.parametrize("export", [None, {}, {"onnx": None}])
+def test_no_export_is_no_gate(export: dict[str, Any] | None) -> None:
+    assert len(judge([metric()], None, [PASSING], None, export).gates) == 1
+
+
+def test_verdict_survives_strict_json() -> None:
+    verdict = judge(
+        [metric()], COST, [PASSING, OPEN, Gate("kl", at_most=1)], Budget(size_mb=1), {"onnx": parity(True, None)}
+    )
+    text = json.dumps(verdict.to_dict(), allow_nan=False)
+    assert Verdict.from_dict(json.loads(text)) == verdict
+    schema = {"name", "kind", "requirement", "outcome", "value", "low", "high", "threshold", "explanation"}
+    schema |= {"more_samples", "unit"}
+    assert all(set(gate) == schema for gate in verdict.to_dict()["gates"])

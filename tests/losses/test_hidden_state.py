@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+from loss_case import Array, Case, Numbers, prepared
+
+from tutelage.errors import SignalError
+from tutelage.losses.hidden_state import HiddenState
+
+PAIRS = {"s.1": "t.3"}
+TWO = {"s.0": "t.0", "s.1": "t.3"}
+
+
+def one(n: Numbers, pair: tuple[str, str] = ("s.1", "t.3")) -> Array:
+    s, t = n.student[pair[0]], n.teacher[pair[1]]
+    name = f"projectors.{s.shape[-1]}_to_{t.shape[-1]}"
+    if f"{name}.weight" in n.trained:
+        s = s @ n.trained[f"{name}.weight"].T + n.trained.get(f"{name}.bias", 0)
+    return ((s - t) ** 2).sum(-1) / t.shape[-1]
+
+
+CASES = {
+    "same width": Case(lambda: HiddenState(PAIRS), {"s.1": (3, 4)}, {"t.3": (3, 4)}, one, tokens=3, floor=0.0),
+    "narrow": Case(lambda: HiddenState(PAIRS), {"s.1": (3, 2)}, {"t.3": (3, 4)}, one, tokens=3),
+    "official": Case(lambda: HiddenState(PAIRS, variant="official"), {"s.1": (3, 4)}, {"t.3": (3, 4)}, one, tokens=3),
+    "two pairs": Case(
+        lambda: HiddenState(TWO),
+        {"s.0": (3, 2), "s.1": (3, 2)},
+        {"t.0": (3, 4), "t.3": (3, 4)},
+        lambda n: (one(n, ("s.0", "t.0")) + one(n)) / 2,
+        tokens=3,
+    ),
+    "positions": Case(lambda: HiddenState(PAIRS), {"s.1": (3, 2)}, {"t.3": (3, 4)}, lambda n: one(n).mean(1)),
+}
+
+
+def test_pairs_of_one_width_share_the_matrix_as_in_the_paper() -> None:
+    loss = prepared(CASES["two pairs"], CASES["two pairs"].draw())
+    assert list(loss.state_dict()) == ["projectors.2_to_4.weight"]
+
+
+def test_lengths_that_differ_are_refused() -> None:
+    case = Case(lambda: HiddenState(PAIRS), {"s.1": (3, 4)}, {"t.3": (5, 4)}, one, tokens=3)
+    with pytest.raises(SignalError, match="same tokens"):
+        prepared(case, case.draw())
+
+
+def test_a_mask_of_another_length_is_refused() -> None:
+    case = Case(lambda: HiddenState(PAIRS), {"s.1": (3, 4)}, {"t.3": (3, 4)}, one, tokens=5)
+    with pytest.raises(SignalError, match="token mask"):
+        prepared(case, case.draw())
+
+
+def test_pooled_vectors_are_refused() -> None:
+    case = Case(lambda: HiddenState(PAIRS), {"s.1": (4,)}, {"t.3": (4,)}, one)
+    with pytest.raises(SignalError, match="Hint"):
+        prepared(case, case.draw())

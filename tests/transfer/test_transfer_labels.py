@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tutelage.errors import DataError
+from tutelage.transfer import read_labels
+from tutelage.transfer.labels import choose_labelled
+
+
+def test_texts_are_classes_in_alphabetical_order_or_in_the_order_given() -> None:
+    labels = read_labels(["cat", "ant", None, "cat", "", " "], "k")
+    assert labels.classes == ("ant", "cat")
+    assert labels.labelled is not None
+    assert labels.labelled.tolist() == [True, True, False, True, False, False]
+    assert labels.values[labels.labelled].tolist() == [1, 0, 1]
+    assert read_labels(np.array(["cat", "ant"]), "k", classes=["cat", "ant"]).values.tolist() == [0, 1]
+    with pytest.raises(DataError, match=r"row 1(.|\n)*did you mean `cat`"):
+        read_labels(["cat", "cta"], "k", classes=["cat", "ant"])
+
+
+def test_whole_numbers_are_class_numbers_as_they_stand() -> None:
+    labels = read_labels(np.array([0, 3, -1, 1], dtype=np.int16), "k")
+    assert labels.values.dtype == np.int64
+    assert labels.classes == ("0", "1", "2", "3")
+    assert labels.labelled is not None
+    assert labels.labelled.tolist() == [True, True, False, True]
+    assert read_labels([1, None, 0], "k").labelled.tolist() == [True, False, True]  # type: ignore[union-attr]
+    assert read_labels(np.array([0, 1]), "k").labelled is None
+
+
+def test_a_class_number_below_minus_one_or_past_the_classes_is_refused() -> None:
+    with pytest.raises(DataError, match="row 2"):
+        read_labels(np.array([0, 1, -2]), "k")
+    with pytest.raises(DataError, match="from 0 to 1"):
+        read_labels(np.array([0, 1, 2]), "k", classes=["a", "b"])
+
+
+def test_truth_values_are_two_classes() -> None:
+    assert read_labels([True, False, None], "k").classes == ("false", "true")
+    assert read_labels(np.array([True, False]), "k").values.tolist() == [1, 0]
+
+
+def test_other_numbers_are_values_and_nan_is_missing() -> None:
+    labels = read_labels(np.array([0.5, np.nan, 2.0]), "k")
+    assert labels.values.dtype == np.float32
+    assert labels.values.tolist() == [0.5, 0.0, 2.0]
+    assert labels.labelled is not None
+    assert labels.labelled.tolist() == [True, False, True]
+    assert labels.classes == ()
+    assert read_labels([0.5, None], "k").labelled.tolist() == [True, False]  # type: ignore[union-attr]
+    assert read_labels(np.array([3, -1]), "k", values=True).values.tolist() == [3.0, -1.0]
+    for infinite in (np.inf, 1e300):
+        with pytest.raises(DataError, match="row 1"):
+            read_labels(np.array([0.0, infinite]), "k")
+
+
+def test_floats_are_class_numbers_when_classes_are_named() -> None:
+    labels = read_labels(np.array([1.0, np.nan, 0.0]), "k", classes=["a", "b"])
+    assert labels.values.dtype == np.int64
+    assert labels.labelled is not None
+    assert labels.values[labels.labelled].tolist() == [1, 0]
+    with pytest.raises(DataError, match="row 0"):
+        read_labels(np.array([0.5]), "k", classes=["a", "b"])
+
+
+def test_several_labels_a_row_are_values_and_a_row_with_a_gap_has_none() -> None:
+    labels = read_labels(np.array([[1, 0], [0, np.nan], [1, 1]]), "k")
+    assert labels.values.shape == (3, 2)
+    assert labels.labelled is not None
+    assert labels.labelled.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("raw", [[None, ""], np.array([-1, -1]), np.array([np.nan])])
+def test_labels_that_are_all_missing_are_refused(raw: object) -> None:
+    with pytest.raises(DataError, match="all are missing"):
+        read_labels(raw, "k")  # type: ignore[arg-type]
+
+
+def test_labels_of_other_shapes_and_kinds_are_refused() -> None:
+    with pytest.raises(DataError, match="one label a row"):
+        read_labels(np.zeros((2, 2, 2)), "k")
+    with pytest.raises(DataError, match="dict"):
+        read_labels([{}, 1.5], "k")
+
+
+@settings(max_examples=60, deadline=None)
+@given(strata=st.lists(st.integers(0, 4), min_size=5, max_size=200), share=st.floats(0.05, 1.0), seed=st.integers(0, 9))
+def test_labelled_rows_are_spread_over_the_classes_and_more_contain_fewer(
+    strata: list[int], share: float, seed: int
+) -> None:
+    n = len(strata)
+    classes, rows = np.array(strata), np.arange(n) * 2 + 1
+    order = np.random.default_rng(seed).integers(0, 2**63, n).astype(np.uint64)
+    count = max(round(share * n), len(set(strata)))
+    chosen = choose_labelled(rows, classes, order, count)
+    assert len(set(chosen.tolist())) == count
+    sizes = np.bincount(classes)
+    found = np.bincount(classes[np.isin(rows, chosen)], minlength=len(sizes))
+    assert (found[sizes > 0] >= 1).all()
+    # Each class's share is kept to within a row, and two where the first row of every class had to come first.
+    assert (np.abs(found - sizes * count / n) <= 2).all()
+    assert set(choose_labelled(rows, classes, order, count - 1).tolist()) <= set(chosen.tolist())
+
+
+def test_which_rows_are_labelled_depends_on_their_digests_and_not_on_their_place() -> None:
+    rng = np.random.default_rng(0)
+    order, classes = rng.integers(0, 2**63, 60).astype(np.uint64), np.arange(60) % 3
+    shuffle = rng.permutation(60)
+    chosen = order[choose_labelled(np.arange(60), classes, order, 12)]
+    again = order[shuffle][choose_labelled(np.arange(60), classes[shuffle], order[shuffle], 12)]
+    assert set(chosen.tolist()) == set(again.tolist())
