@@ -112,6 +112,15 @@ def test_a_pass_that_failed_leaves_nothing_for_the_next(x: Tensor) -> None:
         torch.testing.assert_close(taps.take()["stem"], net.stem(x + 1))
 
 
+def test_a_pass_that_failed_does_not_leave_the_taps_listening(x: Tensor) -> None:
+    net = Net(fails=True)
+    with Taps(net, ["stem"]) as taps:
+        with pytest.raises(RuntimeError, match="in the middle"):
+            net(x)
+        net.stem(x)
+        assert len(taps._captured["stem"]) == 1
+
+
 def test_a_misspelt_path_names_the_nearest_layer_and_sets_no_hook() -> None:
     net = Net()
     with pytest.raises(ModelError, match=r"did you mean `block\.0`"):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from tutelage.devices import Target
 from tutelage.errors import DataError, MissingExtra, RecipeError, SignalError, UserError, did_you_mean
 from tutelage.evaluation.metrics import available_metrics
 from tutelage.governance.policy import check_budget, check_gates
@@ -179,6 +180,7 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     recipe.check()
     check_budget(recipe.budget)
+    Target.parse(recipe.measure.device, key="measure.device")
     _check_extras(recipe)
     device = make_accelerator(recipe.training.precision).device
     if recipe.training.precision == "float16" and device.type == "cpu":

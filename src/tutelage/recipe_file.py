@@ -113,7 +113,7 @@ def _override(data: dict[str, Any], key: str, value: Any) -> None:
         if last:
             place[name] = value
         else:
-            if not isinstance(place.get(name), (dict, list)):
+            if place.get(name) is None:
                 place[name] = {}
             place = place[name]
 

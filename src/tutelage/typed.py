@@ -16,7 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
+from torch import nn
+
 from tutelage.errors import did_you_mean
+from tutelage.losses import Loss
 
 __all__ = ["Problem", "check_value", "describe", "family", "parameters"]
 
@@ -82,7 +85,7 @@ def _check_union(value: Any, hint: Any, key: str, problems: list[Problem]) -> An
         tries.append((depth, found, result))
     deepest = max(depth for depth, _, _ in tries)
     best = [found for depth, found, _ in tries if depth == deepest]
-    if len(best) > 1 and all(len(found) == 1 for found in best):
+    if len(best) > 1 and all(problem.key == key for found in best for problem in found):
         expected = " or ".join(dict.fromkeys(found[0].expected for found in best))
         problems.append(Problem(key, expected, _shown(value), next((f[0].mend for f in best if f[0].mend), "")))
     else:
@@ -245,15 +248,19 @@ def describe(value: Any) -> Any:
     if isinstance(value, functools.partial):
         return _describe_partial(value)
     if inspect.isclass(value) or inspect.isfunction(value):
-        return f"{value.__module__}.{value.__qualname__}"
+        local = "<" in value.__qualname__  # a lambda, or a function within a function: no import finds it
+        return f"<{value.__qualname__} made in Python>" if local else f"{value.__module__}.{value.__qualname__}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
         return fields if type(value).__bases__ == (object,) else _as_class(value, fields)
-    if type(value).__module__.partition(".")[0] == "tutelage":
-        names = parameters(type(value))
-        return _as_class(value, {name: describe(getattr(value, name)) for name in names if hasattr(value, name)})
     shape = getattr(value, "shape", None)
-    return f"<{type(value).__name__}{'' if shape is None else f' {tuple(shape)}'} made in Python>"
+    if shape is not None:
+        return f"<{type(value).__name__} {tuple(shape)} made in Python>"
+    names = parameters(type(value))
+    # A live network could be made again but not with its weights, so it is not described as if it could.
+    if set(names) <= set(vars(value)) and (isinstance(value, Loss) or not isinstance(value, nn.Module)):
+        return _as_class(value, {name: describe(vars(value)[name]) for name in names})
+    return f"<{type(value).__name__} made in Python>"
 
 
 def _as_class(value: Any, arguments: dict[str, Any]) -> dict[str, Any]:

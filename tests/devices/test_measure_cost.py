@@ -158,6 +158,10 @@ def test_impossible_requests_are_refused_before_anything_runs(more) -> None:
         measure_cost({"student": ModelForms(module=stack(1))}, torch.randn(2, 256), **more)
 
 
-def test_a_model_without_any_form_is_refused() -> None:
-    with pytest.raises(UserError, match="neither"):
-        measure_cost({"student": ModelForms()}, torch.randn(2, 256))
+def test_a_teacher_without_any_form_is_left_out() -> None:
+    models = {"teacher": ModelForms(), "student": ModelForms(module=stack(1))}
+    cost = measure_cost(models, torch.randn(2, 256), batch_sizes=[1], rounds=2, seconds=0.1)
+    assert list(cost.models) == ["student"]
+    assert cost.ratios == {}
+    with pytest.raises(UserError, match="none"):
+        measure_cost({"teacher": ModelForms()}, torch.randn(2, 256))

@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from tutelage.errors import SignalError
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import available_metrics, metrics_for, point_values
+from tutelage.evaluation.metrics.classification import bin_of
 
 
 def make(n: int = 400, classes: int = 5, scale: float = 2.0) -> Evidence:
@@ -58,6 +59,12 @@ def test_ece_is_the_papers_sum_over_bins_open_below_and_closed_above() -> None:
                 right = np.mean([p[i].argmax() == LABELS[i] for i in inside])
                 expected += len(inside) / len(p) * abs(right - np.mean([p[i].max() for i in inside]))
         assert VALUES["ece"][model] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_confidence_on_the_edge_of_two_bins_is_in_the_lower_one() -> None:
+    edges = np.linspace(0, 1, 16)
+    assert bin_of(edges).tolist() == [0, *range(15)]
+    assert bin_of(edges[:-1] + 1e-9).tolist() == list(range(15))
 
 
 def test_kl_is_of_the_teacher_from_the_student_in_nats_over_all_rows() -> None:

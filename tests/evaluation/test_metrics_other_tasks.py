@@ -61,7 +61,7 @@ def test_multilabel_refuses_labels_of_another_shape_or_other_numbers() -> None:
 @pytest.mark.parametrize("width", [None, 1, 3])
 def test_regression_is_scikit_learns_and_scipys_also_far_from_zero(width: int | None) -> None:
     shape = (150,) if width is None else (150, width)
-    labels = 1e3 + RNG.normal(size=shape)
+    labels = 1e5 + RNG.normal(size=shape)
     evidence = make("regression", noisy(labels), labels)
     values = point_values("regression", evidence)
     known = evidence.labelled

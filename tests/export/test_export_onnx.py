@@ -163,7 +163,12 @@ def test_an_axis_that_became_a_constant_without_an_error_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export = torch.onnx.export
-    monkeypatch.setattr(torch.onnx, "export", lambda *args, dynamic_shapes, **more: export(*args, **more))
+
+    def export_with_constants(*args: object, dynamic_shapes: object, **more: object) -> object:
+        assert dynamic_shapes
+        return export(*args, **more)
+
+    monkeypatch.setattr(torch.onnx, "export", export_with_constants)
     with pytest.raises(ModelError, match="fixes it at 2"):
         export_onnx(nn.Linear(6, 1), torch.randn(2, 6), tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []

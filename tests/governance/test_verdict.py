@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from tutelage.errors import RecipeError
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.results import Estimate, MetricResult
 from tutelage.evaluation.statistics import evaluate
+from tutelage.governance.outcome import decide
 from tutelage.governance.policy import Budget, Gate
 from tutelage.governance.requirement import rows_to_decide
 from tutelage.governance.verdict import Verdict, judge
@@ -299,6 +301,20 @@ def test_budget_truth_table(budget: Budget, export: bool, outcome: str, value: f
     assert (gate.outcome, gate.value, gate.kind) == (outcome, value, "budget")
     assert verdict.verdict == outcome
     assert outcome in gate.explanation
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_latency_that_is_no_number_is_no_measurement(bad: float) -> None:
+    broken = replace(COST.models["student"], latencies=[latency("torch", 1, bad)])
+    (gate,) = judge([], replace(COST, models={"student": broken}), [], Budget(latency_p95_ms=3), None).gates
+    assert (gate.outcome, gate.value) == ("INCONCLUSIVE", None)
+
+
+def test_ends_that_are_not_finite_decide_nothing() -> None:
+    for low, high in ((math.nan, 0.1), (-math.inf, 0.1), (0.1, math.nan), (0.1, math.inf)):
+        for at_least in (True, False):
+            for threshold in (0.05, 0.5):
+                assert decide(low, high, threshold, at_least=at_least) == "INCONCLUSIVE"
 
 
 def test_a_budget_without_measurements_blocks() -> None:

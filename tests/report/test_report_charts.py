@@ -151,3 +151,26 @@ def test_a_chart_has_its_title_and_summary_for_those_who_do_not_see_it() -> None
     drawn = line_chart(WORDS, [line], "step", Axis(title="loss", scale=Scale(low=0, high=1)))
     assert 'role="img" aria-label="Title. Summary"' in drawn
     assert "<title>Title</title><desc>Summary</desc>" in drawn
+
+
+def test_the_labels_of_the_axes_stand_at_their_values() -> None:
+    line = Line(name="loss", css="student", x=[0, 40], y=[0.2, 0.6])
+    drawn = line_chart(WORDS, [line], "step", Axis(title="loss", scale=Scale(low=0, high=1)))
+    for side, low, high in (("top", 1.0, 0.0), ("left", 0.0, 40.0)):
+        labels = re.findall(rf'<span style="{side}:([\d.]+)%">([\d.]+)</span>', drawn)
+        assert len(labels) >= 4
+        for at, label in labels:
+            assert float(at) == pytest.approx(float(np.interp(float(label), *_rising(low, high))), abs=0.01)
+
+
+def _rising(at_start: float, at_end: float) -> tuple[list[float], list[float]]:
+    """Values and percentages of an axis whose start shows `at_start`, values rising as `np.interp` wants them."""
+    pairs = sorted([(at_start, 0.0), (at_end, 100.0)])
+    return [p[0] for p in pairs], [p[1] for p in pairs]
+
+
+def test_a_bin_of_few_rows_is_not_joined_to_the_others() -> None:
+    bins = [Bin(confidence=c, accuracy=c, rows=n) for c, n in ((0.2, 3), (0.5, 40), (0.8, 40), (0.9, 9))]
+    drawn = reliability(WORDS, {"student": bins})
+    assert re.findall(r'<path d="M([^"]+)" class="line student"', drawn) == ["500.0 500.0 800.0 200.0"]
+    assert drawn.count("mark student few") == 2

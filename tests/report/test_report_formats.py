@@ -36,6 +36,7 @@ M = "\u2212"  # the true minus sign
         (plain(-0.0001, decimals=2), "0.00"),
         (milliseconds(2.413), f"2.41{S}ms"),
         (milliseconds(0.0421), f"42{S}µs"),
+        (milliseconds(0.006811), f"6.8{S}µs"),
         (milliseconds(12_345.0), f"12.3{S}s"),
         (size(999), f"999{S}B"),
         (size(4_418_344), f"4.42{S}MB"),

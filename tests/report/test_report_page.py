@@ -312,3 +312,17 @@ def test_a_bundle_of_torch_only_costs_or_without_a_teacher_is_shown(bundle: Path
     html = text_of(read(bundle))
     assert "There is no ONNX export." in html
     assert "as fast" not in html
+
+
+def test_the_step_that_was_kept_is_the_last_best(bundle: Path) -> None:
+    assert "student: step 2,500 was kept" in section(read(bundle), "training").lower()
+
+
+def test_metrics_that_a_gate_judges_are_drawn_first(bundle: Path) -> None:
+    record = {"role": "student", "seed": 0, "step": 5, "steps": 9, "best": True}
+    values = dict.fromkeys(("accuracy", "agreement", "brier", "ece", "kl", "nll"), 0.5)
+    (bundle / "history.jsonl").write_text(json.dumps({**record, "development": values}))
+    html = section(read(bundle), "training")
+    titles = re.findall(r"<figcaption><strong>(.*?)</strong>", html)
+    assert titles[:2] == ["Accuracy", "Agreement"]
+    assert html.index("2 further metrics") > html.index("<strong>Agreement")

@@ -23,7 +23,7 @@ def parts(data: TransferSet) -> dict[str, set[int]]:
     return {name: set(np.flatnonzero(data.codes == code).tolist()) for code, name in enumerate(data.sizes)}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     values=st.lists(st.integers(0, 40), min_size=30, max_size=120),
     seed=st.integers(0, 10),

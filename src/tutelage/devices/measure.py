@@ -60,6 +60,11 @@ class ModelForms:
             return size_of_onnx(self.onnx)
         raise UserError("measuring a model", expected="a module or an ONNX file", found="neither")
 
+    @property
+    def runs(self) -> bool:
+        """Whether there is a form that can be called."""
+        return self.module is not None or self.onnx is not None
+
 
 @dataclass
 class _Timings:
@@ -97,7 +102,8 @@ def measure_cost(
     """Measures models on a device, in alternating rounds.
 
     Args:
-        models: By name; when there is a `teacher` and a `student`, the ratio of their latencies is given.
+        models: By name; when there is a `teacher` and a `student`, the ratio of their latencies is given. One without
+            a form (a teacher that is no module) is left out.
         inputs: A batch of real rows, padded as they are served; rows are repeated or cut to each batch size.
         device: `cpu:N` (N threads), `cpu` (all cores) or `cuda:N`.
         batch_sizes: Rows in a call.
@@ -108,13 +114,16 @@ def measure_cost(
         The cost, with every sample. A form that the device can't run (ONNX Runtime without CUDA) is left out.
 
     Raises:
-        UserError: The device, a batch size or the number of rounds is impossible, or a model has no form.
+        UserError: The device, a batch size or the number of rounds is impossible, or no model has a form.
         RunError: The worker process failed; the message has its last words.
     """
     target = Target.parse(device)
     sizes = sorted(set(batch_sizes))
     _require_positive("batch sizes", sizes)
     _require_positive("rounds", [rounds])
+    models = {name: forms for name, forms in models.items() if forms.runs}
+    if not models:
+        raise UserError("measuring", expected="a model with a module or an ONNX file", found="none")
     counted = {name: forms.measured_size() for name, forms in models.items()}
     fingerprint = describe_device(target)
     batch = repeat_rows(inputs, max(sizes))

@@ -164,7 +164,8 @@ def _trace(graph: nn.Module, tensors: tuple[Tensor, ...], names: list[str], shap
             f"exporting {type(graph.module).__name__} to ONNX",
             expected="a forward pass that torch.export can trace",
             found=f"{type(cause).__name__}: {str(cause).strip()[:600]}",
-            mend="take sizes from `x.shape` where the module has a number, don't branch on values; or set `export.onnx: false`",
+            mend="take sizes from `x.shape` where the module has a number, don't branch on values;"
+            " or set `export.onnx: false`",
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,8 @@ def _judge_limit(name: str, limit: float, cost: Cost | None, form: str, batch: i
     rule = LIMITS[name]
     student = None if cost is None else cost.models.get("student")
     found = None if cost is None or student is None else rule.find(cost, student, form, batch)
+    if found is not None and not all(map(math.isfinite, (found.value, found.low, found.high))):
+        found = None
     unit = f" {rule.unit}" if rule.unit else ""
     title = rule.title.format(form=form, batch=batch)
     if found is None:

@@ -15,6 +15,7 @@ from tutelage.report.svg import Axis, Hover, Scale, Words, finite, marker, path,
 __all__ = ["Bin", "Line", "Point", "cloud", "distribution", "line_chart", "point_chart", "reliability"]
 
 MOST_HOVERS = 160
+FEW = 10  # rows: the share of right answers among fewer is mostly luck
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +147,8 @@ def cloud(
 def reliability(words: Words, models: Mapping[str, Sequence[Bin]]) -> Markup:
     """How often an answer of some confidence is right; on the diagonal, confidence can be taken at its word.
 
-    The columns at the foot show how many rows have that confidence (the student's).
+    Bins of fewer than ten rows are small marks that no line joins. The columns at the foot show how many rows have that
+    confidence (the student's).
     """
     scale = Scale(low=0.0, high=1.0, unit="%")
     body: list[Child] = [_columns(models.get("student", ()))]
@@ -154,10 +156,11 @@ def reliability(words: Words, models: Mapping[str, Sequence[Bin]]) -> Markup:
     hovers: list[Hover] = []
     for name, bins in models.items():
         places = [(scale.at(b.confidence), 1 - scale.at(b.accuracy)) for b in bins]
-        if len(places) > 1:
-            body.append(path(places, f"line {name}"))
+        firm = [at for at, b in zip(places, bins, strict=True) if b.rows >= FEW]
+        if len(firm) > 1:
+            body.append(path(firm, f"line {name}"))
         for at, b in zip(places, bins, strict=True):
-            body.append(marker(*at, name))
+            body.append(marker(*at, name) if b.rows >= FEW else marker(*at, f"{name} few", "seed"))
             said = f"{name}: confidence {percent(b.confidence)}, right {percent(b.accuracy)} of {count(b.rows)} rows"
             hovers.append(Hover(*at, said))
     x, y = Axis(title="confidence", scale=scale), Axis(title="share that is right", scale=scale)

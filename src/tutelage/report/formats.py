@@ -62,7 +62,7 @@ def milliseconds(duration: float | None) -> str:
     if duration >= 10_000:
         return f"{duration / 1000:.1f}{NARROW}s"
     if 0 < duration < 0.1:
-        return f"{1000 * duration:.0f}{NARROW}µs"
+        return f"{1000 * duration:.{1 if duration < 0.01 else 0}f}{NARROW}µs"
     decimals = 0 if duration >= 100 else 1 if duration >= 10 else 2
     return f"{_signed(f'{duration:.{decimals}f}')}{NARROW}ms"
 

@@ -41,9 +41,11 @@ def model_title(bundle: Bundle, role: str) -> str:
         arguments = arguments if isinstance(arguments, dict) else {}
         if isinstance(arguments.get("path"), str):
             return str(arguments["path"]).rstrip("/").rsplit("/", 1)[-1]
-        if arguments.get("module"):
-            return _construction(arguments["module"])
-        return _construction(made)
+        name = _construction(arguments.get("module") or made)
+        # `<Net made in Python>`: a live object, which a recipe can only mention.
+        if not name.startswith("<"):
+            return name
+        return str(origin.get("description") or name.strip("<>"))
     return str(origin.get("description") or role)
 
 

@@ -25,14 +25,15 @@ class CutStudent(Student):
     stack of layers, encoders and decoders alike.
 
     *Width.* A layer's heads have the teacher's size `d`, so `hidden_size = heads · d`: one of the two gives the other.
-    What is kept is chosen by weight magnitude, where each matrix counts alike (its squared weights are divided by
-    their sum):
+    What is kept is chosen by weight magnitude: each of the tensors named here is squared and divided by its sum, so
+    that all count alike, and these shares are added.
 
-    * residual channels, the same ones in the whole model: by their columns or rows in the embeddings, in each layer's
-      projections, the pooler and the classifier;
-    * heads, in each layer by itself: by their rows of query, key and value and their columns of the output projection;
-    * intermediate units, in each layer by itself: by their row of the first feed-forward matrix and their column of the
+    * Residual channels, the same ones in the whole model: the gains of every LayerNorm.
+    * Heads, in each layer by itself: their rows of query, key and value, their columns of the output projection.
+    * Intermediate units, in each layer by itself: their row of the first feed-forward matrix, their column of the
       second.
+
+    The embeddings, norms, pooler and classifier are cut to the kept channels.
 
     Width can be cut in models built of BERT's or DistilBERT's blocks (BERT, MiniLM, RoBERTa, XLM-R, ...). A narrower
     student's hidden states differ in size from the teacher's, so a loss on them needs a projector.
@@ -99,12 +100,12 @@ class CutStudent(Student):
                 mend=f"the last layer is {len(stack) - 1}",
             )
         widths = self._widths(model, stack)
-        student = copy_layers(model, kept)
+        cut = copy_layers(model, kept)
         if widths is not None:
-            student = cut_width(student, widths)
+            cut = cut_width(cut, widths)
         if self.dropout is not None:
-            set_dropout(student, self.dropout)
-        student = finished(student)
+            set_dropout(cut, self.dropout)
+        student: nn.Module = finished(cut)
         if isinstance(teacher.module, SentenceEncoder):
             wrapper = teacher.module
             student = SentenceEncoder(student, wrapper.pooling, normalize=wrapper.normalize)
@@ -137,8 +138,8 @@ def hugging_face_model(teacher: Teacher) -> Any:
     return model
 
 
-def finished(student: nn.Module) -> nn.Module:
+def finished(cut: Any) -> nn.Module:
     """In float32 and trainable throughout, whatever the teacher was."""
-    config: Any = student.config
-    config.dtype = torch.float32
-    return student.float().requires_grad_(True)
+    cut.config.dtype = torch.float32
+    student: nn.Module = cut.float().requires_grad_(True)
+    return student

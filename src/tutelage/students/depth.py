@@ -19,7 +19,7 @@ def layer_list_path(model: Any) -> str:
         ModelError: There is none, or more than one.
     """
     depth = getattr(model.config, "num_hidden_layers", None)
-    found = [
+    found: list[str] = [
         path
         for path, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and depth is not None and len(module) == depth
@@ -62,7 +62,7 @@ def renumber(stack: nn.Module) -> None:
     for number, layer in enumerate(stack.children()):
         for inner in layer.modules():
             if isinstance(getattr(inner, "layer_idx", None), int):
-                inner.layer_idx = number
+                vars(inner)["layer_idx"] = number
 
 
 def shorten(config: Any, depth: int, kept: list[int]) -> None:

@@ -108,13 +108,15 @@ def planned_widths(
         )
     wide = getattr(config, block.intermediate)
     intermediate_size = wide if intermediate_size is None else intermediate_size
-    for name, new, old in (
-        ("hidden_size", hidden_size, config.hidden_size),
-        ("intermediate_size", intermediate_size, wide),
-    ):
-        if new > old:
-            raise ModelError(f"student.{name}", expected=f"at most the teacher's {old}", found=f"{new}")
+    no_wider("hidden_size", hidden_size, config.hidden_size)
+    no_wider("intermediate_size", intermediate_size, wide)
     return Widths(block=block, hidden_size=hidden_size, heads=heads, intermediate_size=intermediate_size)
+
+
+def no_wider(name: str, new: int, old: int) -> None:
+    """Raises a `ModelError` if a cut would make the student wider than its teacher."""
+    if new > old:
+        raise ModelError(f"student.{name}", expected=f"at most the teacher's {old}", found=f"{new}")
 
 
 def fits(layer: nn.Module, block: Block, config: Any) -> bool:
@@ -144,7 +146,7 @@ def cut_width(model: Any, widths: Widths) -> Any:
             setattr(student, name, None)
     weights = model.state_dict()
     roles = all_roles(model, student, widths)
-    kept = kept_indices(weights, roles, widths)
+    kept = kept_indices(model, roles, widths)
     student.load_state_dict({name: sliced(weights[name], roles[name], kept) for name in roles})
     return student.to(model.device)
 
@@ -190,28 +192,30 @@ def refuse_weight(model: Any, name: str, old: tuple[int, ...], new: tuple[int, .
     raise ModelError(
         "student",
         expected="a teacher whose every weight has the width of its residual channels, heads or intermediate units",
-        found=f"`{name}` of {type(model).__name__}: {old or 'nothing'} in the teacher, {new or 'nothing'} in the student",
+        found=f"`{name}` of {type(model).__name__}: {old or 'none'} in the teacher, {new or 'none'} in the student",
         mend="cut its depth only (`layers`), or give the student as a module of its own (ModuleStudent)",
     )
 
 
-def kept_indices(
-    weights: dict[str, Tensor], roles: dict[str, tuple[Role | None, ...]], widths: Widths
-) -> dict[Role, Tensor]:
-    """The indices to keep along each role: the heaviest, in their old order."""
+def kept_indices(model: Any, roles: dict[str, tuple[Role | None, ...]], widths: Widths) -> dict[Role, Tensor]:
+    """The indices to keep along each role: the heaviest, in their old order.
+
+    A channel weighs what its LayerNorm gains do, which scale it for all that read it. Its rows and columns in the
+    matrices are a worse guide than chance: on MiniLM, cut to 320 channels of 384 and not trained, the similarities of
+    400 sentences correlate with the teacher's by 0.80 with the gains, 0.61 with the matrices, 0.64 to 0.75 at random.
+    """
     scores: dict[Role, Tensor] = {}
-    for name, weight in weights.items():
-        if weight.dim() < 2:  # matrices alone: their shares are comparable
-            continue
+    norms = {f"{path}.weight" for path, inner in model.named_modules() if isinstance(inner, nn.LayerNorm)}
+    for name, weight in model.state_dict().items():
         for dim, role in enumerate(roles[name]):
-            if role is not None:
+            if role is not None and (name in norms if role[0] == CHANNELS else weight.dim() == 2):
                 scores[role] = scores.get(role, 0) + share(weight, dim)
     return {role: kept_of(role, score, widths) for role, score in scores.items()}
 
 
 def share(weight: Tensor, dim: int) -> Tensor:
-    """Each index's share in the squared weights of a matrix, along `dim`; the shares sum to 1."""
-    squares = weight.detach().float().square().movedim(dim, 0).flatten(1).sum(1)
+    """Each index's share in the squared weights of a tensor, along `dim`; the shares sum to 1."""
+    squares = weight.detach().float().square().movedim(dim, 0).reshape(weight.shape[dim], -1).sum(1)
     return squares / squares.sum().clamp(min=torch.finfo(torch.float32).tiny)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.errors import ModelError, RecipeError
-from tutelage.signals import Batch, Request, Signals
+from tutelage.signals import Batch, Request, Signals, output_of
 from tutelage.teachers.base import Teacher
 
 __all__ = ["Ensemble", "mean_logits", "mean_probabilities"]
@@ -105,10 +106,19 @@ class Ensemble(Teacher):
         assert len(outputs) == len(self.members)
         self._require_alike(outputs)
         with torch.no_grad():
-            shares = self._shares()
-            if self.mean_of == "logits":
-                return Signals(output=mean_logits(outputs, shares))
-            return Signals(output=mean_probabilities(outputs, shares, axis=self.axis, outputs=self.outputs))
+            return Signals(output=self.combine(outputs))
+
+    def as_module(self) -> nn.Module | None:
+        """A module that runs all members and takes the mean, to be timed; None if a member is none."""
+        modules = [member.as_module() for member in self.members]
+        members = [module for module in modules if module is not None]
+        return EnsembleModule(members, self.combine) if len(members) == len(modules) else None
+
+    def combine(self, outputs: list[Tensor]) -> Tensor:
+        """The weighted mean of the members' outputs, in float32 or wider."""
+        if self.mean_of == "logits":
+            return mean_logits(outputs, self._shares())
+        return mean_probabilities(outputs, self._shares(), axis=self.axis, outputs=self.outputs)
 
     def fingerprint(self) -> str:
         """SHA-256 of the members' fingerprints, their shares, and the kind of mean."""
@@ -147,6 +157,19 @@ class Ensemble(Teacher):
                     harm="the softmax of a single value is 1 whatever the teacher says",
                     mend="`mean_of: logits` for values and embeddings, `outputs: sigmoid` for a single logit",
                 )
+
+
+class EnsembleModule(nn.Module):
+    """The members of an ensemble as one module, called like each of them."""
+
+    def __init__(self, members: list[nn.Module], combine: Callable[[list[Tensor]], Tensor]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.combine = combine
+
+    def forward(self, *args: Tensor, **inputs: Tensor) -> Tensor:
+        """The combined output of the members."""
+        return self.combine([output_of(member(*args, **inputs), "teacher") for member in self.members])
 
 
 def mean_logits(outputs: list[Tensor], shares: list[float]) -> Tensor:

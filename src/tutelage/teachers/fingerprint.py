@@ -46,4 +46,4 @@ def _add(digest: hashlib._Hash, data: bytes | memoryview) -> None:
 def _bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a tensor of any dtype, without a copy where it lies contiguous in main memory."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data

@@ -70,6 +70,15 @@ class HuggingFaceTeacher(TorchTeacher):
             attention=self.attention,
         )
 
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        """The folder of the token model, which holds the tokenizer's files too. The model need not be loaded.
+
+        Raises:
+            ModelError: The folder does not exist.
+        """
+        return read_layout(resolve_path(self.path, key="teacher.path", error=ModelError)).model
+
     def describe(self) -> str:
         """The model's class and head, once loaded."""
         module = self.module
@@ -114,7 +123,10 @@ def load_hugging_face(
         classifies = any(str(name).endswith("ForSequenceClassification") for name in architectures)
         head = "classification" if classifies else "embedding"
     if head == "classification":
-        return load_pretrained("AutoModelForSequenceClassification", layout.model, key, dtype, attention)
+        classifier: nn.Module = load_pretrained(
+            "AutoModelForSequenceClassification", layout.model, key, dtype, attention
+        )
+        return classifier
     mode = pooling_of(layout, pooling, key)
     model = load_pretrained("AutoModel", layout.model, key, dtype, attention)
     unit = normalize if normalize is not None else layout.normalize is not False

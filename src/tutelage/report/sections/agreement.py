@@ -119,7 +119,7 @@ def _reliability(models: dict[str, list[dict[str, Any]]]) -> Markup:
         title="Reliability",
         summary="Share of right answers by confidence, for " + ", ".join(bins),
         footnote="On the diagonal, confidence can be taken at its word; below it, the model is too sure. "
-        "Columns: how many rows have that confidence (student).",
+        "Small marks are bins of fewer than ten rows. Columns: how many rows have that confidence (student).",
         legend=[Legend(name, name) for name in bins],
     )
     return reliability(words, bins)

@@ -54,7 +54,7 @@ def _points(metric: MetricResult, latencies: list[tuple[str, Latency]]) -> list[
     points = []
     # Both runtimes of a model are equally good: one name for the pair, or the names lie over one another.
     named: set[str] = set()
-    for name, lat in latencies:
+    for name, lat in sorted(latencies, key=lambda pair: pair[1].p50_ms):
         if name not in metric.models and metric.kind == "quality":
             continue
         estimate = metric.models.get(name)
@@ -131,7 +131,12 @@ def _latencies(measured: Cost) -> Markup:
 
 def _disturbed(measured: Cost) -> str:
     shared, kept = measured.contention.get("contaminated", 0), measured.contention.get("kept", 0)
-    return f" The machine was shared in {shared} rounds; {kept} of them are among the samples." if shared else ""
+    if not shared:
+        return ""
+    return (
+        f" Other work disturbed {shared:,} timed rounds, over all runtimes and batch sizes; {kept:,} of them could not "
+        "be replaced and are among the samples."
+    )
 
 
 def _spread(latencies: list[Latency]) -> Scale:
@@ -204,6 +209,8 @@ def _memory(measured: Cost) -> Markup:
 
 def _device(measured: Cost) -> Markup:
     said = " · ".join(
-        f"{key.replace('_', ' ')}: {val}" for key, val in measured.device.items() if not isinstance(val, dict | list)
+        f"{key.replace('_', ' ')}: {val}"
+        for key, val in measured.device.items()
+        if not isinstance(val, dict | list | None)
     )
     return note(tag("b", "Measured on "), said or "a device that is not described")

@@ -16,6 +16,7 @@ from tutelage.report.svg import Axis, Legend, Scale, Words, finite
 __all__ = ["training"]
 
 MOST_POINTS = 240
+FIRST = 4
 LEDE = "Losses are means over short stretches of steps. The flag marks the step whose weights were kept."
 HEADINGS = {
     "student": "Student",
@@ -32,18 +33,28 @@ def training(bundle: Bundle) -> Markup:
     seed = _shipped(bundle)
     records = [r for r in bundle.history if r.get("seed", seed) == seed or r.get("role") == "teacher"]
     losses = [_losses(role, [r for r in records if r.get("role") == role and "loss" in r]) for role in HEADINGS]
-    metrics = sorted({name for r in records for name in r.get("development") or {}})
-    developments = [_development(bundle, name, records) for name in metrics]
+    developments = [_development(bundle, name, records) for name in _ranked(bundle, records)]
+    first, further = developments[:FIRST], developments[FIRST:]
+    fold = tag("details", tag("summary", f"{len(further)} further metrics"), tag("div", further, class_="charts"))
     seeds = {r.get("seed") for r in bundle.history}
     several = note(f"Seed {seed}, the one that ships, is shown; {len(seeds)} were run.") if len(seeds) > 1 else None
     parts: list[Child] = [
         tag("h3", "On the development rows") if developments else None,
-        tag("div", developments, class_="charts"),
+        tag("div", first, class_="charts"),
+        fold if further else None,
         tag("h3", "Losses"),
         tag("div", losses, class_="charts"),
         several,
     ]
     return section("training", "Training", LEDE, *parts)
+
+
+def _ranked(bundle: Bundle, records: list[dict[str, Any]]) -> list[str]:
+    """The development metrics, those that a gate judges first, then those that the page leads with."""
+    names = {name for r in records for name in r.get("development") or {}}
+    leading = [m.name for kind in ("quality", "fidelity") if (m := bundle.primary(kind))]
+    first = [*(str(g.get("name")) for g in bundle.gates("quality", "fidelity")), *leading]
+    return sorted(names, key=lambda name: (first.index(name) if name in first else len(first), name))
 
 
 def _shipped(bundle: Bundle) -> Any:
@@ -104,7 +115,9 @@ def _development(bundle: Bundle, name: str, records: list[dict[str, Any]]) -> Ma
     unit = metric.unit if metric else ""
     title = metric.title if metric else name.replace("_", " ").capitalize()
     lines = []
-    for role in ("student", "baseline", "teacher"):
+    # The teacher's agreement with itself says nothing.
+    roles = ("student", "baseline") if metric and metric.kind == "fidelity" else ("student", "baseline", "teacher")
+    for role in roles:
         evaluated = [r for r in records if r.get("role") == role and name in (r.get("development") or {})]
         if not evaluated:
             continue
