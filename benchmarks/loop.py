@@ -23,6 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import numpy as np
 import torch
 from small_cnn import BATCH, LEARNING_RATE, MOMENTUM, by_hand, data, networks
 
@@ -33,9 +34,8 @@ class InTurn:
     def __init__(self, rows: int) -> None:
         self.rows = rows
 
-    def batch(self, step: int):  # type: ignore[no-untyped-def]
-        import numpy as np
-
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and views of a step."""
         at = np.arange(step * BATCH, (step + 1) * BATCH) % self.rows
         return at, np.zeros_like(at)
 
@@ -54,13 +54,26 @@ def with_tutelage(student: torch.nn.Module, teacher: torch.nn.Module, pictures: 
     asked = ModuleTeacher(teacher)
     asked.load(torch.device("cpu"))
     training = Training(
-        steps=steps, batch_size=BATCH, optimizer="sgd", learning_rate=LEARNING_RATE, momentum=MOMENTUM,
-        schedule="constant", warmup=0.0, clip_norm=None,
+        steps=steps,
+        batch_size=BATCH,
+        optimizer="sgd",
+        learning_rate=LEARNING_RATE,
+        momentum=MOMENTUM,
+        schedule="constant",
+        warmup=0.0,
+        clip_norm=None,
     )
     with tempfile.TemporaryDirectory() as folder:
         job = Fit(
-            student=student, losses=[losses.KLDivergence(4.0)], teacher=asked, make_batch=make_batch,
-            order=InTurn(len(pictures)), training=training, steps=steps, seed=0, folder=Path(folder),
+            student=student,
+            losses=[losses.KLDivergence(4.0)],
+            teacher=asked,
+            make_batch=make_batch,
+            order=InTurn(len(pictures)),
+            training=training,
+            steps=steps,
+            seed=0,
+            folder=Path(folder),
         )
         for _ in fit(job):
             pass
@@ -98,7 +111,9 @@ def main() -> None:
 
 def show(name: str, ratios: list[float]) -> None:
     low, high = min(ratios), max(ratios)
-    print(f"{name} / by hand: {statistics.median(ratios):.3f} (median of {len(ratios)} rounds, {low:.3f} to {high:.3f})")
+    print(
+        f"{name} / by hand: {statistics.median(ratios):.3f} (median of {len(ratios)} rounds, {low:.3f} to {high:.3f})"
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Poisoned(nn.Module):
         return self.layer(x.flatten(1)) * float("nan")
 
 
-def put(path: str, value: Any) -> Callable[[Recipe, Path], None]:
+def put(path: str, value: Any) -> Callable[[Recipe, Path], object]:
     """A change that sets `a.b.0.c` to a value."""
 
     def change(recipe: Recipe, _: Path) -> None:
@@ -47,7 +47,7 @@ def put(path: str, value: Any) -> Callable[[Recipe, Path], None]:
     return change
 
 
-def drop(key: str) -> Callable[[Recipe, Path], None]:
+def drop(key: str) -> Callable[[Recipe, Path], object]:
     return lambda recipe, _: recipe.pop(key)
 
 
@@ -87,13 +87,13 @@ def ensemble_with_hint(recipe: Recipe, _: Path) -> None:
     recipe.pop("teacher_training")
 
 
-def hint(student: str, teacher: str) -> Callable[[Recipe, Path], None]:
+def hint(student: str, teacher: str) -> Callable[[Recipe, Path], object]:
     return put("losses.0", {"class_path": "Hint", "init_args": {"pairs": {student: teacher}}})
 
 
 LOSS = "losses.0.init_args"
 MODULE = "student.init_args.module"
-BROKEN: dict[str, tuple[Callable[[Recipe, Path], None], str]] = {
+BROKEN: dict[str, tuple[Callable[[Recipe, Path], object], str]] = {
     "unknown key": (put("trainig", {}), "trainig\n.*\n.*\n.*did you mean `training`"),
     "unknown key in a section": (put("training.stepz", 3), r"training\.stepz\n.*\n.*\n.*did you mean `steps`"),
     "text for a number": (put("training.steps", "many"), r"training\.steps\n.*a whole number\n.*'many'"),
@@ -106,16 +106,28 @@ BROKEN: dict[str, tuple[Callable[[Recipe, Path], None], str]] = {
     "fp16 on a cpu": (put("training.precision", "float16"), r"training\.precision\n.*bfloat16 on a CPU"),
     "unknown precision": (put("training.precision", "bf16"), r"training\.precision\n.*one of float32.*\n.*bf16"),
     "unknown loss": (put("losses.0.class_path", "KLDivergense"), r"losses\[0\]\.class_path\n.*\n.*\n.*`KLDivergence`"),
-    "unknown argument": (put(f"{LOSS}.temprature", 2), r"losses\[0\]\.temprature\n.*\n.*\n.*did you mean `temperature`"),
+    "unknown argument": (
+        put(f"{LOSS}.temprature", 2),
+        r"losses\[0\]\.temprature\n.*\n.*\n.*did you mean `temperature`",
+    ),
     "text for a temperature": (put(f"{LOSS}.temperature", "hot"), r"losses\[0\]\.temperature\n.*a number\n.*'hot'"),
     "temperature of zero": (put(f"{LOSS}.temperature", 0.0), "temperature must be positive, found 0"),
     "no losses": (put("losses", []), "losses\n.*at least one"),
     "losses not a list": (put("losses", {"class_path": "KLDivergence"}), "losses\n.*a list"),
-    "arguments outside init_args": (put("losses.0", {"class_path": "KLDivergence", "temperature": 2}), "below `init_args:`"),
-    "a teacher for a loss": (put("losses.0.class_path", "tutelage.teachers.Ensemble"), r"losses\[0\].*\n.*a Loss\n.*Ensemble"),
+    "arguments outside init_args": (
+        put("losses.0", {"class_path": "KLDivergence", "temperature": 2}),
+        "below `init_args:`",
+    ),
+    "a teacher for a loss": (
+        put("losses.0.class_path", "tutelage.teachers.Ensemble"),
+        r"losses\[0\].*\n.*a Loss\n.*Ensemble",
+    ),
     "misspelt task": (put("task", "clasification"), "task\n.*\n.*\n.*did you mean `classification`"),
     "student layer": (hint("hiden", "hidden"), r"losses\[0\].*`hiden` of the student\n.*\n.*\n.*did you mean `hidden`"),
-    "teacher layer": (hint("hidden", "hidden.7"), r"losses\[0\].*`hidden.7` of the teacher\n.*\n.*\n.*did you mean `hidden"),
+    "teacher layer": (
+        hint("hidden", "hidden.7"),
+        r"losses\[0\].*`hidden.7` of the teacher\n.*\n.*\n.*did you mean `hidden",
+    ),
     "features of an ensemble": (ensemble_with_hint, r"losses\[0\] \(Hint\)[^\0]*Ensemble[^\0]*(only|no)[^\0]*output"),
     "labels of nobody": (put("data.labelled", 0), r"losses\[1\] \(CrossEntropy\): labels\n.*\n.*data\.labelled: 0"),
     "more labels than rows": (put("data.labelled", 99999), r"data\.labelled\n.*at most.*\n.*99,999"),
@@ -133,8 +145,14 @@ BROKEN: dict[str, tuple[Callable[[Recipe, Path], None], str]] = {
         put("teacher", {"class_path": "ModuleTeacher", "init_args": {"module": "test_broken_recipes.Poisoned"}}),
         "teacher: output\n.*finite[^\0]*NaN",
     ),
-    "missing module": (put(f"{MODULE}.class_path", "modells.Net"), r"student\.module\.class_path\n.*\n.*no module named modells"),
-    "missing class": (put(f"{MODULE}.class_path", "models.Perceptrn"), r"student\.module[^\0]*did you mean `Perceptron`"),
+    "missing module": (
+        put(f"{MODULE}.class_path", "modells.Net"),
+        r"student\.module\.class_path\n.*\n.*no module named modells",
+    ),
+    "missing class": (
+        put(f"{MODULE}.class_path", "models.Perceptrn"),
+        r"student\.module[^\0]*did you mean `Perceptron`",
+    ),
     "unknown module argument": (put(f"{MODULE}.init_args.hiddn", 3), r"student\.module\.hiddn\n.*\n.*\n.*`hidden`"),
     "student of other inputs": (put(f"{MODULE}.init_args.inputs", 63), "student: the student on the first two rows"),
     "student of other classes": (put(f"{MODULE}.init_args.classes", 9), r"student: output\n.*10 classes.*\n.*\(2, 9\)"),
@@ -143,7 +161,7 @@ BROKEN: dict[str, tuple[Callable[[Recipe, Path], None], str]] = {
     "negative margin": (put("policy.0.margin", -0.1), r"policy\[0\]\.margin\n"),
     "negative budget": (put("budget.size_mb", -1.0), r"budget\.size_mb\n"),
     "memory without ONNX": (
-        lambda r, _: (put("export", {"onnx": False})(r, _), put("budget.peak_memory_mb", 100)(r, _)) and None,
+        lambda r, p: (put("export", {"onnx": False})(r, p), put("budget.peak_memory_mb", 100)(r, p)),
         r"budget\.peak_memory_mb\n.*export\.onnx: true",
     ),
     "misspelt selection": (put("select", "accurracy"), "select\n.*\n.*\n.*did you mean `accuracy`"),
@@ -214,8 +232,6 @@ def test_a_missing_recipe_names_those_that_are_there(capsys: pytest.CaptureFixtu
         (["steps"], "--key value"),
     ],
 )
-def test_a_wrong_override_is_refused(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_override_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(RECIPES / "digits.yaml"), *arguments]) == 2
     assert message in capsys.readouterr().err

@@ -102,7 +102,7 @@ def _pair_evidence(plan: Plan, models: dict[str, nn.Module], source: SimilarityP
     return PairEvidence.from_embeddings(
         source.name,
         pairs.scores,
-        {name: embed(module, pairs.text_a) for name, module in everyone.items()},
-        {name: embed(module, pairs.text_b) for name, module in everyone.items()},
+        left={name: embed(module, pairs.text_a) for name, module in everyone.items()},
+        right={name: embed(module, pairs.text_b) for name, module in everyone.items()},
         seed=shipped,
     )

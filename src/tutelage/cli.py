@@ -169,11 +169,11 @@ def _completion(options: argparse.Namespace, _: Sequence[str]) -> int:
     from tutelage.explain import dotted_fields
 
     parser = build_parser()
-    for action in parser._subparsers._group_actions if parser._subparsers else ():
-        for name in ("distill", "doctor"):
-            sub = (action.choices or {})[name]  # type: ignore[call-overload]
-            for field in dotted_fields():
-                sub.add_argument(f"--{field}")
-            next(a for a in sub._actions if a.dest == "recipe").complete = shtab.FILE
+    commands: Any = next(action for action in parser._actions if action.dest == "command")
+    for name in ("distill", "doctor"):
+        sub = commands.choices[name]
+        for field in dotted_fields():
+            sub.add_argument(f"--{field}")
+        next(action for action in sub._actions if action.dest == "recipe").complete = shtab.FILE
     print(shtab.complete(parser, options.shell))
     return 0

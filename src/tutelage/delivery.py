@@ -68,7 +68,7 @@ def export_student(
         **about,
         **compare(partial / "model.onnx", batches, eager, class_axis=class_axis, tolerance=recipe.export.tolerance),
     }
-    teacher = recipe.teacher.module
+    teacher = recipe.teacher.as_module()
     if teacher is None:
         return export, None, []
     try:

@@ -223,7 +223,7 @@ def make_plan(recipe: Recipe) -> Plan:
         steps=recipe.training.total_steps(data.order(recipe.training.batch_size, 0).steps_per_epoch),
         select=_select(recipe, data, same_width),
         metrics=dict(metrics),
-        teacher_parameters=None if recipe.teacher.module is None else parameter_count(recipe.teacher.module),
+        teacher_parameters=None if (measured := recipe.teacher.as_module()) is None else parameter_count(measured),
         student_parameters=parameter_count(student),
         has_baseline=has_baseline,
         notes=[*data.notes, *_notes(recipe, data, losses, has_baseline)],
@@ -338,12 +338,12 @@ def _check_outputs(recipe: Recipe, data: TransferSet, teacher: Signals, student:
     if recipe.task != "classification" or data.labels is None:
         return
     classes = len(data.classes) or int(data.labels[data.labelled].max(initial=0)) + 1
-    for name, says in (("teacher", teacher.output), ("student", student.output)):
-        if classes not in says.shape[1:]:
+    for name, output in (("teacher", teacher.output), ("student", student.output)):
+        if classes not in output.shape[1:]:
             raise SignalError(
                 f"{name}: output",
                 expected=f"logits of {classes} classes: (2, {classes})",
-                found=f"shape {tuple(says.shape)}",
+                found=f"shape {tuple(output.shape)}",
                 mend=f"give the {name} {classes} outputs, or another data.source",
             )
 

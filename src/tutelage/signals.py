@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class Batch:
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same batch with `change` applied to each of its tensors."""
 
-        def of(value: Inputs | None) -> Inputs | None:
+        def of(value: Inputs | None) -> Any:
             if isinstance(value, Mapping):
                 return {name: change(tensor) for name, tensor in value.items()}
             return None if value is None else change(value)

@@ -53,7 +53,7 @@ def check_value(value: Any, hint: Any, key: str, problems: list[Problem]) -> Any
         return _check_dict(value, hint, key, problems)
     if origin is Callable or hint is Callable:
         return _check_class(value, get_args(hint)[1] if get_args(hint) else object, key, problems)
-    if dataclasses.is_dataclass(hint) and not inspect.isabstract(hint):
+    if inspect.isclass(hint) and dataclasses.is_dataclass(hint) and not inspect.isabstract(hint):
         return _check_fields(value, hint, key, problems)
     if inspect.isclass(hint):
         return _check_class(value, hint, key, problems)
@@ -211,7 +211,8 @@ def family(base: type) -> dict[str, type]:
     found: dict[str, type] = {}
     if base is object or base.__module__.partition(".")[0] == "torch":
         return found
-    for child in base.__subclasses__():
+    children: list[type] = type.__subclasses__(base)
+    for child in children:
         found.update(family(child))
         if not inspect.isabstract(child):
             found[child.__name__] = child

@@ -103,7 +103,7 @@ class Browser:
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What a script returns in the page."""
-        return self.driver.execute_script(script, *arguments)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(script, *arguments)
 
     def overflow(self) -> int:
         """By how many pixels the page is wider than its window."""

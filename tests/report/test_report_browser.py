@@ -111,7 +111,7 @@ def test_the_button_turns_a_light_page_dark(browser: Browser, bundles: dict[str,
 def test_the_pointer_is_told_the_point_it_is_at(browser: Browser, bundles: dict[str, Path]) -> None:
     browser.visit(bundles["classification-pass"] / "report.html")
     browser.run("document.querySelector('#training').scrollIntoView({behavior: 'instant'})")
-    browser.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")  # type: ignore[no-untyped-call]
+    browser.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
     first = browser.run(
         """const area = document.querySelector("#training [data-points]");
         const box = area.getBoundingClientRect();

@@ -13,7 +13,6 @@ from scipy import stats
 from synthetic_bundle import write_bundle
 
 from tutelage.errors import DataError
-from tutelage.report import page as page_module
 from tutelage.report import write_report
 from tutelage.report.markup import VOID, escape, tag
 from tutelage.report.sections.benefit import T_95
@@ -143,7 +142,7 @@ def test_a_failure_while_writing_leaves_the_old_page_and_no_litter(
     def fail(*_: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(page_module.Path, "replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="full"):
         write_report(bundle)
     assert (bundle / "report.html").read_text(encoding="utf-8") == before

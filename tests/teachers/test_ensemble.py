@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, logit, softmax
+from teacher_case import Net, batch_of
 from torch import Tensor, nn
 
-from teacher_case import Net, batch_of
 from tutelage.errors import ModelError, RecipeError
 from tutelage.signals import Request
 from tutelage.teachers import Ensemble, ModuleTeacher, Teacher

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,8 +35,8 @@ TOKENS = {"input_ids": IDS, "attention_mask": (IDS != 0).long()}
 
 
 def config(**changes: Any) -> BertConfig:
-    size = {"vocab_size": 11, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16}
-    return BertConfig(**{**size, **changes})
+    size = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 16}
+    return BertConfig(**{**size, "num_attention_heads": 2, "num_hidden_layers": 2, **changes})
 
 
 def folder_of(tmp_path: Path, model: PreTrainedModel) -> Path:
@@ -238,4 +237,3 @@ def test_a_sharded_model_is_loaded(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "shards", max_shard_size="4KB")
     assert not (tmp_path / "shards" / "model.safetensors").exists()
     assert load(tmp_path / "shards").fingerprint() == load(tmp_path / "whole").fingerprint()
-    shutil.rmtree(tmp_path / "shards")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from safetensors.torch import load_file, save_file, save_model
+from teacher_case import Net
 from torch import Tensor, nn
 
-from teacher_case import Net
 from tutelage.errors import ModelError
 from tutelage.teachers import ModuleTeacher, Teacher
 

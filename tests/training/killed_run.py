@@ -23,7 +23,13 @@ def slow_batch(rows, views):  # type: ignore[no-untyped-def]
 
 
 run = job(
-    folder, Training(**SETTINGS), steps=STEPS, dropout=0.3, evaluate=dev_loss, select="distance",
-    higher_is_better=False, make_batch=slow_batch,
+    folder,
+    Training(**SETTINGS),
+    steps=STEPS,
+    dropout=0.3,
+    evaluate=dev_loss,
+    select="distance",
+    higher_is_better=False,
+    make_batch=slow_batch,
 )
 list(fit(run))

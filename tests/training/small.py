@@ -47,9 +47,7 @@ class InTurn:
 def make_batch(rows: np.ndarray[Any, Any], views: np.ndarray[Any, Any]) -> Batch:
     inputs, labels, labelled = table()
     at = torch.as_tensor(rows)
-    return Batch(
-        inputs=inputs[at], rows=at, views=torch.as_tensor(views), labels=labels[at], labelled=labelled[at]
-    )
+    return Batch(inputs=inputs[at], rows=at, views=torch.as_tensor(views), labels=labels[at], labelled=labelled[at])
 
 
 def job(folder: Path, training: Training, *, steps: int, dropout: float = 0.0, **changes: Any) -> Fit:
@@ -70,17 +68,17 @@ def job(folder: Path, training: Training, *, steps: int, dropout: float = 0.0, *
     torch.manual_seed(5)
     for term in terms:
         term.prepare(student_says, says, batch)
-    settings: dict[str, Any] = dict(
-        student=student,
-        losses=terms,
-        teacher=teacher,
-        make_batch=make_batch,
-        order=InTurn(training.batch_size),
-        training=training,
-        steps=steps,
-        seed=0,
-        folder=folder,
-    )
+    settings: dict[str, Any] = {
+        "student": student,
+        "losses": terms,
+        "teacher": teacher,
+        "make_batch": make_batch,
+        "order": InTurn(training.batch_size),
+        "training": training,
+        "steps": steps,
+        "seed": 0,
+        "folder": folder,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     return Fit(**(settings | changes))
 

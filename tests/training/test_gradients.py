@@ -24,8 +24,16 @@ BATCH = 12
 
 def trained(folder: Path, pieces: int, steps: int = 1) -> dict[str, Tensor]:
     training = Training(
-        steps=steps, batch_size=BATCH, micro_batches=pieces, optimizer="sgd", learning_rate=0.5, momentum=0.0,
-        schedule="constant", warmup=0.0, clip_norm=None, log_every=1,
+        steps=steps,
+        batch_size=BATCH,
+        micro_batches=pieces,
+        optimizer="sgd",
+        learning_rate=0.5,
+        momentum=0.0,
+        schedule="constant",
+        warmup=0.0,
+        clip_norm=None,
+        log_every=1,
     )
     run = job(folder, training, steps=steps)
     list(fit(run))
@@ -75,14 +83,21 @@ def test_two_processes_that_average_their_own_means_are_caught(tmp_path: Path) -
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = os.environ | {
-        "ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE),
+        "ACCELERATE_USE_CPU": "true",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(HERE),
     }
     ranks = [
         subprocess.Popen(
             [sys.executable, str(HERE / "two_processes.py"), str(tmp_path)],
             env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for rank in (0, 1)
     ]

@@ -23,23 +23,38 @@ from tutelage.training.loop import EvaluationRecord, StepRecord, fit
 
 HERE = Path(__file__).parent
 STEPS = 40
-SETTINGS = dict(
-    steps=STEPS, batch_size=8, micro_batches=2, learning_rate=0.02, checkpoint_seconds=0.0, evaluate_every=9, log_every=3
-)
+SETTINGS = {
+    "steps": STEPS,
+    "batch_size": 8,
+    "micro_batches": 2,
+    "learning_rate": 0.02,
+    "checkpoint_seconds": 0.0,
+    "evaluate_every": 9,
+    "log_every": 3,
+}
 
 
 def start(folder: Path, pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(HERE / "killed_run.py"), str(folder), str(pause)],
-        env=os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
 def test_a_run_killed_at_five_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    whole = job(tmp_path / "whole", Training(**SETTINGS), steps=STEPS, dropout=0.3, evaluate=dev_loss, select="distance",
-                higher_is_better=False)
+    whole = job(
+        tmp_path / "whole",
+        Training(**SETTINGS),
+        steps=STEPS,
+        dropout=0.3,
+        evaluate=dev_loss,
+        select="distance",
+        higher_is_better=False,
+    )
     list(fit(whole))
     moments = random.Random(11)
     folder, steps_seen = tmp_path / "killed", []

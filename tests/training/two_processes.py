@@ -18,8 +18,16 @@ torch.set_num_threads(1)
 accelerator = make_accelerator()
 assert accelerator.num_processes == 2, accelerator.distributed_type
 training = Training(
-    steps=3, batch_size=12, micro_batches=2, optimizer="sgd", learning_rate=0.5, momentum=0.0, schedule="constant",
-    warmup=0.0, clip_norm=None, log_every=1,
+    steps=3,
+    batch_size=12,
+    micro_batches=2,
+    optimizer="sgd",
+    learning_rate=0.5,
+    momentum=0.0,
+    schedule="constant",
+    warmup=0.0,
+    clip_norm=None,
+    log_every=1,
 )
 run = job(folder / "together", training, steps=3)
 records = list(fit(run))

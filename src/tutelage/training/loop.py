@@ -309,7 +309,8 @@ class _Run:
     def _check_finite(self, since: list[Tensor]) -> None:
         for losses in since:
             if not bool(torch.isfinite(losses).all()):
-                raise RunError(self._not_finite(f"the loss ({dict(zip(self.names, losses[1:].tolist(), strict=True))})"))
+                terms = dict(zip(self.names, losses[1:].tolist(), strict=True))
+                raise RunError(self._not_finite(f"the loss ({terms})"))
 
     def _not_finite(self, what: str) -> str:
         return (

@@ -11,6 +11,7 @@ are known before the first forward pass, and the gradient is the same however th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.distributed
@@ -56,7 +57,7 @@ class Learner(nn.Module):
         self.losses = nn.ModuleList(losses)
         self._taps = Taps(student, request.features, model="student")
         # A list hides the compiled wrapper from nn.Module, so that names in the state dict stay those of the student.
-        self._run = [torch.compile(student) if compiled else student]
+        self._run: list[nn.Module] = [cast("nn.Module", torch.compile(student)) if compiled else student]
 
     def forward(self, batch: Batch, teacher: Signals, scales: Tensor) -> tuple[Tensor, Tensor]:
         """The objective's share of this piece, and each loss's share, unweighted and detached, `[K]`.

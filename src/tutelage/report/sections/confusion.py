@@ -46,7 +46,7 @@ def _matrix(counts: np.ndarray[tuple[int, int], np.dtype[np.int_]], classes: lis
         tag("tr", tag("th", name, scope="row"), [_cell(int(n), i == j, top) for j, n in enumerate(counts[i].tolist())])
         for i, name in enumerate(classes)
     ]
-    foot = "The diagonal, where they agree, is left blank; the darker a cell, the more rows."
+    foot = "The diagonal, where they agree, is left blank; the stronger a cell's colour, the more rows."
     table = tag("table", tag("thead", head), tag("tbody", rows), class_="confusion")
     return tag("div", tag("div", table, class_="scroll", tabindex="0"), tag("p", foot, class_="footnote"))
 

@@ -1,0 +1,57 @@
+"""What README, tutorial and examples say is done as they say it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def run(*command: str, folder: Path, statuses: tuple[int, ...] = (0,)) -> str:
+    done = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode in statuses, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_tutorial_from_nothing_to_a_verdict(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    for kind, name, body in re.findall(r"```(python|yaml)\n# (\w+\.(?:py|yaml))[^\n]*\n(.*?)```", text, re.DOTALL):
+        del kind
+        (tmp_path / name).write_text(body)
+    python, tutelage = sys.executable, [sys.executable, "-m", "tutelage"]
+    run(python, "make_example.py", folder=tmp_path)
+    assert "layers of the student" in run(*tutelage, "doctor", "wine.yaml", "--layers", folder=tmp_path)
+    shown = run(*tutelage, "distill", "wine.yaml", "--out", "runs/wine", folder=tmp_path, statuses=(0, 1, 3))
+    assert re.search(r"^(PASS|FAIL|INCONCLUSIVE)$", shown, re.MULTILINE)
+    assert (tmp_path / "runs/wine/bundle/report.html").stat().st_size > 20_000
+    use = re.search(r"```python\n(import numpy, onnxruntime\n.*?)```", text, re.DOTALL)
+    assert use
+    (tmp_path / "use.py").write_text(use[1] + "\nprint(logits.shape)\n")
+    assert "(1, 3)" in run(python, "use.py", folder=tmp_path)
+    assert "all agree" in run(*tutelage, "evaluate", "runs/wine", folder=tmp_path, statuses=(0, 1, 3))
+
+
+def test_example_with_own_module_and_arrays_ends_with_a_verdict(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples" / "your_own_model.py", tmp_path)
+    shown = run(sys.executable, "your_own_model.py", folder=tmp_path)
+    assert re.search(r"^(PASS|FAIL|INCONCLUSIVE)$", shown, re.MULTILINE)
+    assert (tmp_path / "runs/your-own-model/bundle/report.html").exists()
+
+
+def test_every_file_that_the_readme_names_exists() -> None:
+    text = (ROOT / "README.md").read_text()
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_file_is_short_enough_to_hold_in_the_head() -> None:
+    for path in [*ROOT.glob("src/**/*.py"), *ROOT.glob("tests/**/*.py")]:
+        assert len(path.read_text().splitlines()) <= 400, path
