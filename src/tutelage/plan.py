@@ -187,6 +187,7 @@ def make_plan(recipe: Recipe) -> Plan:
         raise RecipeError(
             "training.precision", expected="float32 or bfloat16 on a CPU", found="float16", mend="use bfloat16"
         )
+    reseed(0, 0, 0)  # a teacher that is trained in the run starts the same each time
     with _within("teacher"):
         recipe.teacher.load(device)
     with _within("data"):
@@ -202,6 +203,7 @@ def make_plan(recipe: Recipe) -> Plan:
     batch = data.example(2).to(device)
     teacher_says, student_says = _trace(recipe, student, batch, student_request, teacher_request)
     _check_outputs(recipe, data, teacher_says, student_says)
+    reseed(recipe.seeds[0], 0, 1)  # and so do the losses' own trained parts
     for index, loss in enumerate(losses):
         with _within(f"losses[{index}] ({type(loss).__name__})"):
             loss.prepare(_only(student_says, loss.needs.student), _only(teacher_says, loss.needs.teacher), batch)

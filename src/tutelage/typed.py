@@ -252,7 +252,7 @@ def describe(value: Any) -> Any:
         local = "<" in value.__qualname__  # a lambda, or a function within a function: no import finds it
         return f"<{value.__qualname__} made in Python>" if local else f"{value.__module__}.{value.__qualname__}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        fields = _arguments(value, {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init})
         return fields if type(value).__bases__ == (object,) else _as_class(value, fields)
     shape = getattr(value, "shape", None)
     if shape is not None:
@@ -260,8 +260,19 @@ def describe(value: Any) -> Any:
     names = parameters(type(value))
     # A live network could be made again but not with its weights, so it is not described as if it could.
     if set(names) <= set(vars(value)) and (isinstance(value, Loss) or not isinstance(value, nn.Module)):
-        return _as_class(value, {name: describe(vars(value)[name]) for name in names})
+        return _as_class(value, _arguments(value, {name: vars(value)[name] for name in names}))
     return f"<{type(value).__name__} made in Python>"
+
+
+def _arguments(owner: Any, stored: dict[str, Any]) -> dict[str, Any]:
+    """Stored arguments, described; a whole number where the type says `float` is written as the float it means."""
+    hints = parameters(type(owner))
+
+    def plain(name: str, value: Any) -> Any:
+        choices = get_args(hints[name][0]) or (hints[name][0],)
+        return float(value) if type(value) is int and float in choices and int not in choices else describe(value)
+
+    return {name: plain(name, value) for name, value in stored.items()}
 
 
 def _as_class(value: Any, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,7 @@ def test_split_folders_are_splits_and_loose_files_have_no_label(tmp_path: Path) 
         save(tmp_path / f"{name}.png", np.full((3, 3), i * 30, dtype=np.uint8))
     data = Data(source=ImageFolder(str(tmp_path))).load()
     assert data.sizes == {"train": 4, "development": 1, "test": 1}
+    assert data.classes == ("a", "b")
     assert data.labels is not None
     assert [data.display(int(row))["label"] for row in data.rows("train")] == [None, "a", "a", "b"]
     assert data.display(int(data.rows("test")[0]))["label"] == "a"
@@ -147,6 +148,16 @@ def test_corrupt_and_cut_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "a" / "2.png").write_bytes(b"not an image at all")
     with pytest.raises(DataError, match=r"2\.png(.|\n)*repair or remove"):
         Data(source=ImageFolder(str(tmp_path)), splits=splits).load()
+
+
+def test_a_damaged_png_is_found_by_its_checksum_before_training(tmp_path: Path) -> None:
+    save(tmp_path / "0.png", np.zeros((8, 8), dtype=np.uint8))
+    save(tmp_path / "1.png", RNG.integers(0, 256, (8, 8), dtype=np.uint8))
+    damaged = bytearray((tmp_path / "1.png").read_bytes())
+    damaged[damaged.index(b"IDAT") + 20] ^= 0xFF
+    (tmp_path / "1.png").write_bytes(bytes(damaged))
+    with pytest.raises(DataError, match=r"1\.png(.|\n)*Pillow can decode"):
+        Data(source=ImageFolder(str(tmp_path)), splits=Splits(development=0, test=0)).load()
 
 
 def test_sixteen_bit_images_are_refused_instead_of_clipped(tmp_path: Path) -> None:

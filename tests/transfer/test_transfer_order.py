@@ -99,6 +99,15 @@ def test_each_batch_has_its_share_of_labelled_rows_and_unlabelled_ones_come_once
     assert set(np.bincount(drawn, minlength=1000)[labelled].tolist()) == {2}
 
 
+def test_lengths_are_those_of_the_unlabelled_rows_when_labelled_ones_have_a_stream_of_their_own() -> None:
+    lengths = np.random.default_rng(0).geometric(0.05, 4000)
+    labelled = np.arange(1000)
+    order = Order(np.arange(4000), 32, seed=0, lengths=lengths, labelled=labelled, labelled_share=0.25)
+    batches = [order.batch(step)[0] for step in range(order.steps_per_epoch)]
+    unlabelled = [lengths[batch[~np.isin(batch, labelled)]] for batch in batches]
+    assert 1 - sum(b.sum() for b in unlabelled) / sum(b.max() * len(b) for b in unlabelled) < 0.15
+
+
 def test_labelled_rows_count_their_own_epochs_in_view_numbers() -> None:
     rows, labelled = np.arange(100), np.arange(4)
     order = Order(rows, 8, seed=0, labelled=labelled, labelled_share=0.5, views=ShiftFlip())
@@ -141,6 +150,8 @@ def test_evaluation_results_come_back_in_the_order_of_the_rows() -> None:
     rows = data.rows("train")[::-1]
     found = in_original_order((at, batch.inputs * 2) for at, batch in evaluation_batches(data, rows, 7))
     torch.testing.assert_close(found, torch.from_numpy(values[rows]) * 2)
+    parts = [(np.array([2, 0]), torch.tensor([[20.0], [0.0]])), (np.array([1]), torch.tensor([[10.0]]))]
+    assert in_original_order(parts).tolist() == [[0.0], [10.0], [20.0]]
     lengths = np.array([3, 9, 1, 7])
     assert [part.tolist() for part in by_length(4, 3, lengths)] == [[1, 3, 0], [2]]
 

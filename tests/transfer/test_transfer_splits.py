@@ -52,6 +52,14 @@ def test_no_content_and_no_group_ever_stands_in_two_splits(
         assert found["test"] == {r for r in range(n) if split[r] == "test"}
 
 
+def test_groups_are_drawn_whole_so_that_nothing_has_to_be_dropped() -> None:
+    group = [f"article {i // 7}" for i in range(700)]
+    data = load(list(range(700)), group=group, development=0.2, test=0.2)
+    assert sum(data.sizes.values()) == 700
+    assert data.notes == []
+    assert all(len(set(data.codes[start : start + 7].tolist())) == 1 for start in range(0, 700, 7))
+
+
 def test_a_row_that_also_stands_in_test_is_dropped_and_counted() -> None:
     values = [*range(100), 3, 4, 5, *range(200, 300)]
     split = [""] * 100 + ["test"] * 103

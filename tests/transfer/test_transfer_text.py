@@ -133,6 +133,8 @@ def test_wrong_texts_and_tokenizers_are_refused(folder: str, tmp_path: Path, mon
         load(TEXTS, str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"row 1(.|\n)*nothing"):
         load(["a", None], folder)
+    with pytest.raises(DataError, match=r"row 0(.|\n)*nothing"):
+        load([None, None], folder)
     plain = save_tokenizer(tmp_path, special=False)
     with pytest.raises(DataError, match=r"row 2(.|\n)*a text without any"):
         load(["a", "b", " "], plain)
