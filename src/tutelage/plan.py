@@ -339,6 +339,15 @@ def _check_outputs(recipe: Recipe, data: TransferSet, teacher: Signals, student:
     assert teacher.output is not None and student.output is not None
     if recipe.task != "classification" or data.labels is None:
         return
+    known = recipe.teacher.classes
+    if known and data.classes and known != data.classes and sorted(known) == sorted(data.classes):
+        raise DataError(
+            "classes",
+            expected=f"the teacher's order: {', '.join(known)}",
+            found=f"the data's order: {', '.join(data.classes)}",
+            harm="labels and the teacher's logits would mean different classes by the same number",
+            mend="give data.source the argument `classes` in the teacher's order",
+        )
     classes = len(data.classes) or int(data.labels[data.labelled].max(initial=0)) + 1
     for name, output in (("teacher", teacher.output), ("student", student.output)):
         if classes not in output.shape[1:]:
@@ -375,6 +384,12 @@ def _notes(recipe: Recipe, data: TransferSet, losses: Sequence[Loss], has_baseli
                 f"losses[{index}] ({type(loss).__name__}) compares the rows of a piece with each other: "
                 f"a batch in {split} pieces is another loss than the whole batch"
             )
+    known = recipe.teacher.classes
+    if known and data.classes and sorted(known) != sorted(data.classes):
+        notes.append(
+            f"the teacher calls its classes {', '.join(known)}, the data {', '.join(data.classes)}: "
+            "see that they stand in the same order"
+        )
     if recipe.task != "embedding" and recipe.baseline and not has_baseline:
         notes.append("no baseline: there are no labels to train the student on without its teacher")
     budget = recipe.budget

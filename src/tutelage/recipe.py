@@ -48,7 +48,7 @@ class Measure:
         seconds: Time to spend on all of it, about.
     """
 
-    device: str = "cpu:2"
+    device: str = "cpu:1"
     batch_sizes: list[int] = field(default_factory=lambda: [1, 32])
     rounds: int = 15
     seconds: float = 20.0

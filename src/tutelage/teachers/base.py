@@ -46,6 +46,11 @@ class Teacher(abc.ABC):
         return None
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes in the order of its logits, where the teacher knows them."""
+        return ()
+
+    @property
     def tokenizer_folder(self) -> Path | None:
         """Where the teacher's tokenizer is, for teachers that read text."""
         return None

@@ -79,6 +79,13 @@ class HuggingFaceTeacher(TorchTeacher):
         """
         return read_layout(resolve_path(self.path, key="teacher.path", error=ModelError)).model
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """`id2label` of the loaded model's config, unless it holds only the names that are made up for want of others."""
+        config = getattr(self.module, "config", None)
+        names = tuple(name for _, name in sorted(getattr(config, "id2label", {}).items()))
+        return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
+
     def describe(self) -> str:
         """The model's class and head, once loaded."""
         module = self.module

@@ -1,0 +1,77 @@
+"""The recipes run as they are: here with fewer steps and rows, so that what is broken is found in seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tutelage.cli import main
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def distil(name: str, folder: Path, *overrides: str) -> Path:
+    torch.set_num_threads(1)
+    arguments = ["distill", str(RECIPES / name), "--out", str(folder), "--quiet", "--measure.seconds", "1"]
+    assert main([*arguments, *overrides]) in (0, 1, 3)
+    return folder / "bundle"
+
+
+def metrics(bundle: Path) -> dict[str, dict]:
+    return {metric["name"]: metric for metric in json.loads((bundle / "metrics.json").read_text())["metrics"]}
+
+
+@pytest.fixture(scope="module")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    short = ["--data.limit", "128", "--data.splits", "{development: 0.03, test: 0.03}", "--training.epochs", "null"]
+    return distil("minilm.yaml", tmp_path_factory.mktemp("minilm"), *short, "--training.steps", "6")
+
+
+def test_minilm_student_is_closer_to_its_teacher_after_six_steps_than_before(minilm: Path) -> None:
+    cosine = metrics(minilm)["cosine"]
+    assert cosine["differences"]["student - untrained"]["low"] > 0
+    assert {"spearman_human:wordsim353", "spearman_human:lee", "pair_spearman"} <= metrics(minilm).keys()
+
+
+def test_minilm_bundle_loads_in_sentence_transformers_and_answers_as_stored(minilm: Path) -> None:
+    import pyarrow.parquet as pq
+    from sentence_transformers import SentenceTransformer
+
+    import tutelage as tt
+
+    data = tt.load_recipe(minilm / "recipe.yaml").data.load(minilm)
+    table = pq.read_table(minilm / "evidence.parquet")
+    rows = table["row"].to_pylist()[:20]
+    texts = [data.display(row)["input"] for row in rows]
+    found = SentenceTransformer(str(minilm), device="cpu").encode(texts)
+    np.testing.assert_allclose(found, np.array(table["student"].to_pylist()[:20]), atol=1e-4)
+
+
+def test_minilm_human_scores_are_those_that_scipy_finds_for_the_package(minilm: Path) -> None:
+    import pyarrow.parquet as pq
+    from scipy.stats import spearmanr
+
+    table = pq.read_table(minilm / "evidence-wordsim353.parquet")
+    expected = spearmanr(table["score"].to_pylist(), table["teacher"].to_pylist()).statistic
+    assert metrics(minilm)["spearman_human:wordsim353"]["models"]["teacher"]["value"] == pytest.approx(expected)
+    assert expected == pytest.approx(0.729, abs=0.005)  # known of this teacher
+
+
+def test_fashion_recipe_runs_with_every_loss_and_three_seeds(tmp_path: Path) -> None:
+    short = ["--data.limit", "600", "--data.labelled", "200", "--training.steps", "4", "--training.evaluate_every", "4"]
+    teacher = ["--teacher_training", "{steps: 4, batch_size: 64}"]
+    bundle = distil("fashion.yaml", tmp_path, *short, *teacher)
+    history = [json.loads(line) for line in (bundle / "history.jsonl").read_text().splitlines()]
+    assert {(line["role"], line["seed"]) for line in history} == {
+        ("teacher", 0),
+        *((role, seed) for role in ("student", "baseline") for seed in (0, 1, 2)),
+    }
+    terms = next(line["terms"] for line in history if line["role"] == "student" and "terms" in line)
+    assert set(terms) == {"KLDivergence", "CrossEntropy", "AttentionTransfer", "Hint"}
+    seeds = json.loads((bundle / "metrics.json").read_text())["seeds"]
+    assert [seed["seed"] for seed in seeds] == [0, 1, 2]
+    assert sum(seed["shipped"] for seed in seeds) == 1
