@@ -135,6 +135,45 @@ def test_a_folder_with_the_work_of_another_recipe_is_refused(run: Path) -> None:
         tt.distill(recipe, run, progress=False)
 
 
+def test_another_policy_is_judged_on_the_trainings_that_are_there(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    weights = (copy / "bundle" / "model.safetensors").read_bytes()
+    trained = (copy / "work" / "student-0" / "done.json").stat().st_mtime_ns
+    recipe = tt.load_recipe(RECIPE, ["--policy", "[{metric: agreement, at_least: 0.9999}]", "--measure.seconds", "1"])
+    result = tt.distill(recipe, copy, progress=False)
+    assert [gate.threshold for gate in result.verdict.gates if gate.name == "agreement"] == [0.9999]
+    assert (copy / "bundle" / "model.safetensors").read_bytes() == weights
+    assert (copy / "work" / "student-0" / "done.json").stat().st_mtime_ns == trained
+
+
+def small_recipe(hidden: int) -> tt.Recipe:
+    """A recipe made in Python, of which the YAML does not show the student."""
+    inputs = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    torch.manual_seed(0)
+    return tt.Recipe(
+        name="small",
+        task="classification",
+        data=tt.Data(source=tt.Arrays(inputs)),
+        teacher=tt.ModuleTeacher(torch.nn.Linear(4, 3)),
+        student=tt.ModuleStudent(
+            lambda: torch.nn.Sequential(torch.nn.Linear(4, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, 3))
+        ),
+        losses=[tt.losses.KLDivergence()],
+        training=tt.Training(steps=3, batch_size=8),
+        export=tt.Export(onnx=False),
+        measure=tt.Measure(seconds=0.5, rounds=2),
+    )
+
+
+def test_another_student_made_in_python_is_not_given_the_result_of_the_first(tmp_path: Path) -> None:
+    tt.distill(small_recipe(4), tmp_path, progress=False)
+    with pytest.raises(RecipeError, match="the student that this run began with"):
+        tt.distill(small_recipe(5), tmp_path, progress=False)
+    again = tt.distill(small_recipe(5), tmp_path, fresh=True, progress=False)
+    assert again.bundle.exists()
+
+
 def test_a_teacher_whose_weights_change_in_the_run_is_caught(tmp_path: Path) -> None:
     class Moving(tt.ModuleTeacher):
         def ask(self, batch, request):  # type: ignore[no-untyped-def]

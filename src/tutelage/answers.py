@@ -95,14 +95,18 @@ def _pair_evidence(plan: Plan, models: dict[str, nn.Module], source: SimilarityP
     """Cosine similarities of human-rated pairs, for every model."""
     pairs = source.load()
 
-    def embed(model: nn.Module | Teacher, texts: list[str]) -> Array:
-        return _collect(_asking(model), plan.data.encode_texts(texts, EVALUATION_BATCH), plan.device)
-
+    texts = list(dict.fromkeys([*pairs.text_a, *pairs.text_b]))  # the same few texts make many pairs
+    place = {text: index for index, text in enumerate(texts)}
+    left, right = ([place[text] for text in side] for side in (pairs.text_a, pairs.text_b))
     everyone: dict[str, nn.Module | Teacher] = {"teacher": plan.recipe.teacher, **models}
+    embedded = {
+        name: _collect(_asking(model), plan.data.encode_texts(texts, EVALUATION_BATCH), plan.device)
+        for name, model in everyone.items()
+    }
     return PairEvidence.from_embeddings(
         source.name,
         pairs.scores,
-        left={name: embed(module, pairs.text_a) for name, module in everyone.items()},
-        right={name: embed(module, pairs.text_b) for name, module in everyone.items()},
+        left={name: vectors[left] for name, vectors in embedded.items()},
+        right={name: vectors[right] for name, vectors in embedded.items()},
         seed=shipped,
     )

@@ -25,16 +25,21 @@ from tutelage.evaluation.seeds import seed_summary
 from tutelage.evaluation.statistics import evaluate as evaluate_evidence
 from tutelage.export import measure_bundle
 from tutelage.governance.verdict import Verdict, judge
-from tutelage.plan import Plan, make_plan
+from tutelage.plan import Plan, build_student, make_plan
 from tutelage.recipe import Recipe
 from tutelage.recipe_file import dump_recipe, policy_of
 from tutelage.report import write_report
 from tutelage.stages import train_baseline, train_student, train_teacher
 from tutelage.students import ParameterCount
+from tutelage.teachers.fingerprint import fingerprint_of
 from tutelage.training.loop import make_accelerator
 from tutelage.workspace import Workspace
 
 __all__ = ["Result", "distill", "evaluate", "measure", "report"]
+
+
+TRAINED_BY = ("task", "data", "teacher", "teacher_training", "student", "losses", "training", "select")
+"""What decides the weights: a run whose recipe differs elsewhere keeps its trainings and is judged anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +79,7 @@ def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = Fals
         if accelerator.is_main_process:
             _claim(plan, workspace, fresh=fresh)
         accelerator.wait_for_everyone()
-        if (workspace.bundle / "verdict.json").exists():
+        if _is_complete(plan, workspace):
             say(f"this run is complete: {workspace.bundle}")
             return _finished(workspace)
         for note in plan.notes:
@@ -86,9 +91,24 @@ def _claim(plan: Plan, workspace: Workspace, *, fresh: bool) -> None:
     """Makes the folder this run's own."""
     if fresh:
         workspace.clear()
-    teacher = plan.recipe.teacher
-    digest = teacher.fingerprint() if plan.recipe.teacher_training is None else "trained in the run"
-    workspace.claim(dump_recipe(plan.recipe), {"data": plan.data.fingerprint, "teacher": digest})
+    recipe = plan.recipe
+    workspace.claim(
+        dump_recipe(recipe, only=TRAINED_BY),
+        {
+            "data": plan.data.fingerprint,
+            "inputs": plan.data.inputs_fingerprint,
+            "teacher": recipe.teacher.fingerprint(),
+            "student": fingerprint_of(build_student(recipe, recipe.seeds[0], plan.device)),
+        },
+    )
+
+
+def _is_complete(plan: Plan, workspace: Workspace) -> bool:
+    """Whether the bundle is that of this very recipe; where only its judgement differs, it is made again."""
+    bundle = workspace.bundle
+    if not (bundle / "verdict.json").exists():
+        return False
+    return (bundle / "recipe.yaml").read_text(encoding="utf-8") == dump_recipe(plan.recipe)
 
 
 class _Narrator:

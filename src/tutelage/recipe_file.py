@@ -157,9 +157,16 @@ def _error_of(problems: Sequence[Problem]) -> RecipeError:
     return error
 
 
-def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, with every default written out. Objects made in Python are described, not stored."""
-    return yaml.safe_dump(describe(recipe), sort_keys=False, allow_unicode=True, width=110)
+def dump_recipe(recipe: Recipe, *, only: Sequence[str] = ()) -> str:
+    """The recipe as YAML, with every default written out. Objects made in Python are described, not stored.
+
+    Args:
+        recipe: The recipe.
+        only: The fields to write; all by default.
+    """
+    data = describe(recipe)
+    chosen = {key: data[key] for key in only} if only else data
+    return yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=110)
 
 
 def policy_of(path: Path) -> tuple[list[Gate], Budget]:

@@ -23,7 +23,7 @@ from tutelage.signals import Request, Signals
 from tutelage.taps import observe
 from tutelage.training import Training
 from tutelage.training.checkpoint import latest_step
-from tutelage.training.loop import EvaluationRecord, Fit, StepRecord, fit
+from tutelage.training.loop import EvaluationRecord, Fit, StepRecord, fit, make_accelerator
 from tutelage.training.tracking import tracked
 from tutelage.transfer import TransferSet
 from tutelage.workspace import History, Workspace
@@ -58,7 +58,11 @@ def _evaluator(
 
 
 def _run(job: Fit, role: str, work: Path, *, progress: bool) -> None:
-    """Trains, with a bar, a history and TensorBoard logs reading the records."""
+    """Trains, with a bar, a history and TensorBoard logs reading the records on the main process."""
+    if not make_accelerator().is_main_process:
+        for _ in fit(job):
+            pass
+        return
     resumed_at = job.steps if job.done_path.exists() else latest_step(job.folder) or 0
     history = History(job.folder / "history.jsonl", role, job.seed, resumed_at=resumed_at)
     records = tracked(fit(job), work / "tensorboard" / job.folder.name)
@@ -98,7 +102,9 @@ def train_teacher(plan: Plan, workspace: Workspace, *, progress: bool) -> None:
             found=f"{recipe.teacher.describe()}, task {recipe.task}",
             mend="remove teacher_training, or use ModuleTeacher",
         )
-    data = replace(recipe.data, labelled=None, limit=None).load()  # the teacher is not short of labels
+    data = replace(recipe.data, labelled=None, limit=None).load(
+        recipe.teacher.tokenizer_folder
+    )  # the teacher is not short of labels
     batch = data.example(2).to(plan.device)
     with torch.no_grad():
         said = observe(module, batch.inputs, Request(output=True), model="teacher")

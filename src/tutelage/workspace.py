@@ -71,21 +71,25 @@ class Workspace:
         finally:
             os.close(handle)
 
-    def claim(self, recipe_yaml: str, fingerprints: dict[str, str]) -> None:
+    def claim(self, trained_by: str, fingerprints: dict[str, str]) -> None:
         """Notes whose run this is, or checks that it is the same one as before.
 
+        Args:
+            trained_by: The parts of the recipe that decide the weights, as YAML.
+            fingerprints: Of the data, the teacher and the student as they are before training.
+
         Raises:
-            RecipeError: The folder holds the work of another recipe, other data or another teacher.
+            RecipeError: The folder holds the work of another recipe, other data or another model.
         """
         self.work.mkdir(parents=True, exist_ok=True)
         identity, recipe_path = self.work / "identity.json", self.work / "recipe.yaml"
         if not identity.exists():
-            recipe_path.write_text(recipe_yaml, encoding="utf-8")
+            recipe_path.write_text(trained_by, encoding="utf-8")
             write_json(identity, fingerprints)
             return
         before = recipe_path.read_text(encoding="utf-8")
-        if before != recipe_yaml:
-            difference = difflib.unified_diff(before.splitlines(), recipe_yaml.splitlines(), lineterm="", n=0)
+        if before != trained_by:
+            difference = difflib.unified_diff(before.splitlines(), trained_by.splitlines(), lineterm="", n=0)
             changed = [line for line in difference if line[:1] in "+-" and line[:3] not in ("+++", "---")]
             raise RecipeError(
                 str(self.folder),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from small import job
 
+from tutelage.errors import RunError
 from tutelage.training import Training
 from tutelage.training.loop import StepRecord, fit
 
@@ -48,6 +49,28 @@ def test_frozen_layers_stay_as_they_are(tmp_path: Path) -> None:
     list(fit(run))
     assert torch.equal(run.student[0].weight, frozen)
     assert not torch.equal(run.student[3].weight, free)
+
+
+def test_statistics_of_a_frozen_batch_norm_stay_as_they_are(tmp_path: Path) -> None:
+    student = torch.nn.Sequential(
+        torch.nn.Linear(6, 12), torch.nn.BatchNorm1d(12), torch.nn.Tanh(), torch.nn.Linear(12, 4)
+    )
+    run = job(tmp_path, settings(freeze=["0", "1"]), steps=20, student=student)
+    list(fit(run))
+    assert torch.equal(student[1].running_mean, torch.zeros(12))
+    assert int(student[1].num_batches_tracked) == 0
+
+
+def test_a_buffer_of_minus_infinity_is_no_sign_of_divergence(tmp_path: Path) -> None:
+    run = job(tmp_path, settings(checkpoint_seconds=0.0), steps=20)
+    run.student.register_buffer("mask", torch.full((2, 2), -math.inf).triu(1))
+    assert len(list(fit(run))) == 20
+
+
+def test_a_metric_that_is_never_defined_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    run = job(tmp_path, settings(), steps=20, evaluate=lambda _: {"other": 1.0}, select="correlation")
+    with pytest.raises(RunError, match="`correlation` was never defined"):
+        list(fit(run))
 
 
 def test_weight_decay_leaves_biases_alone(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ class Training:
         optimizer: `adamw`, or `sgd` with Nesterov momentum.
         learning_rate: Highest learning rate.
         momentum: Of `sgd`; the first beta of `adamw`.
+        beta2: The second beta of `adamw`: 0.98 forgets the large gradients of the first steps sooner than 0.999.
         weight_decay: Decoupled for `adamw`, L2 for `sgd`; on matrices and kernels alone, not on biases and norms.
         schedule: What the rate does after the warm-up: stays, or falls to zero along a line or a cosine.
         warmup: Share of the steps in which the rate rises from zero along a line.
@@ -43,6 +44,7 @@ class Training:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     momentum: float = 0.9
+    beta2: float = 0.999
     weight_decay: float = 0.0
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     warmup: float = 0.05
@@ -71,7 +73,7 @@ class Training:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise RecipeError(f"{key}.{name}", expected="a positive number", found=str(value), mend="raise it")
-        for name, below in (("warmup", 1.0), ("momentum", 1.0), ("weight_decay", math.inf)):
+        for name, below in (("warmup", 1.0), ("momentum", 1.0), ("beta2", 1.0), ("weight_decay", math.inf)):
             value = getattr(self, name)
             if value is not None and not 0 <= value < below:
                 raise RecipeError(f"{key}.{name}", expected=f"at least 0 and below {below}", found=str(value))

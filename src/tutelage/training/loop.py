@@ -1,6 +1,6 @@
 """The training loop: a generator of records.
 
-The progress bar, the history file, trackers and early stopping consumers read the records; there are no callbacks.
+The progress bar, the history file and the trackers read the records. All that the loop calls is given to it in a `Fit`.
 Everything random is a function of (seed, step, process), and the order of the rows a function of (seed, step), so a
 run that is killed and started again goes on from its checkpoint to the same weights, bit for bit.
 """
@@ -142,10 +142,15 @@ def make_accelerator(precision: str = "float32") -> Accelerator:
     return Accelerator(mixed_precision=names[precision], kwargs_handlers=[unused])
 
 
+def frozen_layers(student: nn.Module, training: Training) -> list[nn.Module]:
+    """The layers that are not trained."""
+    return [find_layer(student, path, model="student") for path in training.freeze or ()]
+
+
 def make_optimizer(learner: Learner, training: Training) -> torch.optim.Optimizer:
     """The optimiser over student and losses; weight decay on matrices and kernels alone."""
-    for path in training.freeze or ():
-        find_layer(learner.student, path, model="student").requires_grad_(False)
+    for layer in frozen_layers(learner.student, training):
+        layer.requires_grad_(False)
     trained = [p for p in learner.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": training.weight_decay},
@@ -156,7 +161,7 @@ def make_optimizer(learner: Learner, training: Training) -> torch.optim.Optimize
         return torch.optim.SGD(
             groups, lr=training.learning_rate, momentum=training.momentum, nesterov=training.momentum > 0
         )
-    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(training.momentum, 0.999))
+    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(training.momentum, training.beta2))
 
 
 def reseed(seed: int, step: int, process: int) -> None:
@@ -199,6 +204,7 @@ class _Run:
         self.accelerator = make_accelerator(job.training.precision)
         reseed(job.seed, 0, 0)
         self.learner = Learner(job.student, job.losses, compiled=job.training.compile)
+        self.frozen = frozen_layers(job.student, job.training)
         self.optimizer: Any = make_optimizer(self.learner, job.training)
         self.progress = _Progress()
         self.wrapped = self.accelerator.prepare(self.learner)
@@ -234,10 +240,13 @@ class _Run:
                 yield self._step_record(since, norm, rows / seconds)
                 since, rows, started = [], 0, time.monotonic()
             if job.evaluate is not None and (step % every == 0 or last):
+                self._check_finite(since)
+                self._check_weights()
                 yield self._evaluate()
                 started = time.monotonic()
             if time.monotonic() - saved >= training.checkpoint_seconds and not last:
                 self._check_finite(since)
+                self._check_weights()
                 self._save()
                 saved = time.monotonic()
         self._finish()
@@ -270,6 +279,8 @@ class _Run:
         step = self.progress.step
         reseed(job.seed, step + 1, accelerator.process_index)
         self.learner.train()
+        for layer in self.frozen:
+            layer.eval()  # a frozen batch norm keeps its statistics, a frozen dropout is off
         for group in self.optimizer.param_groups:
             group["lr"] = job.training.rate(step, job.steps)
         pieces = [piece.to(accelerator.device) for piece in pieces]
@@ -307,10 +318,18 @@ class _Run:
         )
 
     def _check_finite(self, since: list[Tensor]) -> None:
+        """Raises a `RunError`, on every process alike, if a loss since the last record is not finite."""
         for losses in since:
+            if self.accelerator.num_processes > 1:
+                torch.distributed.all_reduce(losses := losses.clone())
             if not bool(torch.isfinite(losses).all()):
                 terms = dict(zip(self.names, losses[1:].tolist(), strict=True))
                 raise RunError(self._not_finite(f"the loss ({terms})"))
+
+    def _check_weights(self) -> None:
+        """Raises a `RunError` if a parameter is not finite; buffers may be (a mask of minus infinity)."""
+        if not all(bool(torch.isfinite(value).all()) for value in self.learner.parameters()):
+            raise RunError(self._not_finite("the weights"))
 
     def _not_finite(self, what: str) -> str:
         return (
@@ -325,9 +344,9 @@ class _Run:
         job.student.eval()
         metrics = self._agree(job.evaluate(job.student))
         job.student.train(training)
-        value = metrics[job.select]
+        value = metrics.get(job.select)  # absent where it is undefined: a correlation with constant answers
         sign = 1.0 if job.higher_is_better else -1.0
-        best = progress.best is None or sign * value > sign * progress.best
+        best = value is not None and (progress.best is None or sign * value > sign * progress.best)
         if best:
             progress.best, progress.best_step, progress.best_development = value, progress.step, metrics
             progress.without_gain = 0
@@ -358,8 +377,6 @@ class _Run:
             return
         optimizer, plain = checkpoint.optimizer_tensors(self.optimizer)
         tensors = {f"model.{name}": value for name, value in self.learner.state_dict().items()}
-        if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
-            raise RunError(self._not_finite("the weights"))
         tensors |= {f"optimizer.{name}": value for name, value in optimizer.items()}
         scaler = self.accelerator.scaler
         state = {
@@ -387,6 +404,8 @@ class _Run:
     def _finish(self) -> None:
         """Notes that the training is complete, and drops the checkpoints it no longer needs."""
         job, progress = self.job, self.progress
+        if job.evaluate is not None and progress.best is None:
+            raise RunError(f"`{job.select}` was never defined on the development split, so no weights could be chosen")
         if job.evaluate is None:
             progress.best_step = progress.step
             self._save_best()
