@@ -58,6 +58,56 @@ def test_doctor_shows_the_plan_and_trains_nothing(capsys: pytest.CaptureFixture[
         assert text in shown, shown
 
 
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_overrides_may_stand_before_and_after_the_recipe(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["--training.steps", "7", "--losses.0.temperature=2"]
+    words = [*overrides, str(RECIPE)] if place == "before" else [str(RECIPE), *overrides]
+    assert main(["doctor", "--no-forecast", *words]) == 0
+    assert "7 of 64 rows" in capsys.readouterr().out
+
+
+def test_an_error_that_nobody_foresaw_is_not_a_fail(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(key: str) -> str:
+        raise ZeroDivisionError("of our own making")
+
+    monkeypatch.setattr("tutelage.explain.explain", stumble)
+    assert main(["explain"]) == 4
+    assert "ZeroDivisionError: of our own making" in capsys.readouterr().err
+
+
+def test_a_fail_stays_a_fail_when_nobody_reads_it() -> None:
+    code = (
+        "import sys, tutelage.cli as cli\n"
+        "cli._explain = lambda *_: (1, 'FAIL\\n' * 99)\n"
+        "sys.exit(cli.main(['explain']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 1
+    assert said == ""
+
+
+def test_measuring_on_a_device_that_is_not_here_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["measure", str(tmp_path), "--device", "cuda:99"]) == 2
+    assert "--device" in capsys.readouterr().err
+
+
+def test_measuring_no_rows_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["measure", str(tmp_path), "--batch-sizes", "1,0"]) == 2
+    assert "--batch-sizes" in capsys.readouterr().err
+
+
+def test_help_says_what_the_exit_status_of_evaluate_means(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    assert "1 when what is stored differs" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("key", "text"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 
 import tutelage as tt
 from tutelage.errors import DataError
+from tutelage.plan import higher_is_better
 
 
 class Named(tt.ModuleTeacher):
@@ -68,3 +70,53 @@ def test_planning_trains_and_changes_nothing(tmp_path: Path) -> None:
     plan.layers()
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert all(not module._forward_hooks for module in teacher.modules())
+
+
+class Slow(nn.Linear):
+    """Takes 10 ms for a forward pass."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.01)
+        return super().forward(x)
+
+
+def test_the_forecast_times_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = torch.optim.AdamW.step
+
+    def slow(optimizer: torch.optim.AdamW, *arguments: object) -> object:
+        time.sleep(0.05)
+        return original(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", slow)
+    training = tt.Training(steps=100, batch_size=8, micro_batches=4)
+    student = tt.ModuleStudent(lambda: Slow(4, 3))
+    forecast = tt.make_plan(recipe(["cat", "dog", "eel"], training=training, student=student)).forecast()
+    assert 0.09 < forecast.step_seconds < 0.2  # four pieces of 10 ms, and 50 ms of the optimiser
+
+
+def test_the_forecast_counts_every_training_and_evaluation() -> None:
+    training = tt.Training(steps=100, batch_size=8, evaluate_every=10)
+    made = recipe(
+        ["cat", "dog", "eel"],
+        teacher=tt.ModuleTeacher(Slow(4, 3)),
+        student=tt.ModuleStudent(lambda: Slow(4, 3)),
+        teacher_training=tt.Training(steps=50, batch_size=8, evaluate_every=10),
+        training=training,
+        seeds=[0, 1],
+    )
+    forecast = tt.make_plan(made).forecast()
+    assert 4 < forecast.student_seconds < 8  # 2 seeds x 100 steps x (10 ms of the student + 10 ms of the teacher)
+    assert 2 < forecast.baseline_seconds < 4
+    assert 0.5 < forecast.teacher_seconds < 1
+    # One batch each: 2 seeds x 2 trainings x (10 evaluations + the test split), and the teacher's 6 + 1.
+    assert 0.4 < forecast.evaluation_seconds < 1.2
+    parts = (forecast.student_seconds, forecast.baseline_seconds, forecast.teacher_seconds, forecast.evaluation_seconds)
+    assert forecast.training_seconds == pytest.approx(sum(parts))
+
+
+@pytest.mark.parametrize(
+    ("metric", "higher"),
+    [("accuracy", True), ("agreement_teacher_wrong", False), ("rmse", False), ("kl", False), ("positive_flips", True)],
+)
+def test_the_direction_of_a_metric_is_that_of_the_evaluation(metric: str, higher: bool) -> None:
+    assert higher_is_better(metric) is higher

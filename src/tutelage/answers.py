@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from tutelage.evaluation.evidence import Evidence, PairEvidence
-from tutelage.plan import Plan, build_student
+from tutelage.forecast import EVALUATION_BATCH
+from tutelage.parts import build_student
+from tutelage.plan import Plan
 from tutelage.signals import Batch, Request, call, output_of
 from tutelage.teachers import Teacher
 from tutelage.transfer import SimilarityPairs, TransferSet, evaluation_batches, in_original_order
@@ -18,7 +20,6 @@ from tutelage.transfer import SimilarityPairs, TransferSet, evaluation_batches, 
 __all__ = ["EVALUATION_BATCH", "answers", "gather_evidence", "teacher_answers"]
 
 Array = np.ndarray[Any, Any]
-EVALUATION_BATCH = 128
 
 
 def _collect(
@@ -85,6 +86,7 @@ def gather_evidence(
         labels=data.labels[rows] if data.labels is not None and has_labels else None,
         labelled=labelled if has_labels else None,
         classes=list(data.classes) or None,
+        groups=data.groups(rows),
         seed=shipped,
     )
     return [test, *(_pair_evidence(plan, models, pairs, shipped) for pairs in recipe.similarity_sets)]
@@ -94,7 +96,6 @@ def gather_evidence(
 def _pair_evidence(plan: Plan, models: dict[str, nn.Module], source: SimilarityPairs, shipped: int) -> PairEvidence:
     """Cosine similarities of human-rated pairs, for every model."""
     pairs = source.load()
-
     texts = list(dict.fromkeys([*pairs.text_a, *pairs.text_b]))  # the same few texts make many pairs
     place = {text: index for index, text in enumerate(texts)}
     left, right = ([place[text] for text in side] for side in (pairs.text_a, pairs.text_b))
@@ -108,5 +109,6 @@ def _pair_evidence(plan: Plan, models: dict[str, nn.Module], source: SimilarityP
         pairs.scores,
         left={name: vectors[left] for name, vectors in embedded.items()},
         right={name: vectors[right] for name, vectors in embedded.items()},
+        ends=(left, right),
         seed=shipped,
     )

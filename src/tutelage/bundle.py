@@ -180,7 +180,8 @@ def model_card(provenance: dict[str, Any], findings: Findings) -> str:
             f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" if (e := metric.models.get(model)) else ""
             for model in ("teacher", "student", "baseline")
         ]
-        lines.append(f"| {metric.title} (`{metric.name}`) | " + " | ".join(cells) + f" | {metric.n} |")
+        n = f"{metric.n:,}" + (f" in {metric.groups} groups" if metric.groups else "")
+        lines.append(f"| {metric.title} (`{metric.name}`) | " + " | ".join(cells) + f" | {n} |")
     lines += [
         "",
         "Intervals are 95% paired bootstrap intervals. `baseline` is the same student, trained for as many steps",

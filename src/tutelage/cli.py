@@ -6,13 +6,19 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import tutelage
 from tutelage.errors import MissingExtra, RunError, UserError
 
 __all__ = ["main"]
+
+Answer = tuple[int, str]
+"""What a command gives: its exit status, which is known before a word is printed, and what it prints."""
+RECIPE_COMMANDS = ("distill", "doctor")
+"""The commands that read a recipe, whose fields can be overridden."""
 
 DESCRIPTION = """\
 Model distillation: a teacher's signals teach a student until it meets a budget and a policy,
@@ -23,7 +29,9 @@ and the evidence leaves with it.
   tutelage evaluate runs/digits                            recompute metrics and verdict from the raw answers
   tutelage explain  losses                                 what a recipe may say there
 """
-EXITS = "exit status: 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 2 the input was wrong, 4 the run failed, 130 interrupted"
+EXITS = """\
+exit status: 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 2 the input was wrong, 4 the run failed, 130 interrupted;
+`evaluate` also gives 1 when what is stored differs from what it recomputes"""
 OVERRIDES = """\
 Any field of the recipe can be overridden by its dotted name; values are YAML:
   --training.steps 500   --student.layers "[0, 2, 5]"   --losses.0.temperature 2   --budget.latency_p95_ms 8
@@ -40,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tutelage {tutelage.__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, run: Callable[..., int], text: str, epilog: str = "") -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[..., Answer], text: str, epilog: str = "") -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=text, description=text, epilog=f"{epilog}\n{EXITS}", formatter_class=raw, allow_abbrev=False
         )
@@ -75,93 +83,130 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and gives its exit status."""
     parser = build_parser()
-    options, overrides = parser.parse_known_args(arguments)
-    if overrides and options.command not in ("distill", "doctor"):
-        parser.error(f"unknown argument: {overrides[0]}")
+    words, overrides = split_overrides(parser, list(sys.argv[1:] if arguments is None else arguments))
+    options, unknown = parser.parse_known_args(words)
+    if unknown and options.command not in RECIPE_COMMANDS:
+        parser.error(f"unknown argument: {unknown[0]}")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models and data come from folders, never from a hub
     try:
-        return int(options.run(options, overrides))
+        status, text = options.run(options, [*overrides, *unknown])
+        _write(text, sys.stdout)
+        return int(status)
     except UserError as error:
-        print(f"tutelage: {error}", file=sys.stderr)
+        _write(f"tutelage: {error}", sys.stderr)
         return 2
     except RunError as error:
-        print(f"tutelage: the run failed: {error}", file=sys.stderr)
+        _write(f"tutelage: the run failed: {error}", sys.stderr)
         return 4
     except KeyboardInterrupt:
-        print("\ntutelage: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        _write("\ntutelage: interrupted; the same command goes on from the last checkpoint", sys.stderr)
         return 130
+    except Exception:  # Python's own status for it would be 1, which says FAIL
+        _write(traceback.format_exc().rstrip(), sys.stderr)
+        return 4
+
+
+def _write(text: str, stream: TextIO) -> None:
+    """Prints; that nobody reads it any more (`| head`) changes no exit status."""
+    try:
+        print(text, file=stream, flush=True)
     except BrokenPipeError:
-        return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes it once more when it ends
 
 
-def _distill(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+def split_overrides(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What argparse is to read, and the overrides of a recipe's fields, wherever they stand on the line.
+
+    An override is an option that the command does not have; the word after it is its value. argparse alone would take
+    that value for the recipe.
+    """
+    if not words or words[0] not in RECIPE_COMMANDS:
+        return list(words), []
+    own, overrides = [words[0]], []
+    known = _options(parser, words[0])
+    rest = list(words[1:])
+    while rest:
+        word = rest.pop(0)
+        name, equals, _ = word.partition("=")
+        if not word.startswith("--") or name in known:
+            own.append(word)
+        else:
+            overrides.append(word)
+            overrides += [rest.pop(0)] if rest and not equals else []
+    return own, overrides
+
+
+def _subparser(parser: argparse.ArgumentParser, command: str) -> argparse.ArgumentParser:
+    commands: Any = next(action for action in parser._actions if action.dest == "command")
+    found: argparse.ArgumentParser = commands.choices[command]
+    return found
+
+
+def _options(parser: argparse.ArgumentParser, command: str) -> set[str]:
+    return {text for action in _subparser(parser, command)._actions for text in action.option_strings}
+
+
+def _distill(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
     from tutelage.pipeline import distill
     from tutelage.recipe_file import load_recipe
 
     recipe = load_recipe(options.recipe, overrides)
     result = distill(recipe, options.out, fresh=options.fresh, progress=not options.quiet)
-    _print_verdict(result.verdict)
-    print(f"report: {result.report}")
-    return result.verdict.exit_status
+    return result.verdict.exit_status, "\n".join([*_verdict_lines(result.verdict), f"report: {result.report}"])
 
 
-def _print_verdict(verdict: Any) -> None:
-    print(verdict.verdict)
-    for gate in verdict.gates:
-        print(f"  {gate.outcome:<12} {gate.explanation}")
-    for reason in verdict.reasons if not verdict.gates else ():
-        print(f"  {reason}")
+def _verdict_lines(verdict: Any) -> list[str]:
+    lines = [f"  {gate.outcome:<12} {gate.explanation}" for gate in verdict.gates]
+    return [verdict.verdict, *(lines or [f"  {reason}" for reason in verdict.reasons])]
 
 
-def _doctor(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+def _doctor(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
     from tutelage.doctor import describe_plan
     from tutelage.plan import make_plan
     from tutelage.recipe_file import load_recipe
 
     plan = make_plan(load_recipe(options.recipe, overrides))
-    print(describe_plan(plan, with_layers=options.layers, with_forecast=not options.no_forecast))
-    return 0
+    return 0, describe_plan(plan, with_layers=options.layers, with_forecast=not options.no_forecast)
 
 
-def _measure(options: argparse.Namespace, _: Sequence[str]) -> int:
+def _measure(options: argparse.Namespace, _: Sequence[str]) -> Answer:
+    from tutelage.devices import Target
     from tutelage.doctor import describe_cost
     from tutelage.pipeline import measure
 
     try:
         sizes = [int(size) for size in options.batch_sizes.split(",")]
     except ValueError:
-        raise UserError("--batch-sizes", expected="whole numbers, as 1,32", found=options.batch_sizes) from None
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise UserError("--batch-sizes", expected="whole numbers from 1, as 1,32", found=options.batch_sizes)
+    Target.parse(options.device, key="--device").require(key="--device")
     cost = measure(options.bundle, device=options.device, batch_sizes=sizes)
-    print(json.dumps(cost.to_dict()) if options.json else describe_cost(cost))
-    return 0
+    return 0, json.dumps(cost.to_dict()) if options.json else describe_cost(cost)
 
 
-def _evaluate(options: argparse.Namespace, _: Sequence[str]) -> int:
+def _evaluate(options: argparse.Namespace, _: Sequence[str]) -> Answer:
     from tutelage.pipeline import evaluate
 
     verdict, differences = evaluate(options.bundle)
-    _print_verdict(verdict)
-    for difference in differences:
-        print(f"  DIFFERS      {difference}")
-    print("recomputed from the raw answers; " + ("it differs from what is stored" if differences else "all agree"))
-    return 1 if differences else verdict.exit_status
+    lines = [*_verdict_lines(verdict), *(f"  DIFFERS      {difference}" for difference in differences)]
+    summary = "it differs from what is stored" if differences else "all agree"
+    return 1 if differences else verdict.exit_status, "\n".join([*lines, f"recomputed from the raw answers; {summary}"])
 
 
-def _report(options: argparse.Namespace, _: Sequence[str]) -> int:
+def _report(options: argparse.Namespace, _: Sequence[str]) -> Answer:
     from tutelage.pipeline import report
 
-    print(f"report: {report(options.bundle)}")
-    return 0
+    return 0, f"report: {report(options.bundle)}"
 
 
-def _explain(options: argparse.Namespace, _: Sequence[str]) -> int:
+def _explain(options: argparse.Namespace, _: Sequence[str]) -> Answer:
     from tutelage.explain import explain
 
-    print(explain(options.key))
-    return 0
+    return 0, explain(options.key)
 
 
-def _completion(options: argparse.Namespace, _: Sequence[str]) -> int:
+def _completion(options: argparse.Namespace, _: Sequence[str]) -> Answer:
     try:
         import shtab
     except ImportError:
@@ -169,11 +214,10 @@ def _completion(options: argparse.Namespace, _: Sequence[str]) -> int:
     from tutelage.explain import dotted_fields
 
     parser = build_parser()
-    commands: Any = next(action for action in parser._actions if action.dest == "command")
-    for name in ("distill", "doctor"):
-        sub = commands.choices[name]
+    for name in RECIPE_COMMANDS:
+        sub = _subparser(parser, name)
         for field in dotted_fields():
             sub.add_argument(f"--{field}")
-        next(action for action in sub._actions if action.dest == "recipe").complete = shtab.FILE
-    print(shtab.complete(parser, options.shell))
-    return 0
+        recipe: Any = next(action for action in sub._actions if action.dest == "recipe")
+        recipe.complete = shtab.FILE
+    return 0, shtab.complete(parser, options.shell)

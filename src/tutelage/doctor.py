@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tutelage.devices.cost import Cost
-from tutelage.plan import Plan
+from tutelage.plan import Forecast, Plan
 from tutelage.training.step import term_names
 
 __all__ = ["describe_cost", "describe_plan"]
@@ -56,22 +56,27 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
             lines += ["", f"  layers of the {model}"]
             lines += [f"    {x.path:<44} {x.kind:<24} {x.shape!s:<20} {x.parameters:>12,}" for x in found]
     if with_forecast:
-        forecast = plan.forecast()
-        lines += [
-            "",
-            f"  forecast  {forecast.step_seconds * 1000:.0f} ms a step, {forecast.teacher_share:.0%} of it "
-            f"the teacher's; {_duration(forecast.training_seconds)} of training",
-        ]
+        lines += ["", *_forecast(plan.forecast())]
     lines += ["", *[f"  note: {note}" for note in plan.notes]]
     return "\n".join(lines).rstrip()
 
 
+def _forecast(forecast: Forecast) -> list[str]:
+    parts = {
+        "students": forecast.student_seconds,
+        "baselines": forecast.baseline_seconds,
+        "teacher": forecast.teacher_seconds,
+        "evaluations": forecast.evaluation_seconds,
+    }
+    shown = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in parts.items() if seconds)
+    return [
+        f"  forecast  {forecast.step_seconds * 1000:.0f} ms a step, {forecast.teacher_share:.0%} of it the teacher's",
+        f"            {_duration(forecast.training_seconds)} of training: {shown}; export and measuring come on top",
+    ]
+
+
 def _gates(plan: Plan) -> list[str]:
-    budget, gates = plan.recipe.budget, []
-    for name in ("latency_p95_ms", "latency_vs_teacher", "size_mb", "peak_memory_mb"):
-        limit = getattr(budget, name)
-        if limit is not None:
-            gates.append(f"{name} <= {limit:g}")
+    gates = [f"{name} <= {limit:g}" for name, limit in plan.recipe.budget.limits().items()]
     for gate in plan.recipe.policy:
         if gate.margin is not None:
             gates.append(f"{gate.metric} within {gate.margin:g} of the teacher's")

@@ -15,7 +15,9 @@ TutelageError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 __all__ = [
     "CheckpointError",
@@ -28,6 +30,8 @@ __all__ = [
     "TeacherChanged",
     "TutelageError",
     "UserError",
+    "blame",
+    "check_all",
     "did_you_mean",
 ]
 
@@ -105,3 +109,29 @@ def did_you_mean(word: str, known: Iterable[str], *, list_up_to: int = 12) -> st
     shown = ", ".join(names[:list_up_to])
     more = f", ... ({len(names)} in all)" if len(names) > list_up_to else ""
     return f"choose one of: {shown}{more}"
+
+
+def blame(error: BaseException) -> str:
+    """An error of the user's own code in one line: its kind, its message, and the file and line that raised it."""
+    message = " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}{': ' if message else ''}{message}{where}"
+
+
+def check_all(checks: Iterable[Callable[[], object]]) -> None:
+    """Runs checks that do not depend on each other, and names what all of them found in one message.
+
+    Raises:
+        UserError: At least one found something; its type and fields are those of the first.
+    """
+    found: list[UserError] = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            found.append(error)
+    if len(found) > 1:
+        found[0].args = ("\n".join(str(error) for error in found),)
+    if found:
+        raise found[0]

@@ -6,8 +6,8 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,22 @@ from tutelage.answers import gather_evidence, teacher_answers
 from tutelage.bundle import Findings, finish_bundle, write_findings
 from tutelage.delivery import export_student, measure_models
 from tutelage.devices.cost import Cost
-from tutelage.errors import DataError, TeacherChanged
+from tutelage.errors import DataError, TeacherChanged, UserError
 from tutelage.evaluation.evidence import read_evidence
 from tutelage.evaluation.results import MetricResult
 from tutelage.evaluation.seeds import seed_summary
 from tutelage.evaluation.statistics import evaluate as evaluate_evidence
 from tutelage.export import measure_bundle
 from tutelage.governance.verdict import Verdict, judge
-from tutelage.plan import Plan, build_student, make_plan
+from tutelage.parts import build_student
+from tutelage.plan import Plan, make_plan
 from tutelage.recipe import Recipe
 from tutelage.recipe_file import dump_recipe, policy_of
 from tutelage.report import write_report
 from tutelage.stages import train_baseline, train_student, train_teacher
 from tutelage.students import ParameterCount
 from tutelage.teachers.fingerprint import fingerprint_of
-from tutelage.training.loop import make_accelerator
+from tutelage.training.setup import make_accelerator
 from tutelage.workspace import Workspace
 
 __all__ = ["Result", "distill", "evaluate", "measure", "report"]
@@ -123,8 +124,9 @@ class _Narrator:
 
 
 def _finished(workspace: Workspace) -> Result:
-    stored = json.loads((workspace.bundle / "verdict.json").read_text(encoding="utf-8"))
-    return Result(verdict=Verdict.from_dict(stored), bundle=workspace.bundle)
+    with _sound(workspace.bundle):
+        verdict = Verdict.from_dict(_read(workspace.bundle / "verdict.json"))
+    return Result(verdict=verdict, bundle=workspace.bundle)
 
 
 def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) -> Result:
@@ -229,19 +231,20 @@ def evaluate(bundle: str | Path) -> tuple[Verdict, list[str]]:
     """
     folder = _bundle(bundle)
     metrics = [metric for path in _evidence_files(folder) for metric in evaluate_evidence(read_evidence(path))]
-    stored = {m["name"]: MetricResult.from_dict(m) for m in _read(folder / "metrics.json")["metrics"]}
+    policy, budget = policy_of(folder / "recipe.yaml")
+    with _sound(folder):
+        stored = {m["name"]: MetricResult.from_dict(m) for m in _read(folder / "metrics.json")["metrics"]}
+        cost = Cost.from_dict(_read(folder / "cost.json"))
+        verdict = judge(metrics, cost, policy, budget, _read(folder / "export.json"))
+        said = str(_read(folder / "verdict.json")["verdict"])
     differences = []
     for metric in metrics:
         before = stored.pop(metric.name, None)
         if before is None or not _same(before.to_dict(), metric.to_dict()):
             differences.append(f"{metric.name}: stored {_values(before)}, recomputed {_values(metric)}")
     differences += [f"{name}: stored, but does not follow from the evidence" for name in stored]
-    policy, budget = policy_of(folder / "recipe.yaml")
-    cost = Cost.from_dict(_read(folder / "cost.json"))
-    verdict = judge(metrics, cost, policy, budget, _read(folder / "export.json"))
-    said = _read(folder / "verdict.json")
-    if said["verdict"] != verdict.verdict:
-        differences.append(f"verdict: stored {said['verdict']}, recomputed {verdict.verdict}")
+    if said != verdict.verdict:
+        differences.append(f"verdict: stored {said}, recomputed {verdict.verdict}")
     return verdict, differences
 
 
@@ -273,7 +276,28 @@ def _bundle(folder: str | Path) -> Path:
 
 
 def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            str(path),
+            expected="a JSON file of a bundle",
+            found=str(error),
+            mend="make the bundle again, or restore the file",
+        ) from error
+
+
+@contextmanager
+def _sound(folder: Path) -> Iterator[None]:
+    """Names the bundle when its files lack fields."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(
+            str(folder), expected="the fields of a bundle's files", found=f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _evidence_files(folder: Path) -> list[Path]:

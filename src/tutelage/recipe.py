@@ -8,10 +8,11 @@ store, so a recipe costs nothing to make. `tutelage.recipe_file` reads and write
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tutelage.errors import RecipeError
+from tutelage.errors import RecipeError, check_all
 from tutelage.governance.policy import Budget, Gate
 from tutelage.losses import Loss
 from tutelage.students import Student
@@ -30,7 +31,9 @@ class Export:
 
     Args:
         onnx: Also as ONNX with a dynamic batch, compared with the student over the whole test split.
-        tolerance: Largest difference allowed between the outputs of the exported form and the student.
+        tolerance: Largest difference allowed between an output of the ONNX file and the student's, as a share of the
+            student's largest output in absolute value, which counts for at least 1. A predicted class may differ only
+            where the student's outputs of the two classes are that close.
     """
 
     onnx: bool = True
@@ -98,17 +101,38 @@ class Recipe:
         """Refuses contradictions that the recipe alone shows, before anything is loaded.
 
         Raises:
-            RecipeError: Naming the key.
+            RecipeError: Naming the key; all keys, where there are several.
         """
+        check_all(
+            [
+                self._check_words,
+                lambda: self.training.check("training"),
+                lambda: None if self.teacher_training is None else self.teacher_training.check("teacher_training"),
+                self._check_teacher_training,
+                self._check_similarity_sets,
+                self._check_measure,
+                self._check_budget,
+            ]
+        )
+
+    def _check_words(self) -> None:
         if not self.name or any(letter in self.name for letter in "/\\\0"):
             raise RecipeError("name", expected="a name that can be a folder's", found=repr(self.name))
         if not self.losses:
             raise RecipeError("losses", expected="at least one loss", found="none", mend="add one, e.g. KLDivergence")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise RecipeError("seeds", expected="different numbers from 0", found=str(self.seeds))
-        self.training.check("training")
-        if self.teacher_training is not None:
-            self.teacher_training.check("teacher_training")
+
+    def _check_teacher_training(self) -> None:
+        if self.teacher_training is not None and self.task == "embedding":
+            raise RecipeError(
+                "teacher_training",
+                expected="a task with labels: classification, multilabel or regression",
+                found="task: embedding",
+                mend="remove teacher_training, and give a teacher that is trained",
+            )
+
+    def _check_similarity_sets(self) -> None:
         if self.similarity_sets and self.task != "embedding":
             raise RecipeError(
                 "similarity_sets",
@@ -116,13 +140,42 @@ class Recipe:
                 found=f"task: {self.task}",
                 mend="remove similarity_sets or change the task",
             )
-        if not self.measure.batch_sizes or min(self.measure.batch_sizes) < 1:
-            raise RecipeError("measure.batch_sizes", expected="positive numbers", found=str(self.measure.batch_sizes))
-        if self.budget.peak_memory_mb is not None and not self.export.onnx:
+
+    def _check_measure(self) -> None:
+        measure = self.measure
+        if not measure.batch_sizes or min(measure.batch_sizes) < 1:
+            raise RecipeError("measure.batch_sizes", expected="positive numbers", found=str(measure.batch_sizes))
+        if measure.rounds < 1:
+            raise RecipeError("measure.rounds", expected="at least 1", found=str(measure.rounds))
+        for key, value in (("measure.seconds", measure.seconds), ("export.tolerance", self.export.tolerance)):
+            if not (math.isfinite(value) and value > 0):
+                raise RecipeError(key, expected="a number above 0", found=str(value))
+
+    def _check_budget(self) -> None:
+        """The budget must be on something that will be measured."""
+        budget, sizes = self.budget, self.measure.batch_sizes
+        if budget.peak_memory_mb is not None and not self.export.onnx:
             raise RecipeError(
                 "budget.peak_memory_mb",
                 expected="export.onnx: true",
                 found="export.onnx: false",
                 harm="peak memory is measured on the ONNX form, so this budget could not be judged",
                 mend="set export.onnx: true, or drop the budget",
+            )
+        if budget.form == "onnxruntime" and not self.export.onnx:
+            raise RecipeError(
+                "budget.form",
+                expected="a form that is delivered",
+                found="onnxruntime, with export.onnx: false",
+                harm="this budget could not be judged",
+                mend="set export.onnx: true, or budget.form: torch",
+            )
+        timed = budget.latency_p95_ms is not None or budget.latency_vs_teacher is not None
+        if timed and budget.batch not in sizes:
+            raise RecipeError(
+                "budget.batch",
+                expected=f"one of measure.batch_sizes: {', '.join(map(str, sizes))}",
+                found=str(budget.batch),
+                harm="this budget could not be judged: calls of so many rows are not timed",
+                mend=f"add {budget.batch} to measure.batch_sizes",
             )

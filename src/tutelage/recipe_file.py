@@ -6,15 +6,17 @@ jsonargparse then builds the objects from the same types, so the meaning of a re
 
 from __future__ import annotations
 
+import copy
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tutelage.errors import RecipeError, UserError
-from tutelage.governance.policy import Budget, Gate
+from tutelage.errors import RecipeError, UserError, blame
+from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
 from tutelage.losses import all_losses
 from tutelage.recipe import Recipe
 from tutelage.typed import Problem, check_value, describe
@@ -134,13 +136,44 @@ def build_recipe(data: dict[str, Any]) -> Recipe:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe)
     try:
-        recipe = Recipe(**vars(parser.instantiate(parser.parse_object(resolved))))
+        recipe = Recipe(**vars(parser.instantiate(parser.parse_object(copy.deepcopy(resolved)))))
     except UserError:
         raise
     except Exception as error:  # jsonargparse raises many kinds; constructors raise ValueError for bad values
-        raise RecipeError("recipe", expected="values its parts accept", found=_root_message(error)) from error
+        key, found = _culprit(error, resolved) or ("recipe", _root_message(error))
+        raise RecipeError(key, expected="values its parts accept", found=found) from error
     recipe.check()
     return recipe
+
+
+def _culprit(error: BaseException, resolved: Any) -> tuple[str, str] | None:
+    """The key of the part whose constructor or factory raised, and what it raised."""
+    seen: BaseException | None = error
+    while seen is not None:
+        for frame, _ in traceback.walk_tb(seen.__traceback__):
+            code = frame.f_code
+            made = type(frame.f_locals.get("self"))
+            of_class = code.co_name in ("__init__", "__post_init__")
+            home, name = (
+                (made.__module__, made.__qualname__) if of_class else (frame.f_globals["__name__"], code.co_name)
+            )
+            keys = _keys_of(f"{home}.{name}", resolved, "")
+            if keys:
+                return " or ".join(keys), blame(seen)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _keys_of(class_path: str, value: Any, key: str) -> list[str]:
+    """Where a class is named in plain data."""
+    if isinstance(value, list):
+        return [found for i, item in enumerate(value) for found in _keys_of(class_path, item, f"{key}[{i}]")]
+    if not isinstance(value, dict):
+        return []
+    here = [key] if value.get("class_path") == class_path else []
+    inner = value.get("init_args") if "class_path" in value else value
+    below = [(f"{key}.{name}".lstrip("."), item) for name, item in (inner or {}).items()]
+    return [*here, *(found for name, item in below for found in _keys_of(class_path, item, name))]
 
 
 def _root_message(error: BaseException) -> str:
@@ -170,11 +203,18 @@ def dump_recipe(recipe: Recipe, *, only: Sequence[str] = ()) -> str:
 
 
 def policy_of(path: Path) -> tuple[list[Gate], Budget]:
-    """Policy and budget in a recipe file, without building the rest: enough to judge a bundle again."""
+    """Policy and budget in a recipe file, without building the rest: enough to judge a bundle again.
+
+    Raises:
+        RecipeError: The file is missing or broken, or they can't be judged.
+    """
     data = read_recipe(path)
     problems: list[Problem] = []
     gates = check_value(data.get("policy") or [], list[Gate], "policy", problems)
     budget = check_value(data.get("budget") or {}, Budget, "budget", problems)
     if problems:
         raise _error_of(problems)
-    return [Gate(**gate) for gate in gates], Budget(**budget)
+    policy, limits = [Gate(**gate) for gate in gates], Budget(**budget)
+    check_gates(policy)
+    check_budget(limits)
+    return policy, limits

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,15 @@ from torch import nn
 from tqdm import tqdm
 
 from tutelage.answers import answers
-from tutelage.errors import ModelError
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import point_values
-from tutelage.plan import LOWER_IS_BETTER, SELECT, Plan, baseline_losses, build_student, labelled_order, supervised_loss
+from tutelage.parts import baseline_losses, build_student, labelled_order, prepared, supervised_loss
+from tutelage.plan import SELECT, Plan, higher_is_better
 from tutelage.recipe import Recipe
-from tutelage.signals import Request, Signals
-from tutelage.taps import observe
 from tutelage.training import Training
 from tutelage.training.checkpoint import latest_step
-from tutelage.training.loop import EvaluationRecord, Fit, StepRecord, fit, make_accelerator
+from tutelage.training.loop import EvaluationRecord, Fit, StepRecord, fit
+from tutelage.training.setup import make_accelerator
 from tutelage.training.tracking import tracked
 from tutelage.transfer import TransferSet
 from tutelage.workspace import History, Workspace
@@ -43,7 +41,7 @@ def _evaluator(
     def evaluate(module: nn.Module) -> dict[str, float]:
         outputs = answers(module, data, rows, device)
         evidence = Evidence(
-            set="test",  # plain metric names
+            set="development",
             task=recipe.task,
             rows=rows,
             digests=[str(row) for row in rows],
@@ -51,7 +49,7 @@ def _evaluator(
             labels=data.labels[rows] if data.labels is not None and labelled.any() else None,
             labelled=labelled if data.labels is not None and labelled.any() else None,
         )
-        values = point_values(recipe.task, evidence)
+        values = point_values(recipe.task, evidence, plain_names=True)
         return {name: models["student"] for name, models in values.items() if "student" in models}
 
     return evaluate
@@ -87,35 +85,20 @@ def _shown(records: Iterator[StepRecord | EvaluationRecord], bar: tqdm[Any]) -> 
 
 
 def train_teacher(plan: Plan, workspace: Workspace, *, progress: bool) -> None:
-    """Trains the teacher's module on every training label there is, as `teacher_training` says.
-
-    Raises:
-        ModelError: The teacher is not a module.
-    """
+    """Trains the teacher's module on every training label there is, as `teacher_training` says."""
     recipe, training = plan.recipe, plan.recipe.teacher_training
-    assert training is not None
     module, loss = recipe.teacher.module, supervised_loss(recipe)
-    if module is None or loss is None:
-        raise ModelError(
-            "teacher_training",
-            expected="a teacher that is a torch module, and a task with labels",
-            found=f"{recipe.teacher.describe()}, task {recipe.task}",
-            mend="remove teacher_training, or use ModuleTeacher",
-        )
-    data = replace(recipe.data, labelled=None, limit=None).load(
-        recipe.teacher.tokenizer_folder
-    )  # the teacher is not short of labels
-    batch = data.example(2).to(plan.device)
-    with torch.no_grad():
-        said = observe(module, batch.inputs, Request(output=True), model="teacher")
-    loss.prepare(said, Signals(), batch)
+    data = plan.teacher_data
+    # The plan has seen to all of these.
+    assert training is not None and module is not None and loss is not None and data is not None
+    losses = prepared([loss], module, data, plan.device, name="teacher")
     order = labelled_order(data, training, seed=0)
     known = _evaluator(recipe, data, None, plan.device)
     select = SELECT[recipe.task][0]
     folder = workspace.stage("teacher", 0)
     job = Fit(
         student=module,
-        losses=[loss],
+        losses=losses,
         teacher=None,
         make_batch=data.batch,
         order=order,
@@ -125,7 +108,7 @@ def train_teacher(plan: Plan, workspace: Workspace, *, progress: bool) -> None:
         folder=folder,
         evaluate=known,
         select=select,
-        higher_is_better=select not in LOWER_IS_BETTER,
+        higher_is_better=higher_is_better(select),
     )
     _run(job, "teacher", workspace.work, progress=progress)
     module.eval()
@@ -168,12 +151,7 @@ def train_baseline(plan: Plan, workspace: Workspace, seed: int, teacher_says: Ar
     """The same student from the same start for as many steps, on labels alone."""
     recipe = plan.recipe
     student = build_student(recipe, seed, plan.device)
-    losses = baseline_losses(recipe)
-    batch = plan.data.example(2).to(plan.device)
-    with torch.no_grad():
-        said = observe(student.eval(), batch.inputs, Request(output=True), model="student")
-    for loss in losses:
-        loss.prepare(said, Signals(), batch)
+    losses = prepared(baseline_losses(recipe), student, plan.data, plan.device)
     job = _job(
         plan,
         recipe.training,

@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from torch import nn
 
-from tutelage.errors import did_you_mean
+from tutelage.errors import blame, did_you_mean
 from tutelage.losses import Loss
 
 __all__ = ["Problem", "check_value", "describe", "family", "parameters"]
@@ -140,7 +140,7 @@ def parameters(target: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function)
-    except (NameError, TypeError):
+    except Exception:  # annotations of the user's that can't be resolved: the argument may be anything
         hints = {}
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
@@ -197,6 +197,12 @@ def _check_class(value: Any, base: type, key: str, problems: list[Problem]) -> A
             Problem(f"{key}.class_path", f"a {base.__name__}", f"{target.__name__} is none", _choices(base, ""))
         )
         return value
+    try:
+        inspect.signature(target)
+    except (TypeError, ValueError):
+        found = f"`{value['class_path']}`, whose arguments Python can't tell"
+        problems.append(Problem(f"{key}.class_path", f"a {base.__name__}", found, "name a class or function of Python"))
+        return value
     arguments = value.get("init_args")
     checked = _check_fields({} if arguments is None else arguments, target, key, problems)
     return {"class_path": f"{target.__module__}.{target.__qualname__}", "init_args": checked}
@@ -224,10 +230,14 @@ def _resolve(name: str, base: type) -> Callable[..., Any] | str:
     if "." not in name:
         return family(base).get(name, f"`{name}`, which is none of them")
     module_name, _, attribute = name.rpartition(".")
+    if not all(name.split(".")):
+        return f"`{name}`, which is no import path (write `models.Net`, without a leading dot)"
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         return f"no module named {error.name} (looked in the recipe's folder and the current one)"
+    except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
+        return f"importing {module_name} raises {blame(error)}"
     target = getattr(module, attribute, None)
     if not callable(target):
         return f"no `{attribute}` in {module_name}; {did_you_mean(attribute, vars(module))}".rstrip("; ")

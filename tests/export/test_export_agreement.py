@@ -64,6 +64,43 @@ def test_one_wrong_weight_is_found_and_its_flips_are_counted(exported, tmp_path:
     assert found["flips"] > 0
 
 
+def near_ties(gap: float) -> tuple[Tensor, Tensor]:
+    """Logits of 6 rows, and the same with the first two classes of row 2 swapped; they are `gap` apart."""
+    logits = torch.tensor([[4.0, 0.0, -3.0]]).repeat(6, 1)
+    logits[2, 1] = 4.0 - gap
+    swapped = logits.clone()
+    swapped[2, :2] = logits[2, :2].flip(0)
+    return logits, swapped
+
+
+class Same(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 1.0
+
+
+@pytest.mark.parametrize(("gap", "agrees"), [(3e-4, True), (3e-2, False)])
+def test_a_flip_passes_only_in_a_tie(tmp_path: Path, gap: float, agrees: bool) -> None:
+    logits, swapped = near_ties(gap)
+    export_onnx(Same(), logits, tmp_path / "net.onnx")
+    found = compare(tmp_path / "net.onnx", [logits], swapped, class_axis=-1, tolerance=1e-3)
+    assert (found["agrees"], found["flips"], found["flips_beyond_ties"]) == (agrees, 1, int(not agrees))
+
+
+def test_a_flip_between_classes_further_apart_than_the_tolerance_fails_although_the_difference_is_within_it(
+    tmp_path: Path,
+) -> None:
+    # 1.5 tolerances apart, and each output of row 4 moves by 0.8: the difference alone would pass.
+    expected = torch.tensor([[1.0, 1.0 - 1.5e-3, 0.0]] * 6)
+    moved = expected.clone()
+    moved[4] += torch.tensor([-8e-4, 8e-4, 0.0])
+    export_onnx(Same(), moved, tmp_path / "net.onnx")
+    found = compare(tmp_path / "net.onnx", [moved], expected, class_axis=-1, tolerance=1e-3)
+    assert found["max_abs_difference"] < found["tolerance"]
+    assert (found["agrees"], found["flips"], found["flips_beyond_ties"]) == (False, 1, 1)
+    without_classes = compare(tmp_path / "net.onnx", [moved], expected, tolerance=1e-3)
+    assert (without_classes["agrees"], without_classes["flips_beyond_ties"]) == (True, None)
+
+
 def test_only_the_last_row_of_the_last_batch_is_wrong(exported) -> None:
     path, x, expected = exported
     doctored = expected.clone()

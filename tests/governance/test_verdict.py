@@ -202,6 +202,22 @@ def test_no_flips_in_a_hundred_need_three_hundred_for_one_point() -> None:
     assert one(perfect, Gate("accuracy", at_least=0.98)).more_samples == 50
 
 
+def test_without_an_event_whole_groups_are_needed() -> None:
+    none = metric(
+        "negative_flips",
+        kind="fidelity",
+        higher_is_better=False,
+        n=500,
+        groups=100,
+        models={"student": Estimate(value=0.0, low=0.0, high=0.03)},
+        differences={},
+        sd_difference=0.0,
+    )
+    result = one(none, Gate("negative_flips", at_most=0.01))
+    assert result.more_samples == 1000  # 300 groups of 5, less the 500 rows that are there
+    assert "now 500 in 100 groups" in result.explanation
+
+
 def test_an_absolute_demand_uses_the_students_deviation_not_that_of_the_difference() -> None:
     half = 1.959964 * math.sqrt(0.9 * 0.1 / 1000)
     found = metric(models={"student": Estimate(value=0.9, low=0.9 - half, high=0.9 + half)}, sd_difference=1e-3)
@@ -330,6 +346,23 @@ def test_an_export_that_computes_something_else_fails_whatever_was_demanded() ->
         (gate,) = (gate for gate in verdict.gates if gate.kind == "export")
         assert (gate.name, gate.outcome, gate.value, gate.threshold) == ("export parity", "FAIL", 2e-4, 1e-4)
         assert "3 predicted classes differ" in gate.explanation
+
+
+def test_the_demand_on_an_export_speaks_of_flips_only_where_there_are_classes() -> None:
+    tied = {**parity(True, flips=3), "flips_beyond_ties": 0}
+    (gate,) = (g for g in judge([metric()], None, [PASSING], None, {"onnx": tied}).gates if g.kind == "export")
+    assert (gate.outcome, gate.requirement) == ("PASS", "max |ONNX - student| <= 0.001, no flips but of ties")
+    assert "3 predicted classes differ, 3 of them ties" in gate.explanation
+    values = {"onnx": parity(True, flips=None)}
+    (gate,) = (g for g in judge([metric()], None, [PASSING], None, values).gates if g.kind == "export")
+    assert gate.requirement == "max |ONNX - student| <= 0.001"
+
+
+def test_every_limit_of_a_budget_is_listed_and_can_be_judged() -> None:
+    every = Budget(latency_p95_ms=1, size_mb=2, peak_memory_mb=3, latency_vs_teacher=4)
+    assert every.limits() == {"latency_p95_ms": 1, "size_mb": 2, "peak_memory_mb": 3, "latency_vs_teacher": 4}
+    assert Budget(form="torch", batch=7).limits() == {}
+    assert [gate.name for gate in judge([], COST, [], every, None).gates] == list(every.limits())
 
 
 @pytest.mark.parametrize("export", [None, {}, {"onnx": None}])

@@ -325,3 +325,11 @@ def test_metrics_that_a_gate_judges_are_drawn_first(bundle: Path) -> None:
     titles = re.findall(r"<figcaption><strong>(.*?)</strong>", html)
     assert titles[:2] == ["Accuracy", "Agreement"]
     assert html.index("2 further metrics") > html.index("<strong>Agreement")
+
+
+def test_a_metric_of_grouped_rows_says_what_its_intervals_resample(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle", rows=300, seeds=1)
+    stored = json.loads((folder / "metrics.json").read_text())["metrics"]
+    assert "resample" not in text_of(section(read(folder), "results"))
+    change(folder, "metrics.json", metrics=[{**metric, "groups": 12} for metric in stored])
+    assert "300 rows in 12 groups; intervals resample groups" in text_of(section(read(folder), "results"))

@@ -74,7 +74,7 @@ def test_a_metric_that_is_never_defined_ends_the_run_with_its_name(tmp_path: Pat
 
 
 def test_weight_decay_leaves_biases_alone(tmp_path: Path) -> None:
-    from tutelage.training.loop import make_optimizer
+    from tutelage.training.setup import make_optimizer
     from tutelage.training.step import Learner
 
     run = job(tmp_path, settings(weight_decay=0.5), steps=1)

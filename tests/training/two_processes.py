@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from small import job
 
 from tutelage.training import Training
-from tutelage.training.loop import fit, make_accelerator
+from tutelage.training.loop import fit
+from tutelage.training.setup import make_accelerator
 
 folder = Path(sys.argv[1])
 torch.set_num_threads(1)

@@ -116,6 +116,22 @@ def test_the_fingerprint_follows_rows_splits_and_labels_and_nothing_else() -> No
     assert len(other) == 7
 
 
+def test_rows_of_a_group_have_one_number_and_rows_without_one_stand_alone() -> None:
+    names = [f"article {i // 6}" if i % 5 else "" for i in range(60)]
+    data = Data(
+        source=Arrays(np.arange(60.0, dtype=np.float32)[:, None], group=names), splits=Splits(development=0)
+    ).load()
+    rows = np.arange(60)[::-1]
+    groups = data.groups(rows)
+    assert groups is not None
+    assert groups.dtype == np.int64
+    alone = [name or f"row {row}" for row, name in enumerate(names)]
+    for one, number in zip(rows, groups, strict=True):
+        same = {int(row) for row, other in zip(rows, groups, strict=True) if other == number}
+        assert same == {row for row in range(60) if alone[row] == alone[one]}
+    assert load().groups(np.arange(3)) is None
+
+
 def test_the_fingerprint_of_the_inputs_follows_what_the_models_see() -> None:
     pixels = RNG.integers(0, 256, (60, 4, 4), dtype=np.uint8)
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from tutelage.devices.batch import change_inputs, named, placed, repeat_rows
-from tutelage.devices.cost import Cost, Latency, ModelCost
+from tutelage.devices.cost import Cost, ModelCost
 from tutelage.devices.fingerprint import describe_device
 from tutelage.devices.latency import Rounds, measure
 from tutelage.devices.onnx_process import OnnxProcess
@@ -66,12 +66,24 @@ class ModelForms:
         return self.module is not None or self.onnx is not None
 
 
+@dataclass(frozen=True)
+class _How:
+    """What is measured with: real rows (as many as the largest batch), where, and for `seconds` a batch size."""
+
+    batch: Inputs
+    target: Target
+    sizes: Sequence[int]
+    rounds: int
+    seconds: float
+
+
 @dataclass
-class _Timings:
-    """All rounds so far, by form and batch size."""
+class _Found:
+    """All rounds so far, by form and batch size, and the peak memory by model and form."""
 
     samples: dict[tuple[str, int], dict[str, list[list[float]]]] = field(default_factory=dict)
     contention: dict[str, int] = field(default_factory=lambda: {"contaminated": 0, "repeated": 0, "kept": 0})
+    memory: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def add(self, form: str, rows: int, timed: Rounds) -> None:
         self.samples[form, rows] = timed.samples_ms
@@ -79,8 +91,15 @@ class _Timings:
         self.contention["repeated"] += timed.repeated
         self.contention["kept"] += timed.kept
 
-    def latencies(self, name: str) -> list[Latency]:
-        return [latency_of(form, rows, by[name]) for (form, rows), by in self.samples.items() if name in by]
+    def model(self, name: str, size: Size) -> ModelCost:
+        return ModelCost(
+            name=name,
+            parameters=size.parameters,
+            embedding_parameters=size.embedding_parameters,
+            size_bytes=size.size_bytes,
+            peak_memory_bytes=self.memory.get(name, {}),
+            latencies=[latency_of(form, rows, by[name]) for (form, rows), by in self.samples.items() if name in by],
+        )
 
     def ratios(self) -> dict[str, dict[str, float]]:
         return {
@@ -132,39 +151,39 @@ def measure_cost(
     if files and not onnx_providers(target):
         files = {}
     each = seconds / max(1, len(sizes) * (bool(modules) + bool(files)))
-    timings = _Timings()
-    memory: dict[str, dict[str, int]] = {name: {} for name in models}
+    found = _Found()
+    how = _How(batch, target, sizes, rounds=rounds, seconds=each)
     if modules:
-        with _torch_on(target, modules):
-            for rows in sizes:
-                timings.add("torch", rows, _torch_latency(modules, repeat_rows(batch, rows), target, rounds, each))
-        if target.kind == "cuda":
-            for name, module in modules.items():
-                memory[name]["torch"] = _cuda_peak(module, batch, target)
+        _measure_torch(found, modules, how)
     if files:
-        with OnnxProcess(batch, target) as process:
-            for rows, timed in process.latency(files, sizes, rounds=rounds, seconds=each):
-                timings.add("onnxruntime", rows, timed)
-            for name, path in files.items():
-                memory[name]["onnxruntime"] = process.peak_memory(path, max(sizes))
+        _measure_onnx(found, files, how)
     return Cost(
         device=fingerprint,
         rounds=rounds,
-        models={
-            name: ModelCost(
-                name=name,
-                parameters=size.parameters,
-                embedding_parameters=size.embedding_parameters,
-                size_bytes=size.size_bytes,
-                peak_memory_bytes=memory[name],
-                latencies=timings.latencies(name),
-            )
-            for name, size in counted.items()
-        },
-        ratios=timings.ratios(),
-        contention=timings.contention,
+        models={name: found.model(name, size) for name, size in counted.items()},
+        ratios=found.ratios(),
+        contention=found.contention,
         inputs={name: [None, *tensor.shape[1:]] for name, tensor in named(batch).items()},
     )
+
+
+def _measure_torch(found: _Found, modules: Mapping[str, nn.Module], how: _How) -> None:
+    """The eager modules, in this process."""
+    with _torch_on(how.target, modules):
+        for rows in how.sizes:
+            found.add("torch", rows, _torch_latency(modules, repeat_rows(how.batch, rows), how))
+    if how.target.kind == "cuda":
+        for name, module in modules.items():
+            found.memory.setdefault(name, {})["torch"] = _cuda_peak(module, how.batch, how.target)
+
+
+def _measure_onnx(found: _Found, files: Mapping[str, Path], how: _How) -> None:
+    """The ONNX files, in a process of their own."""
+    with OnnxProcess(how.batch, how.target) as process:
+        for rows, timed in process.latency(files, how.sizes, rounds=how.rounds, seconds=how.seconds):
+            found.add("onnxruntime", rows, timed)
+        for name, path in files.items():
+            found.memory.setdefault(name, {})["onnxruntime"] = process.peak_memory(path, max(how.sizes))
 
 
 def _require_positive(key: str, numbers: Sequence[int]) -> None:
@@ -185,12 +204,10 @@ def _torch_on(target: Target, modules: Mapping[str, nn.Module]) -> Iterator[None
         torch.set_num_threads(threads)
 
 
-def _torch_latency(
-    modules: Mapping[str, nn.Module], batch: Inputs, target: Target, rounds: int, seconds: float
-) -> Rounds:
-    inputs = change_inputs(batch, lambda tensor: tensor.to(target.torch_name))
-    candidates = {name: _eager(module, inputs, target) for name, module in modules.items()}
-    return measure(candidates, rounds=rounds, seconds=seconds)
+def _torch_latency(modules: Mapping[str, nn.Module], batch: Inputs, how: _How) -> Rounds:
+    inputs = change_inputs(batch, lambda tensor: tensor.to(how.target.torch_name))
+    candidates = {name: _eager(module, inputs, how.target) for name, module in modules.items()}
+    return measure(candidates, rounds=how.rounds, seconds=how.seconds)
 
 
 def _eager(module: nn.Module, inputs: Inputs, target: Target) -> Callable[[], object]:

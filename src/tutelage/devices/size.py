@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from tutelage.errors import MissingExtra
+from tutelage.students.parameters import parameter_count
 
 __all__ = ["Size", "size_of", "size_of_onnx"]
 
@@ -30,12 +31,7 @@ class Size:
 
 def size_of(module: nn.Module) -> Size:
     """Counts parameters and the bytes of the state dict."""
-    tables = {
-        id(parameter): parameter.numel()
-        for inner in module.modules()
-        if isinstance(inner, (nn.Embedding, nn.EmbeddingBag))
-        for parameter in inner.parameters(recurse=False)
-    }
+    count = parameter_count(module)
     stored: dict[tuple[object, ...], int] = {}
     for tensor in module.state_dict().values():
         if isinstance(tensor, Tensor):
@@ -44,8 +40,8 @@ def size_of(module: nn.Module) -> Size:
             key = place if tensor.data_ptr() else (id(tensor),)
             stored[key] = tensor.numel() * tensor.element_size()
     return Size(
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
-        embedding_parameters=sum(tables.values()),
+        parameters=count.total,
+        embedding_parameters=count.embedding,
         size_bytes=sum(stored.values()),
     )
 

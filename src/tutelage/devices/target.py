@@ -75,3 +75,25 @@ class Target:
                 mend=f"write `cpu:{cores}`, or measure on a machine with more cores",
             )
         return cls(kind="cpu", threads=number or cores)
+
+    def require(self, *, key: str = "device") -> Self:
+        """This target, if this machine has it.
+
+        Args:
+            key: Where its name was written, for the message.
+
+        Raises:
+            UserError: It is a CUDA device that is not here.
+        """
+        if self.kind == "cuda":
+            import torch
+
+            count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            if self.index >= count:
+                raise UserError(
+                    key,
+                    expected=f"`cuda:0` to `cuda:{count - 1}`" if count else "`cpu:N`: this machine has no CUDA device",
+                    found=repr(self.name),
+                    mend="write `cpu:1`, or measure on a machine that has the device",
+                )
+        return self

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tutelage.errors import DataError, SignalError
 from tutelage.evaluation.table import fixed_lists, from_fixed_lists, read_table, write_table
@@ -26,6 +26,7 @@ Labels = NDArray[np.int64] | NDArray[np.float32] | NDArray[np.float64]
 
 ROLE = re.compile(r"teacher|untrained|(student|baseline)(@\d+)?")
 """Names of models: `student@1` is the student of another seed, number 1."""
+ENDS = ("left_id", "right_id")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +44,8 @@ class Evidence:
         labels: `[N]` int64 classes; `[N, C]` of 0 and 1 for multilabel; `[N]` or `[N, K]` values. None: no labels.
         labelled: `[N]` bool; where it is False the label means nothing. None exactly when `labels` is.
         classes: Names of the classes.
+        groups: `[N]` int64: rows of one number came together (sentences of an article) and are not independent, so
+            intervals resample whole groups. None: each row by itself.
         seed: The number of the seed whose `student` and `baseline` these are: the shipped one.
 
     Raises:
@@ -57,6 +60,7 @@ class Evidence:
     labels: Labels | None = None
     labelled: NDArray[np.bool_] | None = None
     classes: list[str] | None = None
+    groups: NDArray[np.int64] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -66,7 +70,7 @@ class Evidence:
         check_models(where, self.outputs)
         lengths = {"rows": len(self.rows), "digests": len(self.digests)}
         lengths |= {model: output.shape[0] if output.ndim else -1 for model, output in self.outputs.items()}
-        lengths |= {name: len(v) for name in ("labels", "labelled") if (v := getattr(self, name)) is not None}
+        lengths |= {name: len(v) for name in ("labels", "labelled", "groups") if (v := getattr(self, name)) is not None}
         if len(set(lengths.values())) > 1 or 0 in lengths.values():
             raise SignalError(where, expected="the same number of rows everywhere, at least one", found=str(lengths))
         if (self.labels is None) != (self.labelled is None):
@@ -75,6 +79,7 @@ class Evidence:
             ("rows", self.rows, (np.int64,)),
             ("labels", self.labels, (np.int64, np.float32, np.float64)),
             ("labelled", self.labelled, (np.bool_,)),
+            ("groups", self.groups, (np.int64,)),
             *((f"outputs of {model}", output, (np.float32,)) for model, output in self.outputs.items()),
         ]
         for name, array, allowed in kinds:
@@ -102,6 +107,8 @@ class Evidence:
         if self.labels is not None and self.labelled is not None:
             columns["label"] = fixed_lists(self.labels) if self.labels.ndim > 1 else self.labels
             columns["labelled"] = self.labelled
+        if self.groups is not None:
+            columns["group"] = self.groups
         columns |= {model: fixed_lists(output) for model, output in self.outputs.items()}
         about = {
             "kind": "evidence",
@@ -110,6 +117,7 @@ class Evidence:
             "shapes": {model: list(output.shape[1:]) for model, output in self.outputs.items()},
             "label_shape": None if self.labels is None else list(self.labels.shape[1:]),
             "classes": self.classes,
+            "grouped": self.groups is not None,
             "seed": self.seed,
         }
         write_table(Path(path), columns, about)
@@ -132,6 +140,7 @@ class Evidence:
             labels=from_fixed_lists(table["label"], about["label_shape"]) if labelled else None,
             labelled=table["labelled"].to_numpy() if labelled else None,
             classes=about["classes"],
+            groups=table["group"].to_numpy() if about.get("grouped") else None,
             seed=about["seed"],
         )
 
@@ -144,6 +153,9 @@ class PairEvidence:
         set: The name of the set: `wordsim353`.
         score: The human score of each pair, `[N]` float64.
         similarities: By model (named as in `Evidence`): the cosine of the pair's embeddings, `[N]` float64.
+        left_id: `[N]` int64: which text is the first of each pair. Pairs that share a text are not independent, so
+            intervals resample texts. None (exactly when `right_id` is): pairs are taken to be independent.
+        right_id: Which text is the second, in the same numbers.
         seed: The number of the shipped seed.
 
     Raises:
@@ -153,6 +165,8 @@ class PairEvidence:
     set: str
     score: Floats
     similarities: dict[str, Floats]
+    left_id: NDArray[np.int64] | None = None
+    right_id: NDArray[np.int64] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -165,9 +179,23 @@ class PairEvidence:
                     expected=f"float64 of shape ({len(self.score)},), at least one pair",
                     found=f"{array.dtype} of shape {array.shape}",
                 )
+        if (self.left_id is None) != (self.right_id is None):
+            raise SignalError(where, expected="`left_id` and `right_id` together or neither", found="one of them")
+        for name, ids in (("left_id", self.left_id), ("right_id", self.right_id)):
+            if ids is not None and (ids.dtype != np.int64 or ids.shape != self.score.shape):
+                raise SignalError(
+                    f"{name} in the {where}",
+                    expected=f"int64 of shape ({len(self.score)},)",
+                    found=f"{ids.dtype} of shape {ids.shape}",
+                )
 
     def __len__(self) -> int:
         return len(self.score)
+
+    @property
+    def ends(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """The texts of each pair, or None where they are not known."""
+        return None if self.left_id is None or self.right_id is None else (self.left_id, self.right_id)
 
     @classmethod
     def from_embeddings(
@@ -177,16 +205,40 @@ class PairEvidence:
         *,
         left: Mapping[str, NDArray[Any]],
         right: Mapping[str, NDArray[Any]],
+        ends: tuple[ArrayLike, ArrayLike] | None = None,
         seed: int = 0,
     ) -> Self:
-        """The evidence of pairs from the embeddings of their two sides, by model, `[N, D]` each."""
-        similarities = {model: cosine(left[model], right[model]) for model in left}
-        return cls(set=set, score=np.asarray(score, np.float64), similarities=similarities, seed=seed)
+        """The evidence of pairs from the embeddings of their two sides, by model, `[N, D]` each.
+
+        Args:
+            set: The name of the set.
+            score: The human scores, `[N]`.
+            left: Embeddings of the first text of each pair.
+            right: Embeddings of the second.
+            ends: Numbers of the first and the second text of each pair, `[N]` each: the same number, the same text.
+            seed: The number of the shipped seed.
+        """
+        ids = (None, None) if ends is None else tuple(np.asarray(side, np.int64) for side in ends)
+        return cls(
+            set=set,
+            score=np.asarray(score, np.float64),
+            similarities={model: cosine(left[model], right[model]) for model in left},
+            left_id=ids[0],
+            right_id=ids[1],
+            seed=seed,
+        )
 
     def write(self, path: Path | str) -> None:
         """Writes the evidence as Parquet, atomically."""
-        about = {"kind": "pairs", "set": self.set, "models": list(self.similarities), "seed": self.seed}
-        write_table(Path(path), {"score": self.score, **self.similarities}, about)
+        about = {
+            "kind": "pairs",
+            "set": self.set,
+            "models": list(self.similarities),
+            "ends": self.ends is not None,
+            "seed": self.seed,
+        }
+        ends = {} if self.ends is None else dict(zip(ENDS, self.ends, strict=True))
+        write_table(Path(path), {"score": self.score, **ends, **self.similarities}, about)
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
@@ -197,7 +249,9 @@ class PairEvidence:
         """
         table, about = read_table(Path(path), "pairs")
         similarities = {model: table[model].to_numpy() for model in about["models"]}
-        return cls(set=about["set"], score=table["score"].to_numpy(), similarities=similarities, seed=about["seed"])
+        ends = {name: table[name].to_numpy() for name in ENDS} if about.get("ends") else {}
+        score = table["score"].to_numpy()
+        return cls(set=about["set"], score=score, similarities=similarities, **ends, seed=about["seed"])
 
 
 def read_evidence(path: Path | str) -> Evidence | PairEvidence:

@@ -15,6 +15,15 @@ The percentile interval is the start. It is then
 * **never of no width** for shares: when every row says the same, n rows can't tell the share of others from 0, but it
   is below 3 / n ("rule of three"): the interval is widened by 3 / n to both sides.
 * cut at the least and the greatest value there can be.
+
+Where rows come in groups, whole groups are resampled, and "n" above is the number of groups, but for the score
+intervals: those take the effective number of rows, `n / design effect`, scaled by `(z / t)²` for few groups (Korn and
+Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts").
+
+Where pairs of texts are judged, texts are resampled, and a pair counts as often as both its texts together. That is
+right for what pairs share with others through their texts, but counts what is a pair's own three times (Owen 2007,
+"The pigeonhole bootstrap"), so the variance is that of resampled texts less twice that of resampled pairs, and never
+below the latter: of each pair of pairs with a text in common its covariance once (as Aronow, Samii and Assenova 2015).
 """
 
 from __future__ import annotations
@@ -25,12 +34,22 @@ from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tutelage.evaluation.evidence import Floats
 from tutelage.evaluation.metrics.base import Mean, Statistic
 from tutelage.evaluation.results import Estimate
 
-__all__ = ["Drawn", "difference_interval", "expansion", "t_quantile", "value_interval", "wilson"]
+__all__ = [
+    "Drawn",
+    "design_effect",
+    "difference_interval",
+    "effective_rows",
+    "expansion",
+    "t_quantile",
+    "value_interval",
+    "wilson",
+]
 
 NOISE_BIAS = 1 / (math.sqrt(2) - 1)
 FEW_ROWS = 2
@@ -44,10 +63,19 @@ class Drawn:
     Attributes:
         statistic: Over `n` rows.
         draws: `[R]`; NaN where it is undefined.
+        groups: `[n]` numbers from 0 of the group of each row, when groups were drawn.
+        by_pair: `[r]` of resamples of pairs, when `draws` are of the texts of pairs.
     """
 
     statistic: Statistic
     draws: Floats
+    groups: NDArray[np.int64] | None = None
+    by_pair: Floats | None = None
+
+    @property
+    def drawn(self) -> int:
+        """How many rows, groups or texts a resample draws."""
+        return self.statistic.n if self.groups is None else int(self.groups.max()) + 1
 
     @cached_property
     def value(self) -> float:
@@ -67,28 +95,30 @@ def value_interval(drawn: Drawn, *, bounds: tuple[float, float], share: bool, co
     Args:
         drawn: The statistic on its resamples.
         bounds: The least and the greatest value there can be.
-        share: Whether it is a share, so that an interval of no width is widened to 3 / n.
+        share: Whether it is a share, so that an interval of no width is widened to 3 / n (or groups).
         confidence: Coverage.
 
     Returns:
-        None when there is no value, or no interval: fewer than two rows, or the statistic is undefined.
+        None when there is no value, or no interval: fewer than two rows or groups, or the statistic is undefined.
     """
     statistic, value = drawn.statistic, drawn.value
-    ends = _bootstrap(value, drawn.draws - drawn.bias, statistic.n, confidence)
+    ends = _bootstrap(value, drawn.draws - drawn.bias, drawn.by_pair, drawn.drawn, confidence)
     if ends is None:
         return None
     ends = ends[0] - _reach(drawn.bias), ends[1] + _reach(-drawn.bias)
     if isinstance(statistic, Mean) and _zero_or_one(statistic.values) and 0 < value < 1:
-        ends = _hull(ends, wilson(value, statistic.n, confidence))
-    return _estimate(value, ends, bounds, statistic.n if share else None)
+        rows = effective_rows(statistic.values, drawn.groups, confidence)
+        ends = _hull(ends, wilson(value, rows, confidence))
+    return _estimate(value, ends, bounds, drawn.drawn if share else None)
 
 
 def difference_interval(
     ours: Drawn, theirs: Drawn, *, bounds: tuple[float, float], share: bool, confidence: float
 ) -> Estimate | None:
     """The paired difference `ours - theirs` on the same resamples; arguments and result as for `value_interval`."""
-    value, n = ours.value - theirs.value, ours.statistic.n
-    ends = _bootstrap(value, (ours.draws - ours.bias) - (theirs.draws - theirs.bias), n, confidence)
+    value, n = ours.value - theirs.value, ours.drawn
+    by_pair = None if ours.by_pair is None or theirs.by_pair is None else ours.by_pair - theirs.by_pair
+    ends = _bootstrap(value, (ours.draws - ours.bias) - (theirs.draws - theirs.bias), by_pair, n, confidence)
     if ends is None:
         return None
     # Each side's bias is between none and what it may be, whatever the other's is: they need not cancel.
@@ -99,18 +129,45 @@ def difference_interval(
     if isinstance(ours.statistic, Mean) and isinstance(theirs.statistic, Mean):
         a, b = ours.statistic.values, theirs.statistic.values
         if _zero_or_one(a) and _zero_or_one(b) and (a != b).any():
-            ends = _hull(ends, _paired_shares(a, b, confidence=confidence))
+            rows = effective_rows(a - b, ours.groups, confidence)
+            ends = _hull(ends, _paired_shares(a, b, rows, confidence=confidence))
     widest = bounds[1] - bounds[0]
     return _estimate(value, ends, (-widest, widest), n if share else None)
 
 
-def wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
+def wilson(share: float, n: float, confidence: float) -> tuple[float, float]:
     """Wilson's score interval of a share of `n` rows."""
     z = _z(confidence)
     middle = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def design_effect(values: Floats, groups: NDArray[np.int64]) -> float:
+    """How many times as large the variance of the mean is for the grouping, at least 1.
+
+    `G / (G - 1) · Σ_g (Σ_{i in g} (x_i - x̄))²` over `n / (n - 1) · Σ_i (x_i - x̄)²`: linearised, so that groups of
+    different sizes are right too; 1 where all values are equal.
+
+    Args:
+        values: `[n]`.
+        groups: `[n]` numbers from 0 of the group of each row, at least two of them.
+    """
+    centred = values - values.mean()
+    sums = np.bincount(groups, weights=centred)
+    grouped = len(sums) / (len(sums) - 1) * float(sums @ sums)
+    alone = len(values) / (len(values) - 1) * float(centred @ centred)
+    return max(1.0, grouped / alone) if alone > 0 else 1.0
+
+
+def effective_rows(values: Floats, groups: NDArray[np.int64] | None, confidence: float) -> float:
+    """How many independent rows know as much about the mean of `values` as these rows in groups do."""
+    if groups is None:
+        return len(values)
+    freedom = int(groups.max())
+    few = (_z(confidence) / t_quantile(0.5 + confidence / 2, freedom)) ** 2
+    return few * len(values) / design_effect(values, groups)
 
 
 def expansion(n: int, confidence: float) -> float:
@@ -138,14 +195,24 @@ def t_quantile(p: float, freedom: int) -> float:
     return math.fsum(term / math.pow(freedom, order) for order, term in enumerate(terms))
 
 
-def _bootstrap(value: float, draws: Floats, n: int, confidence: float) -> tuple[float, float] | None:
-    """The percentile interval, expanded for small n."""
+def _bootstrap(
+    value: float, draws: Floats, by_pair: Floats | None, n: int, confidence: float
+) -> tuple[float, float] | None:
+    """The percentile interval, expanded for small n; `by_pair` are the draws of pairs where `draws` are of texts."""
     draws = draws[np.isfinite(draws)]
     if n < FEW_ROWS or not math.isfinite(value) or not len(draws):
         return None
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     wider = expansion(n, confidence)
+    if by_pair is not None:
+        wider *= _pairs_once(draws, by_pair)
     return value + (float(low) - value) * wider, value + (float(high) - value) * wider
+
+
+def _pairs_once(by_text: Floats, by_pair: Floats) -> float:
+    """The factor that takes the deviation of resampled texts to one in which what is a pair's own counts once."""
+    texts, pairs = float(by_text.var()), float(np.nanvar(by_pair))
+    return math.sqrt(max(texts - 2 * pairs, pairs) / texts) if texts > 0 else 1.0
 
 
 def _reach(bias: float) -> float:
@@ -153,9 +220,8 @@ def _reach(bias: float) -> float:
     return NOISE_BIAS * max(bias, 0.0)
 
 
-def _paired_shares(ours: Floats, theirs: Floats, *, confidence: float) -> tuple[float, float]:
-    """MOVER: `d ± √(squares of the two distances)` from Wilson's intervals of the gained and the lost rows."""
-    n = len(ours)
+def _paired_shares(ours: Floats, theirs: Floats, n: float, *, confidence: float) -> tuple[float, float]:
+    """MOVER: `d ± √(squares of the two distances)` from Wilson's intervals of the gained and the lost of `n` rows."""
     gained, lost = float((ours > theirs).mean()), float((ours < theirs).mean())
     (gained_low, gained_high), (lost_low, lost_high) = wilson(gained, n, confidence), wilson(lost, n, confidence)
     difference = gained - lost

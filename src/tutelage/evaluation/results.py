@@ -31,12 +31,15 @@ class MetricResult:
         higher_is_better: Direction.
         unit: `""` for plain numbers, `"%"` when values are shares to be shown in per cent.
         n: How many rows (or pairs) it was computed on.
+        groups: How many groups those rows came in, when rows of a group are not independent: intervals resample
+            groups. For pairs of texts, how many texts: intervals resample texts. None: each row by itself.
         confidence: Coverage of the intervals, 0.95.
         models: By model: teacher (quality only), student, baseline, untrained.
         differences: Paired: `student - teacher` (quality only), `student - baseline`, `student - untrained`.
         sd_difference: Standard deviation, over rows, of the paired difference `student - teacher` (for a quality
             metric that is a mean over rows) or of the student's values (for a fidelity metric that is one); None for
-            others. It says how many more rows would decide an inconclusive gate.
+            others. In groups it is `√design effect` times that, so that `sd / √n` is the standard error. It says how
+            many more rows would decide an inconclusive gate.
     """
 
     name: str
@@ -50,6 +53,7 @@ class MetricResult:
     unit: str = ""
     confidence: float = 0.95
     sd_difference: float | None = None
+    groups: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `metrics.json`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,10 @@ def compare(
 
     Returns:
         For `export.json`: `rows`, `batch_sizes`, `max_abs_difference`, `mean_abs_difference`, `flips` (rows with
-        another argmax anywhere; None without `class_axis`), `tolerance` (absolute), `agrees`. When the graph can't
-        be run on a batch or gives another shape, it does not agree, the differences are infinite, and `error` says why.
+        another argmax anywhere; None without `class_axis`), `flips_beyond_ties` (those of them in which the eager
+        outputs of the two classes are further apart than the tolerance), `tolerance` (absolute), `agrees`: no
+        difference is above the tolerance and no row flips but in a tie, at any batch size. When the graph can't be
+        run on a batch or gives another shape, it does not agree, the differences are infinite, and `error` says why.
 
     Raises:
         ModelError: The file can't be loaded, or there are not as many outputs as rows.
@@ -74,29 +76,31 @@ def compare(
     largest = torch.inf if failure else max(total.largest, tried.largest)
     mean = torch.inf if failure else total.sum / max(1, total.count)
     allowed = tolerance * max(1.0, total.scale)
+    flipped = total.flips_apart(allowed)
     return {
         "rows": total.rows,
         "batch_sizes": sorted(sizes),
         "max_abs_difference": min(largest, sys.float_info.max),
         "mean_abs_difference": min(mean, sys.float_info.max),
-        "flips": None if class_axis is None else total.flips,
+        "flips": None if class_axis is None else len(total.flip_gaps),
+        "flips_beyond_ties": None if class_axis is None else flipped,
         "tolerance": allowed,
-        "agrees": largest <= allowed,
+        "agrees": largest <= allowed and not flipped and not tried.flips_apart(allowed),
         **({"error": str(failure)} if failure else {}),
     }
 
 
 @dataclass
 class _Differences:
-    """Differences so far."""
+    """Differences so far; `flip_gaps` has for each row that flips how far apart the two classes were."""
 
     class_axis: int | None
     rows: int = 0
     count: int = 0
-    flips: int = 0
     sum: float = 0.0
     largest: float = 0.0
     scale: float = 0.0
+    flip_gaps: list[float] = field(default_factory=list)
 
     def add(self, expected: Tensor, found: Tensor) -> None:
         """Counts a batch."""
@@ -106,8 +110,7 @@ class _Differences:
                 "output of the ONNX model", expected=f"shape {list(expected.shape)}", found=f"{list(found.shape)}"
             )
         if self.class_axis is not None:
-            other = expected.argmax(self.class_axis) != found.argmax(self.class_axis)
-            self.flips += int(other.reshape(len(other), -1).any(1).sum())
+            self.flip_gaps += _flip_gaps(expected.double(), found, self.class_axis)
         a, b = expected.double(), found.double()
         difference = torch.where(a == b, 0.0, (a - b).abs()).nan_to_num(nan=torch.inf, posinf=torch.inf)
         self.rows += len(expected)
@@ -116,6 +119,21 @@ class _Differences:
             self.sum += float(difference.sum())
             self.largest = max(self.largest, float(difference.max()))
             self.scale = max(self.scale, float(a[a.isfinite()].abs().max()) if bool(a.isfinite().any()) else 0.0)
+
+    def flips_apart(self, allowed: float) -> int:
+        """Rows that flip between classes further apart than `allowed`: rounding alone could not have done that."""
+        return sum(gap > allowed for gap in self.flip_gaps)
+
+
+def _flip_gaps(expected: Tensor, found: Tensor, axis: int) -> list[float]:
+    """Of each row with another argmax anywhere: the widest gap between the expected outputs of the two classes."""
+    theirs, ours = expected.argmax(axis, keepdim=True), found.argmax(axis, keepdim=True)
+    best, chosen = expected.gather(axis, theirs), expected.gather(axis, ours)
+    gap = torch.where(best == chosen, 0.0, best - chosen).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    other = (theirs != ours).reshape(len(expected), -1)
+    flipped = other.any(1)
+    widest = torch.where(other, gap.reshape(len(expected), -1), 0.0)[flipped].amax(1)
+    return [float(value) for value in widest]
 
 
 def _pairs(batches: Iterable[Inputs], eager: Iterable[Tensor] | Tensor) -> Iterator[tuple[Inputs, Tensor]]:

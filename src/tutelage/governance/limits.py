@@ -49,13 +49,15 @@ def judge_budget(budget: Budget, cost: Cost | None, export: dict[str, Any] | Non
 
 
 def judge_export(export: dict[str, Any] | None) -> list[GateResult]:
-    """One gate when there is an ONNX file: FAIL when it does not give the student's outputs."""
+    """One gate when there is an ONNX file: FAIL when it does not give the student's outputs and classes."""
     onnx = None if export is None else export.get("onnx")
     if not onnx:
         return []
     found, tolerance, agrees = float(onnx["max_abs_difference"]), float(onnx["tolerance"]), bool(onnx["agrees"])
-    flips = onnx.get("flips")
+    flips, beyond = onnx.get("flips"), onnx.get("flips_beyond_ties")
     changed = "" if flips is None else f", and {flips:,} predicted classes differ"
+    if flips and beyond is not None:
+        changed += f", {flips - beyond:,} of them ties (outputs of two classes within the tolerance of each other)"
     told = (
         f"On {onnx['rows']:,} rows the outputs of {onnx['file']} differ from the student's by {found:.3g} at most "
         f"(tolerance {tolerance:.3g}){changed}: {'PASS' if agrees else 'FAIL'}."
@@ -65,7 +67,7 @@ def judge_export(export: dict[str, Any] | None) -> list[GateResult]:
         GateResult(
             name="export parity",
             kind="export",
-            requirement=f"max |ONNX - student| <= {tolerance:g}, no flips",
+            requirement=f"max |ONNX - student| <= {tolerance:g}" + ("" if flips is None else ", no flips but of ties"),
             outcome="PASS" if agrees else "FAIL",
             value=found,
             low=found,

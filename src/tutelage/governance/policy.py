@@ -13,6 +13,8 @@ from tutelage.evaluation.metrics import Description, describe
 __all__ = ["Budget", "Gate", "check_budget", "check_gates"]
 
 Form = Literal["auto", "torch", "onnxruntime"]
+HOW = ("form", "batch")
+"""Fields of a budget that say how it is measured; all others are limits."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Budget:
     batch: int = 1
 
     def limits(self) -> dict[str, float]:
-        """The limits that are set, by name."""
-        names = ("latency_p95_ms", "size_mb", "peak_memory_mb", "latency_vs_teacher")
+        """The limits that are set, by name, in the order of the fields; empty when nothing is limited."""
+        names = (f.name for f in fields(self) if f.name not in HOW)
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 

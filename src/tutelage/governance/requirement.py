@@ -67,18 +67,19 @@ def judge_gate(gate: Gate, metric: MetricResult | None) -> GateResult:
     )
 
 
-def rows_to_decide(deviation: float, distance: float, confidence: float) -> int:
+def rows_to_decide(deviation: float, distance: float, confidence: float, *, group_size: float = 1.0) -> int:
     """The least number of rows whose interval is shorter, to each side, than the distance to the threshold.
 
-    `n > (z · sd / distance)²`. With no deviation at all, of a share, the interval reaches 3 / n.
+    `n > (z · sd / distance)²`. With no deviation at all, of a share, the interval reaches 3 / n, or 3 / groups.
 
     Args:
         deviation: Standard deviation of a row's value.
         distance: Between the estimate and the threshold, above 0.
         confidence: Coverage of the interval.
+        group_size: Rows a group, where rows come in groups.
     """
     if deviation == 0:
-        return math.ceil(3 / distance - 1e-9)
+        return math.ceil(3 / distance * group_size - 1e-9)
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     return math.floor((z * deviation / distance) ** 2) + 1
 
@@ -155,9 +156,13 @@ def _advice(gate: Gate, metric: MetricResult, estimate: Estimate, demand: Demand
             f" The estimate is {side}, but its interval would have to be {narrower:.2g} times as narrow to show it; how"
             " many more samples that takes can't be told for this metric."
         )
-    more = max(rows_to_decide(deviation, distance, metric.confidence) - metric.n, 1)
+    size = metric.n / metric.groups if metric.groups else 1.0
+    more = max(rows_to_decide(deviation, distance, metric.confidence, group_size=size) - metric.n, 1)
     samples = "1 more sample" if more == 1 else f"{more:,} more samples"
-    return more, f" The estimate is {side}; about {samples} would decide, if it stays where it is (now {metric.n:,})."
+    grouped = f" in {metric.groups:,} groups; further groups of this size" if metric.groups else ""
+    return more, (
+        f" The estimate is {side}; about {samples} would decide, if it stays where it is (now {metric.n:,}{grouped})."
+    )
 
 
 def _row_deviation(gate: Gate, metric: MetricResult, estimate: Estimate) -> float | None:

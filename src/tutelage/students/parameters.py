@@ -26,9 +26,10 @@ class ParameterCount:
 def parameter_count(module: nn.Module) -> ParameterCount:
     """Counts the parameters of `module`, and those of its `nn.Embedding` and `nn.EmbeddingBag` tables."""
     tables = {
-        id(table.weight): table.weight.numel()
+        id(parameter): parameter.numel()
         for table in module.modules()
         if isinstance(table, (nn.Embedding, nn.EmbeddingBag))
+        for parameter in table.parameters(recurse=False)
     }
     return ParameterCount(
         total=sum(parameter.numel() for parameter in module.parameters()), embedding=sum(tables.values())

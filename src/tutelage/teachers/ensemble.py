@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from tutelage.errors import ModelError, RecipeError
 from tutelage.signals import Batch, Request, Signals, output_of
 from tutelage.teachers.base import Teacher
+from tutelage.teachers.vocabulary import require_same_ids
 
 __all__ = ["Ensemble", "mean_logits", "mean_probabilities"]
 
@@ -76,9 +78,39 @@ class Ensemble(Teacher):
         self.outputs = outputs
 
     def load(self, device: torch.device) -> None:
-        """Loads every member."""
+        """Loads every member.
+
+        Raises:
+            ModelError: Members name their classes in different orders.
+        """
         for member in self.members:
             member.load(device)
+        orders = {member.classes: index for index, member in enumerate(self.members) if member.classes}
+        if len(orders) > 1:
+            raise ModelError(
+                "teacher.members",
+                expected="the same classes in the same order",
+                found="; ".join(f"members[{index}]: {', '.join(names)}" for names, index in orders.items()),
+                harm="the mean would mix classes that don't belong together",
+                mend="use members that were trained on the same classes",
+            )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of the members that know their names."""
+        return next((member.classes for member in self.members if member.classes), ())
+
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        """The tokenizer of the members that read text.
+
+        Raises:
+            ModelError: Members read different token ids, so no one batch is right for all.
+        """
+        folders = [(i, folder) for i, m in enumerate(self.members) if (folder := m.tokenizer_folder) is not None]
+        for index, folder in folders[1:]:
+            require_same_ids(f"teacher.members[{index}]", reader=folder, encoder=folders[0][1])
+        return folders[0][1] if folders else None
 
     def check(self, request: Request) -> None:
         """Raises a `ModelError` if features are requested, or a member can't supply its output."""

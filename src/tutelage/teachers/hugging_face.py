@@ -81,7 +81,7 @@ class HuggingFaceTeacher(TorchTeacher):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """`id2label` of the loaded model's config, unless it holds only the names that are made up for want of others."""
+        """`id2label` of the loaded model's config, unless its names are those made up for want of others."""
         config = getattr(self.module, "config", None)
         names = tuple(name for _, name in sorted(getattr(config, "id2label", {}).items()))
         return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, UserError, blame
 from tutelage.teachers.torch_teacher import TorchTeacher
 from tutelage.teachers.weights import load_weights
 
@@ -61,9 +61,19 @@ def made_by(factory: Callable[[], nn.Module], key: str) -> nn.Module:
     """What `factory` makes.
 
     Raises:
-        ModelError: It is no `torch.nn.Module`.
+        ModelError: It raises an error, or it makes no `torch.nn.Module`.
     """
-    module: object = factory()
+    try:
+        module: object = factory()
+    except UserError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise ModelError(
+            key,
+            expected="a class or function that makes a torch.nn.Module",
+            found=f"one that raises {blame(error)}",
+            mend="look at its arguments under `init_args`, and at its code",
+        ) from error
     if not isinstance(module, nn.Module):
         raise ModelError(
             key,

@@ -103,6 +103,7 @@ class Data:
             classes=rows.classes,
             labelled_share=self.labelled_share,
             notes=notes,
+            groups=None if group is None else np.unique(group, return_inverse=True)[1].astype(np.int64),
         )
 
     def _keep_limit(self, codes: Array, content: Digests) -> list[str]:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from tutelage.errors import DataError, did_you_mean
+from tutelage.errors import DataError, UserError, blame, did_you_mean
 from tutelage.transfer.arrays import Arrays
 from tutelage.transfer.base import Rows, Source
 
@@ -32,7 +32,7 @@ class Function(Source):
 
     def load(self) -> Rows:
         """See `Source.load`."""
-        result = self._function()(**(self.arguments or {}))
+        result = self._call()
         if isinstance(result, Rows):
             return result
         if not isinstance(result, Mapping):
@@ -51,18 +51,34 @@ class Function(Source):
             )
         return Arrays(inputs, **{name: result[name] for name in _SIDE if name in result}).load()
 
+    def _call(self) -> Any:
+        function = self._function()
+        try:
+            return function(**(self.arguments or {}))
+        except UserError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise DataError(
+                f"data.source: `{self.name}`",
+                expected="a function that returns rows",
+                found=f"one that raises {blame(error)}",
+                mend="look at data.source.arguments, and at its code",
+            ) from error
+
     def _function(self) -> Any:
         module_name, colon, function_name = self.name.partition(":")
         if not (module_name and colon and function_name):
             raise DataError("data.source.name", expected="module:function", found=f"`{self.name}`")
         try:
             module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
+        except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
             raise DataError(
                 "data.source.name",
                 expected=f"a module `{module_name}` that can be imported",
-                found=str(error),
-                mend="run in the folder that holds it, or install it",
+                found=str(error) if isinstance(error, ModuleNotFoundError) else blame(error),
+                mend="run in the folder that holds it, or install it"
+                if isinstance(error, ModuleNotFoundError)
+                else "mend the module",
             ) from error
         function = getattr(module, function_name, None)
         if not callable(function):

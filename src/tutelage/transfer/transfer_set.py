@@ -35,6 +35,7 @@ class TransferSet:
         classes: Names of the classes.
         labelled_share: Share of each training batch that is labelled, or None: as they come.
         notes: What a reader of the report should know about these rows.
+        groups: `[N]` int64 number of each row's group, or None.
 
     Attributes:
         labels: As given; 0 where a row is not labelled, so that a withheld label can't be read by accident.
@@ -52,6 +53,7 @@ class TransferSet:
         classes: Sequence[str] = (),
         labelled_share: float | None = None,
         notes: Sequence[str] = (),
+        groups: Array | None = None,
     ) -> None:
         self.columns = columns
         self.codes = codes
@@ -64,6 +66,7 @@ class TransferSet:
         self.labelled_share = labelled_share
         self.notes = list(notes)
         self._digests = digests
+        self._groups = groups
         self._rows = {name: np.flatnonzero(codes == code).astype(np.int64) for code, name in enumerate(SPLITS)}
 
     def __len__(self) -> int:
@@ -101,6 +104,14 @@ class TransferSet:
                 mend=f"set data.splits.{split} above 0, or mark {split} rows in the source",
             )
         return rows
+
+    def groups(self, rows: Array) -> Array | None:
+        """The number of the group of each row, `[n]` int64; None when the source gives no groups.
+
+        Rows of a group are not independent. A row that the source leaves without one is a group by itself, together
+        with rows of the same content.
+        """
+        return None if self._groups is None else self._groups[rows]
 
     def batch(self, rows: Array, views: Array | None = None) -> Batch:
         """Some rows in some views (the rows as they are, without `views`), as CPU tensors."""

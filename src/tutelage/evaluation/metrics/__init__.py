@@ -26,27 +26,37 @@ TASKS = {
 }
 
 
-def metrics_for(task: Task, evidence: Evidence | PairEvidence) -> list[Metric]:
+def metrics_for(task: Task, evidence: Evidence | PairEvidence, *, plain_names: bool = False) -> list[Metric]:
     """Every metric that the evidence supports, for every model in it.
 
-    On a further set the metric's name ends in `:` and the set's name (`accuracy:hans`); on `test` it doesn't.
+    On a further set the metric's name ends in `:` and the set's name (`accuracy:hans`); on `test`, or with
+    `plain_names`, it doesn't.
 
     Raises:
         SignalError: Outputs are not finite, or do not have the shape that the task needs.
     """
     if isinstance(evidence, PairEvidence):
         _refuse_not_finite(evidence.set, {"score": evidence.score, **evidence.similarities})
-        return [_on_set(metric, evidence.set) for metric in embedding.measure_pairs(evidence)]
+        pairs = embedding.measure_pairs(evidence)
+        return pairs if plain_names else [_on_set(metric, evidence.set) for metric in pairs]
     _refuse_not_finite(evidence.set, evidence.outputs)
     metrics = TASKS[task].measure(evidence)
-    return metrics if evidence.set == "test" else [_on_set(metric, evidence.set) for metric in metrics]
+    return metrics if plain_names or evidence.set == "test" else [_on_set(metric, evidence.set) for metric in metrics]
 
 
-def point_values(task: Task, evidence: Evidence | PairEvidence) -> dict[str, dict[str, float]]:
-    """The value of each metric for each model (other seeds' too), without intervals; undefined values are left out."""
+def point_values(
+    task: Task, evidence: Evidence | PairEvidence, *, plain_names: bool = False
+) -> dict[str, dict[str, float]]:
+    """The value of each metric for each model (other seeds' too), without intervals; undefined values are left out.
+
+    Args:
+        task: The recipe's task.
+        evidence: Of any set.
+        plain_names: `accuracy`, not `accuracy:development`, whatever the set is called.
+    """
     values = {
         metric.about.name: {model: statistic.value() for model, statistic in metric.statistics.items()}
-        for metric in metrics_for(task, evidence)
+        for metric in metrics_for(task, evidence, plain_names=plain_names)
     }
     finite = {name: {m: v for m, v in by_model.items() if np.isfinite(v)} for name, by_model in values.items()}
     return {name: by_model for name, by_model in finite.items() if by_model}

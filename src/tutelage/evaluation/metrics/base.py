@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -104,24 +105,36 @@ class RankCorrelation(Statistic):
     Counting an item `c` times gives exactly the correlation of a sample in which it occurs `c` times. When the items
     are pairs of rows, a pair counts as often as its two ends together: the product of their counts (a row drawn twice
     with one drawn three times makes six pairs). A row drawn twice is not paired with itself: that pair says nothing.
+    Nor is a group of rows that is drawn twice: the pairs within it occur twice, not four times.
 
     Args:
         x: `[P]`.
         y: `[P]`.
         ends: Row numbers of each pair, `[P]` and `[P]`, when the items are pairs of `n` rows.
         n: The number of rows, when the items are pairs.
+        groups: `[n]` the group of each row, when whole groups are drawn.
     """
 
     def __init__(
-        self, x: Floats, y: Floats, *, ends: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None, n: int = 0
+        self,
+        x: Floats,
+        y: Floats,
+        *,
+        ends: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+        n: int = 0,
+        groups: NDArray[np.int64] | None = None,
     ) -> None:
         self.x, self.y = (_Ranks(values) for values in (x, y))
         self.ends = ends
         self.n = n if ends is not None else len(x)
+        self.within: NDArray[np.int64] | None = None
+        if ends is not None:
+            group = np.arange(n) if groups is None else groups
+            self.within = np.flatnonzero(group[ends[0]] == group[ends[1]])
 
     def of(self, counts: Floats) -> Floats:
         """The weighted rank correlations; NaN when one side is constant."""
-        weights = counts if self.ends is None else counts[:, self.ends[0]] * counts[:, self.ends[1]]
+        weights = counts if self.ends is None else self._of_pairs(counts, self.ends)
         total = weights.sum(axis=1, keepdims=True)
         with np.errstate(invalid="ignore", divide="ignore"):
             x, y = (self._centred(ranks.under(weights), weights / total) for ranks in (self.x, self.y))
@@ -130,6 +143,18 @@ class RankCorrelation(Statistic):
             spread = np.einsum("rp,rp->r", weighted, x) * np.einsum("rp,rp,rp->r", weights, y, y)
             correlation: Floats = covariance / np.sqrt(spread)
         return correlation
+
+    def of_independent_pairs(self) -> RankCorrelation:
+        """The same correlation as a function of how often each pair is counted, `n = P`."""
+        other = copy(self)
+        other.ends, other.n = None, len(self.x.group)
+        return other
+
+    def _of_pairs(self, counts: Floats, ends: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Floats:
+        first = counts[:, ends[0]]
+        weights: Floats = first * counts[:, ends[1]]
+        weights[:, self.within] = first[:, self.within]
+        return weights
 
     @staticmethod
     def _centred(ranks: Floats, shares: Floats) -> Floats:
@@ -161,16 +186,20 @@ class Metric:
     Attributes:
         about: What it is.
         statistics: By model, all over the same `n` rows.
+        rows: `[n]` positions of those rows in the evidence; None: they are all of its rows.
+        pairs: How many pairs of independent texts it is computed on, when the `n` that are drawn are the texts.
         capped: The metric looks at a sample of the rows: more rows would not narrow its interval.
         costly: A resample takes much longer than a mean: fewer are drawn.
     """
 
     about: Description
     statistics: dict[str, Statistic]
+    rows: NDArray[np.int64] | None = None
+    pairs: int | None = None
     capped: bool = False
     costly: bool = False
 
     @property
     def n(self) -> int:
-        """How many rows (or pairs) it is computed on."""
+        """How many rows (or texts, or pairs) a resample draws."""
         return next(iter(self.statistics.values())).n

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,36 +81,40 @@ def measure(evidence: Evidence) -> list[Metric]:
         _means(AGREEMENT, others, lambda model: chosen[model] == chosen["teacher"]),
         _means(KL, others, lambda model: kl(logs["teacher"], logs[model])),
     ]
-    if not evidence.has_labels or evidence.labels is None:
+    if not evidence.has_labels or evidence.labels is None or evidence.labelled is None:
         return metrics
-    known, labels = evidence.labelled, evidence.labels[evidence.labelled].astype(np.int64)
+    known = np.flatnonzero(evidence.labelled)
+    labels = evidence.labels[known].astype(np.int64)
     logs = {model: log_p[known] for model, log_p in logs.items()}
     chosen = {model: classes[known] for model, classes in chosen.items()}
-    quality = [
+    judged = [
         _means(ACCURACY, logs, lambda model: chosen[model] == labels),
         _means(NLL, logs, lambda model: -logs[model][np.arange(len(labels)), labels]),
         _means(BRIER, logs, lambda model: ((np.exp(logs[model]) - np.eye(logs[model].shape[1])[labels]) ** 2).sum(1)),
         Metric(about=ECE, statistics={model: _ece(log_p, labels) for model, log_p in logs.items()}),
     ]
-    return [*quality, *metrics, *_against_teacher(chosen, labels)]
+    quality = [replace(metric, rows=known) for metric in judged]
+    return [*quality, *metrics, *_against_teacher(chosen, labels, known)]
 
 
-def _against_teacher(chosen: dict[str, NDArray[np.int64]], labels: NDArray[np.int64]) -> list[Metric]:
-    """Agreement split by whether the teacher is right, and flips."""
+def _against_teacher(
+    chosen: dict[str, NDArray[np.int64]], labels: NDArray[np.int64], known: NDArray[np.int64]
+) -> list[Metric]:
+    """Agreement split by whether the teacher is right, and flips; `known` are the positions of the rows."""
     others = {model: classes for model, classes in chosen.items() if model != "teacher"}
     right = {model: classes == labels for model, classes in chosen.items()}
     same = {model: classes == chosen["teacher"] for model, classes in others.items()}
     teacher = right["teacher"]
     split = [
-        Metric(about=about, statistics={model: Mean(equal[rows]) for model, equal in same.items()})
+        Metric(about=about, statistics={model: Mean(equal[rows]) for model, equal in same.items()}, rows=known[rows])
         for about, rows in ((TEACHER_RIGHT, teacher), (TEACHER_WRONG, ~teacher))
         if rows.any()
     ]
-    return [
-        *split,
+    flips = [
         _means(NEGATIVE_FLIPS, others, lambda model: teacher & ~right[model]),
         _means(POSITIVE_FLIPS, others, lambda model: ~teacher & right[model]),
     ]
+    return [*split, *(replace(metric, rows=known) for metric in flips)]
 
 
 def log_softmax(logits: NDArray[Any]) -> Floats:

@@ -41,7 +41,8 @@ def measure(evidence: Evidence) -> list[Metric]:
     The mean cosine of the student's and the teacher's embedding of a row (where both have one width); Spearman's
     correlation of the teacher's and the student's cosines of up to 20,000 pairs of rows; the share of the teacher's 10
     nearest rows (by cosine, among up to 2,000 rows) that are among the student's 10. The sampled pairs and rows depend
-    on nothing but N. A resample for `neighbours` draws rows that ask, with the rows they search held fixed.
+    on nothing but N. A resample for `neighbours` draws rows that ask (or groups of them), with the rows they search
+    held fixed.
 
     Raises:
         SignalError: The outputs are not `[N, D]`.
@@ -60,13 +61,24 @@ def measure(evidence: Evidence) -> list[Metric]:
         metrics.append(Metric(about=COSINE, statistics=dict(cosines)))
     if len(evidence) < 3:
         return metrics
-    return [*metrics, _pair_spearman(teacher, others), _neighbours(teacher, others)]
+    return [*metrics, _pair_spearman(teacher, others, evidence.groups), _neighbours(teacher, others)]
 
 
 def measure_pairs(evidence: PairEvidence) -> list[Metric]:
-    """Spearman's correlation of each model's cosines with the human scores of the pairs."""
-    correlations = {model: RankCorrelation(evidence.score, s) for model, s in evidence.similarities.items()}
-    return [Metric(about=HUMAN, statistics=dict(correlations))]
+    """Spearman's correlation of each model's cosines with the human scores of the pairs.
+
+    A resample draws texts where it is known which they are, else pairs.
+    """
+    ends, texts = evidence.ends, 0
+    if ends is not None:
+        ids, place = np.unique(np.concatenate(ends), return_inverse=True)
+        first, second = np.split(place.astype(np.int64), 2)
+        ends, texts = (first, second), len(ids)
+    correlations = {
+        model: RankCorrelation(evidence.score, similarity, ends=ends, n=texts)
+        for model, similarity in evidence.similarities.items()
+    }
+    return [Metric(about=HUMAN, statistics=dict(correlations), pairs=None if ends is None else len(evidence))]
 
 
 def row_pairs(n: int, at_most: int = PAIRS) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -89,14 +101,16 @@ def similarities(output: NDArray[np.float32], pairs: tuple[NDArray[np.int64], ND
     return cosines
 
 
-def _pair_spearman(teacher: NDArray[np.float32], others: dict[str, NDArray[np.float32]]) -> Metric:
+def _pair_spearman(
+    teacher: NDArray[np.float32], others: dict[str, NDArray[np.float32]], groups: NDArray[np.int64] | None
+) -> Metric:
     n = len(teacher)
     pairs = row_pairs(n)
     reference = similarities(teacher, pairs)
     return Metric(
         about=PAIR_SPEARMAN,
         statistics={
-            model: RankCorrelation(reference, similarities(output, pairs), ends=pairs, n=n)
+            model: RankCorrelation(reference, similarities(output, pairs), ends=pairs, n=n, groups=groups)
             for model, output in others.items()
         },
         costly=True,
@@ -111,7 +125,7 @@ def _neighbours(teacher: NDArray[np.float32], others: dict[str, NDArray[np.float
     for model, output in others.items():
         found = _nearest(output[gallery])
         shares[model] = Mean((nearest[:, :, None] == found[:, None, :]).any(axis=2).mean(axis=1))
-    return Metric(about=NEIGHBOUR_SHARE, statistics=dict(shares), capped=n > GALLERY)
+    return Metric(about=NEIGHBOUR_SHARE, statistics=dict(shares), rows=gallery, capped=n > GALLERY)
 
 
 def _nearest(output: NDArray[np.float32]) -> NDArray[np.int64]:

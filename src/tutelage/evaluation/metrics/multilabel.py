@@ -51,15 +51,21 @@ def measure(evidence: Evidence) -> list[Metric]:
         Metric(about=AGREEMENT, statistics=dict(agreement)),
         Metric(about=KL, statistics=dict(divergence)),
     ]
-    if not evidence.has_labels or evidence.labels is None:
+    if not evidence.has_labels or evidence.labels is None or evidence.labelled is None:
         return metrics
-    labels = evidence.labels[evidence.labelled] > 0.5
-    on = {model: output[evidence.labelled] > 0 for model, output in evidence.outputs.items()}
+    known = np.flatnonzero(evidence.labelled)
+    labels = evidence.labels[known] > 0.5
+    on = {model: output[known] > 0 for model, output in evidence.outputs.items()}
     return [
-        Metric(about=MICRO_F1, statistics={model: _micro_f1(decided, labels) for model, decided in on.items()}),
+        Metric(
+            about=MICRO_F1,
+            statistics={model: _micro_f1(decided, labels) for model, decided in on.items()},
+            rows=known,
+        ),
         Metric(
             about=EXACT_MATCH,
             statistics={model: Mean((decided == labels).all(axis=1)) for model, decided in on.items()},
+            rows=known,
         ),
         *metrics,
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,16 +51,17 @@ def measure(evidence: Evidence) -> list[Metric]:
         Metric(about=RMSE_TO_TEACHER, statistics={model: _rmse(value - teacher) for model, value in others.items()}),
         Metric(about=CORRELATION, statistics={model: _correlation(teacher, value) for model, value in others.items()}),
     ]
-    if not evidence.has_labels or evidence.labels is None:
+    if not evidence.has_labels or evidence.labels is None or evidence.labelled is None:
         return metrics
-    labels = _flat(evidence.labels)[evidence.labelled]
-    errors = {model: value[evidence.labelled] - labels for model, value in values.items()}
-    return [
+    known = np.flatnonzero(evidence.labelled)
+    labels = _flat(evidence.labels)[known]
+    errors = {model: value[known] - labels for model, value in values.items()}
+    quality = [
         Metric(about=RMSE, statistics={model: _rmse(error) for model, error in errors.items()}),
         Metric(about=MAE, statistics={model: Mean(np.abs(error).mean(axis=1)) for model, error in errors.items()}),
         Metric(about=R2, statistics={model: _r2(labels, error) for model, error in errors.items()}),
-        *metrics,
     ]
+    return [*(replace(metric, rows=known) for metric in quality), *metrics]
 
 
 def _flat(values: NDArray[Any]) -> Floats:

@@ -152,6 +152,8 @@ def _sentence(lead: Comparison) -> Markup:
     figure, between = estimate(found.value, found.low, found.high, metric.unit, signed=True)
     amount = figure.lstrip("+\u2212")
     source = f"over {len(lead.by_seed)} seeds" if lead.seeds else f"over {metric.n:,} rows"
+    if not lead.seeds and metric.groups is not None and "human" not in metric.name:
+        source += f" in {metric.groups:,} groups"
     bracket = f"({100 * metric.confidence:.0f}% interval of the difference, {source}: {between})"
     moved = "higher" if found.value > 0 else "lower"
     if lead.answer == "yes":

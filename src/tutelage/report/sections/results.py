@@ -71,7 +71,7 @@ def _row(metric: MetricResult, roles: list[str], pairs: list[str]) -> Markup:
     title, remark = split_title(full_title(metric))
     about = [
         tag("span", remark, class_="remark") if remark else None,
-        tag("span", f"{better}, {metric.n:,} {noun}", class_="kind"),
+        tag("span", f"{better}, {metric.n:,} {noun}{_grouped(metric)}", class_="kind"),
     ]
     shown = {r: metric.models[r] for r in roles if r in metric.models}
     return tag(
@@ -81,6 +81,15 @@ def _row(metric: MetricResult, roles: list[str], pairs: list[str]) -> Markup:
         [_cell(metric.models.get(r), metric.unit, r) for r in roles],
         [_cell(metric.differences.get(p), metric.unit, p, signed=True) for p in pairs],
     )
+
+
+def _grouped(metric: MetricResult) -> str:
+    """What intervals resample, where it is not the rows."""
+    if metric.groups is None:
+        return ""
+    if "human" in metric.name:
+        return f" of {metric.groups:,} texts; intervals resample texts"
+    return f" in {metric.groups:,} groups; intervals resample groups"
 
 
 def _cell(found: Estimate | None, unit: str, name: str, *, signed: bool = False) -> Markup:

@@ -1,0 +1,390 @@
+"""What has to fit together before anything is trained; each check names the key of the recipe that does not.
+
+`tutelage.plan` says in which order they are made, and what is loaded between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tutelage.errors import DataError, MissingExtra, ModelError, RecipeError, SignalError, UserError, blame, check_all
+from tutelage.evaluation.evidence import Evidence
+from tutelage.evaluation.metrics import point_values
+from tutelage.losses import KLDivergence, Loss
+from tutelage.parts import baseline_losses, prepared, supervised_loss
+from tutelage.paths import resolve_path
+from tutelage.recipe import Recipe
+from tutelage.signals import Batch, Request, Signals, call, output_of
+from tutelage.students import HuggingFaceStudent, Student
+from tutelage.taps import find_layer, observe
+from tutelage.teachers import Ensemble, Teacher
+from tutelage.teachers.sentence_layout import read_layout
+from tutelage.teachers.vocabulary import require_same_ids
+from tutelage.training.setup import make_accelerator
+from tutelage.transfer import TransferSet
+
+__all__ = [
+    "check_answers",
+    "check_batches",
+    "check_extras",
+    "check_labels",
+    "check_loss",
+    "check_meaning",
+    "check_pairs",
+    "check_precision",
+    "check_supervised",
+    "check_teacher_training",
+    "check_tokenizers",
+    "check_trained",
+    "trace",
+    "within",
+]
+
+Array = np.ndarray[Any, Any]
+EXAMINED = 8
+"""Development rows that both models answer before a run, to see that the metrics can be computed."""
+
+
+@contextlib.contextmanager
+def within(key: str) -> Iterator[None]:
+    """Puts the recipe's key before that of an error that arises within."""
+    try:
+        yield
+    except MissingExtra:
+        raise
+    except UserError as error:
+        raise type(error)(
+            f"{key}: {error.key}", expected=error.expected, found=error.found, harm=error.harm, mend=error.mend
+        ) from error
+
+
+def check_extras(recipe: Recipe) -> None:
+    """Refuses an export whose packages are not installed."""
+    if recipe.export.onnx:
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtra(package, "onnx", "export.onnx")
+
+
+def check_precision(recipe: Recipe, device: torch.device) -> None:
+    """Refuses float16 on a CPU, for student and teacher."""
+    trainings = {"training": recipe.training, "teacher_training": recipe.teacher_training}
+    for key, training in trainings.items():
+        if training is not None and training.precision == "float16" and device.type == "cpu":
+            raise RecipeError(
+                f"{key}.precision", expected="float32 or bfloat16 on a CPU", found="float16", mend="use bfloat16"
+            )
+
+
+def check_meaning(recipe: Recipe) -> None:
+    """Refuses means and divergences of distributions where the outputs are none, or are others."""
+    divergences = [
+        functools.partial(_check_divergence, loss, f"losses[{index}]", recipe.task)
+        for index, loss in enumerate(recipe.losses)
+    ]
+    check_all([lambda: _check_mean(recipe.teacher, "teacher", recipe.task), *divergences])
+
+
+def _check_mean(teacher: Teacher, key: str, task: str) -> None:
+    if not isinstance(teacher, Ensemble):
+        return
+    if teacher.mean_of == "probabilities" and task in ("embedding", "regression"):
+        raise RecipeError(
+            f"{key}.mean_of",
+            expected=f"logits: the mean of the outputs themselves, for task {task}",
+            found="probabilities",
+            harm="the student would learn from the softmax of what is no logit",
+            mend="write mean_of: logits",
+        )
+    right = {"classification": "softmax", "multilabel": "sigmoid"}.get(task)
+    if teacher.mean_of == "probabilities" and teacher.outputs != right:
+        raise _other_distribution(f"{key}.outputs", str(right), teacher.outputs, task)
+    for index, member in enumerate(teacher.members):
+        _check_mean(member, f"{key}.members[{index}]", task)
+
+
+def _check_divergence(loss: Loss, key: str, task: str) -> None:
+    if isinstance(loss, KLDivergence) and task == "multilabel" and loss.outputs == "softmax":
+        raise _other_distribution(f"{key}.outputs", "sigmoid", loss.outputs, task)
+
+
+def _other_distribution(key: str, right: str, found: str, task: str) -> RecipeError:
+    return RecipeError(
+        key,
+        expected=f"{right}, for task {task}",
+        found=found,
+        harm="classes that exclude each other are another distribution than labels that are on or off",
+        mend=f"write outputs: {right}",
+    )
+
+
+def check_pairs(recipe: Recipe) -> None:
+    """Reads the similarity sets: a package or file that is missing is found now."""
+    for index, pairs in enumerate(recipe.similarity_sets):
+        with within(f"similarity_sets[{index}]"):
+            pairs.load()
+
+
+def check_batches(recipe: Recipe, data: TransferSet) -> None:
+    """Refuses more pieces of a batch than it has rows."""
+    processes = make_accelerator(recipe.training.precision).num_processes
+    training, rows = recipe.training, len(data.rows("train"))
+    pieces = training.micro_batches * processes
+    if min(training.batch_size, rows) < pieces:
+        raise RecipeError(
+            "training.micro_batches",
+            expected=f"at most {min(training.batch_size, rows)} pieces of a batch over all processes",
+            found=f"{training.micro_batches} pieces x {processes} processes",
+            mend="lower micro_batches or raise batch_size",
+        )
+
+
+def check_tokenizers(teacher: Teacher, student: Student, data: TransferSet) -> None:
+    """Refuses models that read other token ids than those the texts are encoded as."""
+    encoder = data.tokenizer_folder
+    if encoder is None or not encoder.is_dir():
+        return
+    folder = teacher.tokenizer_folder
+    if folder is not None:
+        require_same_ids("teacher", reader=folder, encoder=encoder)
+    if isinstance(student, HuggingFaceStudent):
+        path = resolve_path(student.path, key="student.path", error=ModelError)
+        require_same_ids("student.path", reader=read_layout(path).model, encoder=encoder)
+
+
+def check_trained(module: nn.Module, freeze: Sequence[str] | None, key: str, model: str) -> None:
+    """Frozen layers exist, and something is left to train."""
+    frozen: set[int] = set()
+    with within(f"{key}.freeze"):
+        for path in freeze or ():
+            frozen |= {id(parameter) for parameter in find_layer(module, path, model=model).parameters()}
+    if not any(p.requires_grad and id(p) not in frozen for p in module.parameters()):
+        raise RecipeError(
+            f"{key}.freeze" if freeze else model,
+            expected=f"a {model} with at least one parameter that is trained",
+            found="all are frozen" if frozen else "none that requires a gradient",
+            harm=f"the {model} would stay as it is",
+            mend="freeze fewer layers" if freeze else f"give a {model} with parameters",
+        )
+
+
+def check_loss(loss: Loss, recipe: Recipe, data: TransferSet, student: nn.Module) -> None:
+    """The layers that a loss reads exist, and labels are there if it needs them."""
+    if loss.needs.labels and not len(data.labelled_rows):
+        raise DataError(
+            "labels",
+            expected="training rows with a label",
+            found="none" if recipe.data.labelled != 0 else "data.labelled: 0",
+            harm="this loss would never have anything to learn from",
+            mend="name the label column in data.source, raise data.labelled, or remove this loss",
+        )
+    for path in sorted(loss.needs.student.features):
+        find_layer(student, path, model="student")
+    recipe.teacher.check(loss.needs.teacher)
+
+
+def check_teacher_training(recipe: Recipe, data: TransferSet | None) -> None:
+    """The teacher can be trained: it is a module, and `data` has labels to train it and to choose its best weights."""
+    training, module = recipe.teacher_training, recipe.teacher.module
+    if training is None or data is None:
+        return
+    if module is None:
+        raise RecipeError(
+            "teacher_training",
+            expected="a teacher that is one torch module",
+            found=recipe.teacher.describe(),
+            mend="remove teacher_training, or use ModuleTeacher",
+        )
+    check_trained(module, training.freeze, "teacher_training", "teacher")
+    splits = {"training": data.labelled_rows, "development": data.rows("development")}
+    for name, rows in splits.items():
+        if not data.labelled[rows].any():
+            raise DataError(
+                "teacher_training",
+                expected=f"labels on {name} rows",
+                found="none",
+                harm="there would be nothing to train the teacher on"
+                if name == "training"
+                else "the teacher's best weights are chosen by labels",
+                mend=f"label {name} rows, or remove teacher_training and give a teacher that is trained",
+            )
+
+
+def check_supervised(
+    recipe: Recipe, data: TransferSet, taught: TransferSet | None, student: nn.Module, device: torch.device
+) -> None:
+    """The losses of the baseline and of the teacher's training take what the models say and the labels."""
+    if recipe.baseline and len(data.labelled_rows):
+        with within("baseline"):
+            prepared(baseline_losses(recipe), student, data, device)
+    loss, module = supervised_loss(recipe), recipe.teacher.module
+    if recipe.teacher_training is not None and taught is not None and module is not None and loss is not None:
+        with within("teacher_training"):
+            prepared([loss], module, taught, device, name="teacher")
+
+
+def trace(
+    recipe: Recipe, student: nn.Module, batch: Batch, student_request: Request, teacher_request: Request
+) -> tuple[Signals, Signals]:
+    """What both models say about two rows, teacher first."""
+    with within("teacher"), _forward("the teacher"):
+        teacher_says = recipe.teacher.ask(batch, teacher_request)
+    student.eval()
+    with within("student"), _forward("the student"), torch.no_grad():
+        student_says = observe(student, batch.inputs, student_request, model="student")
+    for name, says in (("teacher", teacher_says), ("student", student_says)):
+        if says.output is not None and not bool(torch.isfinite(says.output).all()):
+            raise SignalError(
+                f"{name}: output",
+                expected="finite numbers",
+                found=f"NaN or infinity in an output of shape {tuple(says.output.shape)}",
+                harm="the student would learn nothing but NaN",
+                mend="look at the inputs' scale and at the weights",
+            )
+    return teacher_says, student_says
+
+
+@contextlib.contextmanager
+def _forward(model: str) -> Iterator[None]:
+    """A module that can't take the data's batch fails with an error of its own: say what that means."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a user's module may raise anything
+        raise SignalError(
+            f"{model} on the first two rows of the data",
+            expected="a forward pass",
+            found=blame(error),
+            mend="the inputs that the data gives are not those that the module takes: "
+            "compare data.source with the module's forward",
+        ) from error
+
+
+def check_labels(recipe: Recipe, data: TransferSet, teacher: Signals, student: Signals) -> None:
+    """Labels are what the task means by them, in every row, and outputs are as wide as they say."""
+    assert teacher.output is not None and student.output is not None
+    outputs = {"teacher": teacher.output, "student": student.output}
+    if recipe.task in ("classification", "multilabel"):
+        for name, output in outputs.items():
+            if output.dim() != 2 or (recipe.task == "classification" and output.shape[1] < 2):
+                raise SignalError(
+                    f"{name}: output",
+                    expected=f"one answer a row, as the evaluation of task {recipe.task} handles it: logits [B, C]",
+                    found=f"shape {tuple(output.shape)}",
+                    mend="let the module's forward give one row of logits for each row of the data",
+                )
+    if data.labels is None or not data.labelled.any():
+        return
+    if recipe.task == "classification":
+        _check_classes(recipe, data, outputs)
+    elif recipe.task == "multilabel":
+        _check_on_or_off(data, outputs)
+
+
+def _check_classes(recipe: Recipe, data: TransferSet, outputs: dict[str, torch.Tensor]) -> None:
+    assert data.labels is not None
+    known = recipe.teacher.classes
+    if known and data.classes and known != data.classes and sorted(known) == sorted(data.classes):
+        raise DataError(
+            "classes",
+            expected=f"the teacher's order: {', '.join(known)}",
+            found=f"the data's order: {', '.join(data.classes)}",
+            harm="labels and the teacher's logits would mean different classes by the same number",
+            mend="give data.source the argument `classes` in the teacher's order",
+        )
+    if data.labels.dtype.kind != "i" or data.labels.ndim != 1:
+        raise DataError(
+            "labels",
+            expected="one class a row, for task classification",
+            found=f"numbers of type {data.labels.dtype}, shape {data.labels.shape}",
+            mend="give class numbers or names, or change the task",
+        )
+    labels = data.labels[data.labelled]
+    highest = int(labels.max())
+    for name, output in outputs.items():
+        width = output.shape[1]
+        if width <= highest or (data.classes and width != len(data.classes)):
+            classes = len(data.classes) or highest + 1
+            raise SignalError(
+                f"{name}: output",
+                expected=f"logits of {classes} classes: (2, {classes})",
+                found=f"shape {tuple(output.shape)}",
+                mend=f"give the {name} {classes} outputs, or another data.source",
+            )
+    if int(labels.min()) < 0:
+        raise DataError(
+            "labels", expected="class numbers from 0", found=str(int(labels.min())), mend="number them from 0"
+        )
+
+
+def _check_on_or_off(data: TransferSet, outputs: dict[str, torch.Tensor]) -> None:
+    assert data.labels is not None
+    labels = data.labels[data.labelled]
+    wrong = ~np.isin(labels, (0, 1))
+    if wrong.any():
+        row = int(np.flatnonzero(data.labelled)[np.argwhere(wrong)[0][0]])
+        raise DataError(
+            "labels",
+            expected="0 or 1 for each label, for task multilabel",
+            found=f"{labels[wrong][0]:g} in row {row}",
+            mend="give a column of 0 and 1 for each label",
+        )
+    for name, output in outputs.items():
+        if tuple(output.shape[1:]) != labels.shape[1:]:
+            raise SignalError(
+                f"{name}: output",
+                expected=f"a logit for each label: labels have the shape {data.labels.shape}",
+                found=f"shape {tuple(output.shape)}",
+                mend=f"give the {name} as many outputs as there are labels a row",
+            )
+
+
+@torch.no_grad()
+def check_answers(recipe: Recipe, data: TransferSet, student: nn.Module, device: torch.device) -> None:
+    """The metrics can be computed from what both models say about development rows.
+
+    Raises:
+        SignalError: They can't; the shapes of outputs and labels are named.
+    """
+    rows = data.rows("development")
+    rows = rows[np.argsort(~data.labelled[rows], kind="stable")][:EXAMINED]  # labelled ones first
+    batch = data.batch(rows).to(device)
+    with within("teacher"), _forward("the teacher"):
+        said = recipe.teacher.ask(batch, Request(output=True)).output
+    with within("student"), _forward("the student"):
+        answered = output_of(call(student.eval(), batch.inputs), "student")
+    assert said is not None
+    labelled = data.labelled[rows]
+    labels = data.labels[rows] if data.labels is not None and labelled.any() else None
+    outputs: dict[str, Array] = {"teacher": said.float().cpu().numpy(), "student": answered.float().cpu().numpy()}
+    shapes = {name: array.shape for name, array in outputs.items()}
+    try:
+        evidence = Evidence(
+            set="test",  # plain metric names
+            task=recipe.task,
+            rows=rows,
+            digests=[str(row) for row in rows],
+            outputs=outputs,
+            labels=labels,
+            labelled=None if labels is None else labelled,
+        )
+        point_values(recipe.task, evidence)
+    except SignalError as error:
+        shapes |= {} if labels is None else {"labels": labels.shape}
+        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise SignalError(
+            f"task {recipe.task}: {error.key.replace('`test`', 'development rows')}",
+            expected=error.expected,
+            found=f"{error.found} ({found})",
+            harm=error.harm or "the student could not be evaluated",
+            mend="give teacher, student and labels the shapes that the task needs",
+        ) from error

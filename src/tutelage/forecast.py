@@ -1,0 +1,189 @@
+"""What the trainings of a run will take, from a few steps of each on copies."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+
+from tutelage.losses import Loss
+from tutelage.parts import baseline_losses, build_student, labelled_order, prepared, supervised_loss
+from tutelage.signals import Batch, Request, call
+from tutelage.teachers import Teacher
+from tutelage.training import Training
+from tutelage.training.loop import BatchOrder, Fit, fit
+from tutelage.training.step import needs_of
+from tutelage.transfer import TransferSet
+
+if TYPE_CHECKING:
+    from tutelage.plan import Plan
+
+__all__ = ["EVALUATION_BATCH", "Forecast", "make_forecast"]
+
+EVALUATION_BATCH = 128
+"""Rows in a batch that is timed for the evaluations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What training will cost, from a few timed steps.
+
+    Attributes:
+        step_seconds: Median seconds of a step of the student: batch, teacher, losses, gradients, optimiser.
+        teacher_share: Share of a step that the teacher takes.
+        student_seconds: Training all students of all seeds.
+        baseline_seconds: The same for the baselines.
+        teacher_seconds: Training the teacher, where the recipe does.
+        evaluation_seconds: The forward passes of all evaluations on the development split, and the last on the test
+            split.
+    """
+
+    step_seconds: float
+    teacher_share: float
+    student_seconds: float
+    baseline_seconds: float
+    teacher_seconds: float
+    evaluation_seconds: float
+
+    @property
+    def training_seconds(self) -> float:
+        """All of it."""
+        return self.student_seconds + self.baseline_seconds + self.teacher_seconds + self.evaluation_seconds
+
+
+def make_forecast(plan: Plan, timed_steps: int) -> Forecast:
+    """Times a few steps of each training and a batch of each evaluation; nothing that is kept is trained."""
+    recipe, data, training, seeds = plan.recipe, plan.data, plan.recipe.training, len(plan.recipe.seeds)
+    order = data.order(training.batch_size, 0)
+    student = build_student(recipe, recipe.seeds[0], plan.device).eval()
+    student_pass = _pass_seconds(lambda batch: call(student, batch.inputs), plan)
+    teacher_pass = _pass_seconds(lambda batch: recipe.teacher.ask(batch, Request(output=True)), plan)
+    asked, request = data.batch(*order.batch(0)).to(plan.device), needs_of(plan.losses)[1]
+    ask = _seconds(lambda: recipe.teacher.ask(asked, request)) if request else 0.0
+    step = _step_seconds(
+        student.train(),
+        copy.deepcopy(plan.losses),
+        data=data,
+        order=order,
+        training=training,
+        steps=plan.steps,
+        timed_steps=timed_steps,
+        teacher=recipe.teacher,
+    )
+    trainings = seeds * (2 if plan.has_baseline else 1)
+    development, test = len(data.rows("development")), len(data.rows("test"))
+    student_rows = trainings * (_evaluations(training, plan.steps) * development + test)
+    teacher_seconds, teacher_evaluations = _teacher_training(plan, timed_steps)
+    teacher_rows = (1 + teacher_evaluations) * development + test
+    return Forecast(
+        step_seconds=step,
+        teacher_share=min(1.0, ask / step),
+        student_seconds=seeds * plan.steps * step,
+        baseline_seconds=seeds * plan.steps * _baseline_step(plan, timed_steps) if plan.has_baseline else 0.0,
+        teacher_seconds=teacher_seconds,
+        evaluation_seconds=student_pass * student_rows + teacher_pass * teacher_rows,
+    )
+
+
+def _baseline_step(plan: Plan, timed_steps: int) -> float:
+    recipe, data = plan.recipe, plan.data
+    student = build_student(recipe, recipe.seeds[0], plan.device)
+    return _step_seconds(
+        student,
+        prepared(baseline_losses(recipe), student, data, plan.device),
+        data=data,
+        order=labelled_order(data, recipe.training, 0),
+        training=recipe.training,
+        steps=plan.steps,
+        timed_steps=timed_steps,
+    )
+
+
+def _teacher_training(plan: Plan, timed_steps: int) -> tuple[float, int]:
+    """Seconds of the teacher's training, and its evaluations."""
+    recipe, training, data = plan.recipe, plan.recipe.teacher_training, plan.teacher_data
+    loss = supervised_loss(recipe)
+    if training is None or recipe.teacher.module is None or loss is None or data is None:
+        return 0.0, 0
+    module = copy.deepcopy(recipe.teacher.module)
+    order = labelled_order(data, training, 0)
+    steps = training.total_steps(order.steps_per_epoch)
+    step = _step_seconds(
+        module,
+        prepared([loss], module, data, plan.device, name="teacher"),
+        data=data,
+        order=order,
+        training=training,
+        steps=steps,
+        timed_steps=timed_steps,
+    )
+    return steps * step, _evaluations(training, steps)
+
+
+def _evaluations(training: Training, steps: int) -> int:
+    """How often a training is evaluated, as `training.loop` does it."""
+    return math.ceil(steps / (training.evaluate_every or max(1, math.ceil(steps / 10))))
+
+
+def _step_seconds(
+    module: nn.Module,
+    losses: list[Loss],
+    *,
+    data: TransferSet,
+    order: BatchOrder,
+    training: Training,
+    steps: int,
+    timed_steps: int,
+    teacher: Teacher | None = None,
+) -> float:
+    """Median seconds of a real step of a training that is thrown away; the first step is not counted."""
+    quick = replace(training, log_every=1, checkpoint_seconds=math.inf, compile=False)
+    with tempfile.TemporaryDirectory() as folder:
+        job = Fit(
+            student=module,
+            losses=losses,
+            teacher=teacher,
+            make_batch=data.batch,
+            order=order,
+            training=quick,
+            steps=max(steps, timed_steps + 2),  # it is left before its end
+            seed=0,
+            folder=Path(folder),
+        )
+        times = []
+        with contextlib.closing(cast("Generator[object]", fit(job))) as records:
+            begin = time.perf_counter()
+            for _ in itertools.islice(records, timed_steps + 1):
+                times.append(time.perf_counter() - begin)
+                begin = time.perf_counter()
+    return statistics.median(times[1:])
+
+
+def _pass_seconds(ask: Callable[[Batch], object], plan: Plan) -> float:
+    """Seconds a row of a forward pass takes, in a batch of the development split."""
+    batch = plan.data.batch(plan.data.rows("development")[:EVALUATION_BATCH]).to(plan.device)
+    return _seconds(lambda: ask(batch)) / len(batch)
+
+
+@torch.no_grad()
+def _seconds(work: Callable[[], object]) -> float:
+    """Median seconds of three calls, after one that is not counted."""
+    times = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[1:])
