@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["EVALUATION_BATCH", "Forecast", "make_forecast"]
 
 EVALUATION_BATCH = 128
-"""Rows in a batch that is timed for the evaluations."""
+"""Rows that a model is asked about at once when it is evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
