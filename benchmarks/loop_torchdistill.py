@@ -111,7 +111,7 @@ def main() -> None:
             seconds[name] = time.perf_counter() - begin
             trained[name] = student
         for a, b in zip(trained["hand"].parameters(), trained["torchdistill"].parameters(), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
         if round_:  # the first warms up
             ratios.append(seconds["torchdistill"] / seconds["hand"])
     median, low, high = statistics.median(ratios), min(ratios), max(ratios)

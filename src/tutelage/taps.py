@@ -139,6 +139,8 @@ class Taps:
 
 def observe(module: nn.Module, inputs: Inputs, request: Request, *, model: str = "model") -> Signals:
     """One forward pass of `module` with what was requested of it. Taps are set for this pass alone."""
+    if not request.features:
+        return Signals(output=output_of(call(module, inputs), model) if request.output else None)
     with Taps(module, request.features, model=model) as taps:
         result = call(module, inputs)
         return Signals(output=output_of(result, model) if request.output else None, features=taps.take())

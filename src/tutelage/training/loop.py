@@ -184,6 +184,7 @@ class _Run:
         since: list[Tensor] = []
         rows = 0
         batches = self._batches()
+        self._train_mode()
         while self.progress.step < job.steps and not self._out_of_patience():
             pieces, batch_rows = next(batches)
             losses, norm = self._step(pieces)
@@ -206,6 +207,12 @@ class _Run:
                 self._save()
                 saved = time.monotonic()
         self._finish()
+
+    def _train_mode(self) -> None:
+        """Training mode but for frozen layers: their norms keep their statistics, their dropout is off."""
+        self.learner.train()
+        for layer in self.frozen:
+            layer.eval()
 
     def _batches(self) -> Iterator[tuple[list[Batch], int]]:
         """The batches from the present step on. An accelerator has the next one made while it works on this one."""
@@ -234,9 +241,6 @@ class _Run:
         job, accelerator = self.job, self.accelerator
         step = self.progress.step
         reseed(job.seed, step + 1, accelerator.process_index)
-        self.learner.train()
-        for layer in self.frozen:
-            layer.eval()  # a frozen batch norm keeps its statistics, a frozen dropout is off
         for group in self.optimizer.param_groups:
             group["lr"] = job.training.rate(step, job.steps)
         pieces = [piece.to(accelerator.device) for piece in pieces]
@@ -296,10 +300,9 @@ class _Run:
     def _evaluate(self) -> EvaluationRecord:
         job, progress = self.job, self.progress
         assert job.evaluate is not None
-        training = job.student.training
         job.student.eval()
         metrics = self._agree(job.evaluate(job.student))
-        job.student.train(training)
+        self._train_mode()
         value = metrics.get(job.select)  # absent where it is undefined: a correlation with constant answers
         sign = 1.0 if job.higher_is_better else -1.0
         best = value is not None and (progress.best is None or sign * value > sign * progress.best)
