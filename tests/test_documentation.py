@@ -52,6 +52,8 @@ def test_every_file_that_the_readme_names_exists() -> None:
         assert (ROOT / path).exists(), path
 
 
-def test_every_file_is_short_enough_to_hold_in_the_head() -> None:
+def test_every_file_is_short_enough_to_hold_in_the_head_or_says_why_not() -> None:
     for path in [*ROOT.glob("src/**/*.py"), *ROOT.glob("tests/**/*.py")]:
-        assert len(path.read_text().splitlines()) <= 400, path
+        text = path.read_text()
+        reason = "Longer than 400 lines because" in text.split('"""')[1] if text.startswith('"""') else False
+        assert len(text.splitlines()) <= 400 or reason, path

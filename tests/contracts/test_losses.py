@@ -1,6 +1,8 @@
 """What every loss must pass. Losses are found by walking the package, their cases by the name of their module.
 
 A loss without a case fails here: `tests/losses/test_<module>.py` has to give `CASES` (see `tests/losses/loss_case.py`).
+
+Longer than 400 lines because the contract is to be read as one list.
 """
 
 from __future__ import annotations
