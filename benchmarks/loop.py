@@ -5,7 +5,8 @@
 
 Both train the student CNN of `recipes/fashion.yaml` from its teacher on the same batches for the same steps: Hinton's
 loss at T = 4, SGD with momentum, batch 64 of 28x28 pictures. The loops run in alternating rounds in one process; the
-ratio is the median over rounds of the ratio of a round's two times. Both ends are checked to have learnt the same weights.
+ratio is the median over rounds of the ratio of a round's two times. Both ends are checked to have learnt the same
+weights.
 
 torchdistill needs torchvision, which does not import beside the CPU build of torch 2.13.0, so it runs in an environment
 of its own (`pip install torch==2.14.1 torchvision==0.29.1 torchdistill==1.1.5`) against the same loop by hand there.
