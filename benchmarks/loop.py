@@ -14,19 +14,16 @@ of its own (`pip install torch==2.14.1 torchvision==0.29.1 torchdistill==1.1.5`)
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 import torch
-from small_cnn import BATCH, LEARNING_RATE, MOMENTUM, by_hand, data, networks
+from small_cnn import BATCH, LEARNING_RATE, MOMENTUM, arguments, compare
 
 
 class InTurn:
@@ -81,40 +78,14 @@ def with_tutelage(student: torch.nn.Module, teacher: torch.nn.Module, pictures: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = arguments()
     parser.add_argument("--torchdistill", metavar="PYTHON", help="an interpreter that has torchdistill 1.1.5")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    pictures = data()
-    ratios = []
-    for round_ in range(options.rounds + 1):
-        seconds = {}
-        runs = {"hand": by_hand, "tutelage": with_tutelage}
-        trained = {}
-        for name in sorted(runs, reverse=bool(round_ % 2)):
-            student, teacher = networks()
-            begin = time.perf_counter()
-            runs[name](student, teacher, pictures, options.steps)
-            seconds[name] = time.perf_counter() - begin
-            trained[name] = student
-        for a, b in zip(trained["hand"].parameters(), trained["tutelage"].parameters(), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
-        if round_:  # the first warms up
-            ratios.append(seconds["tutelage"] / seconds["hand"])
-    show("tutelage", ratios)
+    compare("tutelage", with_tutelage)
     if options.torchdistill:
-        script = Path(__file__).with_name("loop_torchdistill.py")
-        arguments = [options.torchdistill, str(script), "--steps", str(options.steps), "--rounds", str(options.rounds)]
-        subprocess.run(arguments, check=True)
-
-
-def show(name: str, ratios: list[float]) -> None:
-    low, high = min(ratios), max(ratios)
-    print(
-        f"{name} / by hand: {statistics.median(ratios):.3f} (median of {len(ratios)} rounds, {low:.3f} to {high:.3f})"
-    )
+        script = str(Path(__file__).with_name("loop_torchdistill.py"))
+        told = ["--steps", str(options.steps), "--rounds", str(options.rounds)]
+        subprocess.run([options.torchdistill, script, *told], check=True)
 
 
 if __name__ == "__main__":

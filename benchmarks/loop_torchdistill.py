@@ -15,14 +15,11 @@ the same weights.
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from small_cnn import BATCH, LEARNING_RATE, MOMENTUM, TEMPERATURE, by_hand, data, networks
+from small_cnn import BATCH, LEARNING_RATE, MOMENTUM, TEMPERATURE, compare
 from torch.utils.data import Dataset, SequentialSampler
 from torchdistill.core.distillation import get_distillation_box
 
@@ -93,31 +90,5 @@ def with_torchdistill(student: torch.nn.Module, teacher: torch.nn.Module, pictur
     box.clean_modules()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=9)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    pictures = data()
-    runs = {"hand": by_hand, "torchdistill": with_torchdistill}
-    ratios = []
-    for round_ in range(options.rounds + 1):
-        seconds, trained = {}, {}
-        for name in sorted(runs, reverse=bool(round_ % 2)):
-            student, teacher = networks()
-            begin = time.perf_counter()
-            runs[name](student, teacher, pictures, options.steps)
-            seconds[name] = time.perf_counter() - begin
-            trained[name] = student
-        for a, b in zip(trained["hand"].parameters(), trained["torchdistill"].parameters(), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
-        if round_:  # the first warms up
-            ratios.append(seconds["torchdistill"] / seconds["hand"])
-    median, low, high = statistics.median(ratios), min(ratios), max(ratios)
-    name = f"torchdistill {version('torchdistill')}"
-    print(f"{name} / by hand: {median:.2f}x (median of {len(ratios)} rounds, {low:.2f} to {high:.2f})")
-
-
 if __name__ == "__main__":
-    main()
+    compare(f"torchdistill {version('torchdistill')}", with_torchdistill)

@@ -35,7 +35,7 @@ def rows(bundle: Path) -> list[str]:
     by_name = {metric["name"]: metric for metric in metrics["metrics"]}
     ratio = cost["ratios"].get("torch/1", {}).get("value")
     teacher, student = (cost["models"][name]["size_bytes"] / 1e6 for name in ("teacher", "student"))
-    facts = f"{teacher:.2f} -> {student:.2f} MB, latency x{ratio:.2f}"
+    facts = f"{teacher:.3g} -> {student:.3g} MB, latency x{ratio:.2f}"
     lines = []
     for name, title in COLUMNS[metrics["task"]]:
         metric = by_name[name]

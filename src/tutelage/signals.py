@@ -61,10 +61,6 @@ class Batch:
         """The same batch on `device`."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def part(self, start: int, stop: int) -> Batch:
-        """Rows `start` to `stop` of the batch."""
-        return self.map(lambda tensor: tensor[start:stop])
-
 
 @dataclass(frozen=True, kw_only=True)
 class Signals:

@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 
 import torch
-from small import dev_loss, job, make_batch
-from test_resume import SETTINGS, STEPS
+from small import make_batch
+from test_resume import killable
 
-from tutelage.training import Training
 from tutelage.training.loop import fit
 
 folder, pause = Path(sys.argv[1]), float(sys.argv[2])
@@ -22,14 +21,4 @@ def slow_batch(rows, views):  # type: ignore[no-untyped-def]
     return make_batch(rows, views)
 
 
-run = job(
-    folder,
-    Training(**SETTINGS),
-    steps=STEPS,
-    dropout=0.3,
-    evaluate=dev_loss,
-    select="distance",
-    higher_is_better=False,
-    make_batch=slow_batch,
-)
-list(fit(run))
+list(fit(killable(folder, make_batch=slow_batch)))

@@ -16,7 +16,7 @@ from tutelage.teachers import ModuleTeacher
 from tutelage.training import Training
 from tutelage.training.loop import Fit
 
-ROWS, WIDTH, CLASSES = 48, 6, 4
+ROWS, WIDTH, CLASSES, BATCH = 48, 6, 4, 12
 
 
 def network(seed: int, dropout: float = 0.0, hidden: int = 16) -> nn.Sequential:
@@ -83,11 +83,30 @@ def job(folder: Path, training: Training, *, steps: int, dropout: float = 0.0, *
     return Fit(**(settings | changes))
 
 
+def one_sgd_step(pieces: int, steps: int = 1) -> Training:
+    """Plain SGD at a constant rate, so that a step can be written by hand."""
+    return Training(
+        steps=steps,
+        batch_size=BATCH,
+        micro_batches=pieces,
+        optimizer="sgd",
+        learning_rate=0.5,
+        momentum=0.0,
+        schedule="constant",
+        warmup=0.0,
+        clip_norm=None,
+        log_every=1,
+    )
+
+
+def trained_parts(run: Fit) -> dict[str, Tensor]:
+    """The weights of the student and of the hint's projector."""
+    hint = run.losses[2].state_dict()
+    return dict(run.student.state_dict()) | {f"hint.{name}": value for name, value in hint.items()}
+
+
 def dev_loss(module: nn.Module) -> dict[str, float]:
     """Something that changes as the student learns: its distance to the teacher on all rows."""
     inputs, _, _ = table()
     with torch.no_grad():
         return {"distance": float((module(inputs) - network(2)(inputs)).square().mean())}
-
-
-__all__ = ["CLASSES", "ROWS", "WIDTH", "InTurn", "dev_loss", "job", "make_batch", "network", "table"]

@@ -12,34 +12,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from small import job, network, table
+from small import BATCH, job, network, one_sgd_step, table, trained_parts
 from torch import Tensor
 
 from tutelage.training import Training
 from tutelage.training.loop import fit
 
 HERE = Path(__file__).parent
-BATCH = 12
 
 
 def trained(folder: Path, pieces: int, steps: int = 1) -> dict[str, Tensor]:
-    training = Training(
-        steps=steps,
-        batch_size=BATCH,
-        micro_batches=pieces,
-        optimizer="sgd",
-        learning_rate=0.5,
-        momentum=0.0,
-        schedule="constant",
-        warmup=0.0,
-        clip_norm=None,
-        log_every=1,
-    )
-    run = job(folder, training, steps=steps)
+    run = job(folder, one_sgd_step(pieces, steps), steps=steps)
     list(fit(run))
-    return dict(run.student.state_dict()) | {
-        f"hint.{name}": value for name, value in run.losses[2].state_dict().items()
-    }
+    return trained_parts(run)
 
 
 def by_hand(folder: Path) -> dict[str, Tensor]:

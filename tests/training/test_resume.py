@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from small import dev_loss, job
 from tutelage.errors import CheckpointError, RunError
 from tutelage.training import Training
 from tutelage.training.checkpoint import latest_step, load_checkpoint
-from tutelage.training.loop import EvaluationRecord, StepRecord, fit
+from tutelage.training.loop import EvaluationRecord, Fit, StepRecord, fit
 
 HERE = Path(__file__).parent
 STEPS = 40
@@ -34,6 +35,12 @@ SETTINGS = {
 }
 
 
+def killable(folder: Path, **changes: Any) -> Fit:
+    """A run with dropout, evaluations and a checkpoint after each step."""
+    choice = {"evaluate": dev_loss, "select": "distance", "higher_is_better": False}
+    return job(folder, Training(**SETTINGS), steps=STEPS, dropout=0.3, **choice, **changes)
+
+
 def start(folder: Path, pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(HERE / "killed_run.py"), str(folder), str(pause)],
@@ -46,15 +53,7 @@ def start(folder: Path, pause: float) -> subprocess.Popen[str]:
 
 def test_a_run_killed_at_five_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    whole = job(
-        tmp_path / "whole",
-        Training(**SETTINGS),
-        steps=STEPS,
-        dropout=0.3,
-        evaluate=dev_loss,
-        select="distance",
-        higher_is_better=False,
-    )
+    whole = killable(tmp_path / "whole")
     list(fit(whole))
     moments = random.Random(11)
     folder, steps_seen = tmp_path / "killed", []
