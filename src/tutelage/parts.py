@@ -9,22 +9,52 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from tutelage.errors import ModelError
 from tutelage.losses import Loss, all_losses
 from tutelage.recipe import Recipe
 from tutelage.signals import Request, Signals
-from tutelage.taps import observe
+from tutelage.taps import find_layer, observe
+from tutelage.teachers import Teacher
 from tutelage.training import Training
 from tutelage.training.setup import reseed
 from tutelage.training.step import needs_of
 from tutelage.transfer import Order, TransferSet
 
-__all__ = ["baseline_losses", "build_student", "labelled_order", "prepared", "supervised_loss", "teacher_data"]
+__all__ = [
+    "baseline_losses",
+    "build_student",
+    "introduce",
+    "labelled_order",
+    "prepared",
+    "supervised_loss",
+    "teacher_data",
+]
 
 
 def build_student(recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
     """The student as it is before training, the same for a seed each time."""
     reseed(seed, 0, 0)
     return recipe.student.build(recipe.teacher).to(device)
+
+
+def introduce(losses: Sequence[Loss], teacher: Teacher, data: TransferSet) -> None:
+    """Lends the losses the teacher's modules that they run, as they are now, and tells them how many rows there are.
+
+    Raises:
+        ModelError: The teacher has no such module.
+    """
+    for loss in losses:
+        modules: dict[str, nn.Module] = {}
+        for path in sorted(loss.borrows):
+            if teacher.module is None:
+                raise ModelError(
+                    f"{type(loss).__name__}: `{path}` of the teacher",
+                    expected="a teacher that is one torch module: the loss runs a part of it",
+                    found=teacher.describe(),
+                    mend="use a loss that compares outputs or features alone",
+                )
+            modules[path] = find_layer(teacher.module, path, model="teacher")
+        loss.introduce(modules=modules, rows=len(data))
 
 
 def supervised_loss(recipe: Recipe) -> Loss | None:

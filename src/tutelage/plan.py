@@ -24,7 +24,7 @@ from tutelage.evaluation.metrics import available_metrics, describe
 from tutelage.forecast import Forecast, make_forecast
 from tutelage.governance.policy import check_budget, check_gates
 from tutelage.losses import Loss
-from tutelage.parts import baseline_losses, build_student, teacher_data
+from tutelage.parts import baseline_losses, build_student, introduce, teacher_data
 from tutelage.recipe import Recipe
 from tutelage.signals import Request, Signals
 from tutelage.students import ParameterCount, parameter_count
@@ -149,6 +149,7 @@ def make_plan(recipe: Recipe) -> Plan:
     reseed(recipe.seeds[0], 0, 1)  # the losses' own trained parts start the same each time
     for index, loss in enumerate(losses):
         with within(f"losses[{index}] ({type(loss).__name__})"):
+            introduce([loss], recipe.teacher, data)
             loss.prepare(_only(student_says, loss.needs.student), _only(teacher_says, loss.needs.teacher), batch)
             loss.to(device)
     labelled = bool(data.labelled[data.rows("test")].any())

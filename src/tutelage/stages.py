@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tutelage.answers import answers
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import point_values
-from tutelage.parts import baseline_losses, build_student, labelled_order, prepared, supervised_loss
+from tutelage.parts import baseline_losses, build_student, introduce, labelled_order, prepared, supervised_loss
 from tutelage.plan import SELECT, Plan, higher_is_better
 from tutelage.recipe import Recipe
 from tutelage.training import Training
@@ -132,6 +132,8 @@ def train_student(plan: Plan, workspace: Workspace, seed: int, teacher_says: Arr
     """The student of a seed, trained from its teacher; `teacher_says` are the teacher's development outputs."""
     recipe = plan.recipe
     student = build_student(recipe, seed, plan.device)
+    losses = copy.deepcopy(plan.losses)
+    introduce(losses, recipe.teacher, plan.data)  # again, for the teacher may have been trained since
     job = _job(
         plan,
         recipe.training,
@@ -139,7 +141,7 @@ def train_student(plan: Plan, workspace: Workspace, seed: int, teacher_says: Arr
         workspace.stage("student", seed),
         _evaluator(recipe, plan.data, teacher_says, plan.device),
         student=student,
-        losses=copy.deepcopy(plan.losses),
+        losses=losses,
         teacher=recipe.teacher,
         order=plan.data.order(recipe.training.batch_size, seed),
     )

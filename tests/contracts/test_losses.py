@@ -24,7 +24,7 @@ from jsonargparse import ArgumentParser
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "losses"))
 
-from loss_case import Array, Case, Numbers, batch_of, objective, prepared, signals_of, tensors_of, with_trained
+from loss_case import Array, Case, Numbers, Plain, batch_of, objective, prepared, signals_of, tensors_of, with_trained
 
 from tutelage.errors import SignalError
 from tutelage.losses import Loss, all_losses
@@ -40,6 +40,12 @@ def cases_of(kind: type[Loss]) -> dict[str, Case]:
     except ModuleNotFoundError:
         return {}
     return {name: case for name, case in getattr(module, "CASES", {}).items() if type(case.make()) is kind}
+
+
+def plain_of(kind: type[Loss]) -> dict[str, Plain]:
+    """The plain expressions that the test file of a loss's module gives for it."""
+    module = importlib.import_module(f"test_{kind.__module__.rpartition('.')[2]}")
+    return {name: plain for name, plain in getattr(module, "PLAIN", {}).items() if type(plain.make()) is kind}
 
 
 CASES = {f"{kind.__name__}-{name}": case for kind in LOSSES.values() for name, case in cases_of(kind).items()}
@@ -119,6 +125,15 @@ class TestClass:
         known = [case for case in cases_of(kind).values() if case.floor is not None]
         assert known or not FIRST[kind.__name__].make().needs.teacher
 
+    def test_says_what_its_plain_expression_says(self, kind: type[Loss]) -> None:
+        """At the size of a real layer; `benchmarks/losses.py` compares what both cost."""
+        assert plain_of(kind), f"tests/losses/test_{kind.__module__.rpartition('.')[2]}.py gives no PLAIN for it"
+        for plain in plain_of(kind).values():
+            loss, student, teacher, batch = plain.set_up()
+            whole = objective(loss, student, teacher, batch)
+            written = plain.expression(tensors_of(student), tensors_of(teacher), batch.labels, loss)
+            torch.testing.assert_close(whole, written, rtol=1e-4, atol=1e-5)
+
     def test_a_negative_weight_is_refused(self, kind: type[Loss]) -> None:
         loss = FIRST[kind.__name__].make()
         arguments = {name: getattr(loss, name) for name in inspect.signature(kind).parameters}
@@ -167,7 +182,7 @@ class TestCase:
                 found[name].numpy(), numerical_gradient(case, numbers, array), rtol=1e-5, atol=1e-8
             )
         for name, parameter in loss.named_parameters():
-            by_golden = numerical_gradient(case, numbers, numbers.trained[name])
+            by_golden = case.adversary * numerical_gradient(case, numbers, numbers.trained[name])
             np.testing.assert_allclose(parameter.grad.numpy(), by_golden, rtol=1e-5, atol=1e-8)
 
     def test_is_the_same_in_float32(self, case: Case) -> None:

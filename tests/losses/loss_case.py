@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.losses import Loss
 from tutelage.signals import Batch, Signals
@@ -48,6 +49,9 @@ class Case:
         floor: The value of every sample where the teacher says what the student says; None where there is no such
             point (a projector stands between, or there is no teacher).
         samples: B.
+        modules: The teacher's modules that the loss borrows, by path; the golden formula finds their weights in
+            `trained`, under `borrowed/PATH.weight`.
+        adversary: What the gradient of the trained parts is multiplied with: -λ where they work against the student.
     """
 
     make: Callable[[], Loss]
@@ -59,6 +63,8 @@ class Case:
     counts: Callable[[Numbers], Array] | None = None
     floor: float | None = None
     samples: int = 4
+    modules: Callable[[], dict[str, nn.Module]] = dict
+    adversary: float = 1.0
 
     def draw(self, seed: int = 0) -> Numbers:
         """Random signals, weights and, where the case has them, mask and labels (one row is not labelled)."""
@@ -93,6 +99,62 @@ class Case:
         return float((np.where(counts > 0, values, 0) * counts).sum() / counts.sum())
 
 
+@dataclass(frozen=True)
+class Plain:
+    """A loss as one would write it in a training script, at the size of a real layer: what it costs is compared with.
+
+    `benchmarks/losses.py` times it, and the contract suite checks that both say the same. The test file of a loss's
+    module gives one or more, by name, as `PLAIN`.
+
+    Attributes:
+        make: Constructs the loss.
+        student: Shapes of the student's signals by name, without the batch axis; `output` is the output.
+        teacher: The same of the teacher.
+        expression: The mean over the batch, as plain torch on the tensors: `(student, teacher, labels, loss)` with the
+            signals by name, and the loss for its trained parts (`loss.projectors`) alone.
+        labels: Draws labels for B rows.
+        tokens: L where the rows are masked sequences (here: none is padding).
+        samples: B.
+        modules: The teacher's modules that the loss borrows, by path.
+    """
+
+    make: Callable[[], Loss]
+    student: dict[str, tuple[int, ...]]
+    teacher: dict[str, tuple[int, ...]]
+    expression: Callable[[dict[str, Tensor], dict[str, Tensor], Tensor, Any], Tensor]
+    labels: Callable[[np.random.Generator, int], NDArray] | None = None
+    tokens: int | None = None
+    samples: int = 64
+    modules: Callable[[], dict[str, nn.Module]] = dict
+
+    def set_up(self, seed: int = 0) -> tuple[Loss, Signals, Signals, Batch]:
+        """The loss, prepared, on random float32 signals of both models."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def signals(shapes: dict[str, tuple[int, ...]], *, grad: bool) -> Signals:
+            drawn = {name: torch.randn(self.samples, *shape, generator=generator) for name, shape in shapes.items()}
+            drawn = {name: tensor.requires_grad_(grad) for name, tensor in drawn.items()}
+            return Signals(output=drawn.pop("output", None), features=drawn)
+
+        labels = None
+        if self.labels is not None:
+            labels = torch.tensor(self.labels(np.random.default_rng(seed), self.samples))
+        batch = Batch(
+            inputs=torch.empty(self.samples, 0),
+            rows=torch.arange(self.samples),
+            views=torch.zeros(self.samples, dtype=torch.long),
+            labels=labels,
+            labelled=None if labels is None else torch.ones(self.samples, dtype=torch.bool),
+            mask=None if self.tokens is None else torch.ones(self.samples, self.tokens, dtype=torch.bool),
+        )
+        torch.manual_seed(seed)
+        loss = self.make()
+        loss.introduce(modules=self.modules(), rows=self.samples)
+        student, teacher = signals(self.student, grad=True), signals(self.teacher, grad=False)
+        loss.prepare(student, teacher, batch)
+        return loss, student, teacher, batch
+
+
 def signals_of(arrays: dict[str, Array], dtype: torch.dtype, *, grad: bool = False) -> Signals:
     """Signals from arrays; `output` is the output, the rest are features."""
     tensors = {name: torch.tensor(array, dtype=dtype).requires_grad_(grad) for name, array in arrays.items()}
@@ -120,13 +182,18 @@ def prepared(case: Case, numbers: Numbers, dtype: torch.dtype = torch.float64) -
     """The loss of a case, prepared on its own signals (trained parts seeded)."""
     torch.manual_seed(0)
     loss = case.make()
+    loss.introduce(modules={path: module.to(dtype) for path, module in case.modules().items()}, rows=case.samples)
     loss.prepare(signals_of(numbers.student, dtype), signals_of(numbers.teacher, dtype), batch_of(numbers, dtype))
     return loss
 
 
 def with_trained(numbers: Numbers, loss: Loss) -> Numbers:
     """The numbers together with the trained parts of a loss, for its golden formula."""
-    return replace(numbers, trained={k: v.detach().double().numpy() for k, v in loss.state_dict().items()})
+    trained = {k: v.detach().double().numpy() for k, v in loss.state_dict().items()}
+    for path in loss.borrows:
+        for name, value in loss.borrowed(path).state_dict().items():
+            trained[f"borrowed/{path}.{name}"] = value.double().numpy()
+    return replace(numbers, trained=trained)
 
 
 def objective(loss: Loss, student: Signals, teacher: Signals, batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import SignalError
-from tutelage.losses.base import require_choice
+from tutelage.losses.base import Weight, require_choice
 from tutelage.losses.layer_pairs import LayerPairs
 from tutelage.losses.maps import Resize, same_size
 from tutelage.losses.reduce import unit, widen
@@ -67,7 +67,7 @@ class AttentionTransfer(LayerPairs):
         *,
         variant: Literal["paper", "official"] = "official",
         resize: Resize = "refuse",
-        weight: float = 1.0,
+        weight: Weight = 1.0,
     ) -> None:
         super().__init__(pairs, weight=weight)
         require_choice("variant", variant, ("paper", "official"))

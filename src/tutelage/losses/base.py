@@ -8,8 +8,10 @@ accumulation, ranks and packing can't change what is learnt.
 from __future__ import annotations
 
 import abc
+import copy
+import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -20,7 +22,10 @@ from tutelage.errors import SignalError, did_you_mean
 from tutelage.losses.reduce import visible
 from tutelage.signals import Batch, Request, Signals
 
-__all__ = ["Loss", "Needs", "require_choice", "require_same_shape"]
+__all__ = ["Loss", "Needs", "Weight", "require_choice", "require_same_shape", "weight_at"]
+
+Weight = float | list[list[float]]
+"""The factor of a term: a number, or points `[share of the training, factor]` with straight lines between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,27 +44,65 @@ class Loss(nn.Module, abc.ABC):
     from traced shapes, live on the loss, and so train, shard and resume with it and never ship in the student.
 
     Args:
-        weight: Factor of this term in the total, 0 or more.
+        weight: Factor of this term in the total, 0 or more. Or a schedule of it: points `[share, factor]` with shares
+            of the training from 0 to 1 in rising order, between which the factor changes along a line, e.g.
+            `[[0, 1], [0.5, 1], [1, 0]]`.
 
     Raises:
-        ValueError: `weight` is negative or not finite.
+        ValueError: `weight` is negative or not finite, or its shares do not rise.
     """
 
     per_sample: ClassVar[bool] = True
     """Whether the value of a sample depends on that sample alone. False for losses that compare the samples of a
     batch: accumulating smaller batches is then another loss, and the plan says so."""
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__()
-        if not (math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"weight must be a finite number that is not negative, found {weight}")
+        require_weight(weight)
         self.weight = weight
         self.per_token = False
+        self.progress = 0.0
+        """The share of the training that is done, from 0 to 1; the training step keeps it up to date."""
+        self.rows = 0
+        """How many rows the transfer set has: `batch.rows` are numbers below it."""
+        self._modules_lent: dict[str, nn.Module] = {}
 
     @property
     @abc.abstractmethod
     def needs(self) -> Needs:
         """What `forward` reads, and nothing else is supplied to it."""
+
+    @property
+    def borrows(self) -> frozenset[str]:
+        """Dotted paths of the teacher's own modules that the loss runs, such as its classifier.
+
+        A teacher that is not a torch module can't lend any.
+        """
+        return frozenset()
+
+    def introduce(self, *, modules: Mapping[str, nn.Module], rows: int) -> None:
+        """Told before `prepare`, and again when a training begins: what the shapes of signals don't show.
+
+        The modules are copied, frozen and in eval mode; they are no part of the loss's parameters or state, so they are
+        neither trained nor stored.
+
+        Args:
+            modules: The teacher's modules that `borrows` names, by path.
+            rows: How many rows the transfer set has.
+        """
+        self.rows = rows
+        self._modules_lent = {path: _frozen_copy(modules[path]) for path in self.borrows}
+
+    def borrowed(self, path: str) -> nn.Module:
+        """The teacher's module at `path`, which `borrows` names. Gradients pass through it, but do not change it."""
+        return self._modules_lent[path]
+
+    def after_step(self) -> None:
+        """Called on every process once a step of the optimiser is done: where a memory takes in what it saw.
+
+        What changes here is kept in buffers, so that it is stored and resumed; it has to come out the same on every
+        process.
+        """
 
     def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         """Checks traced signals against each other and makes trained parts for their shapes.
@@ -95,13 +138,44 @@ class Loss(nn.Module, abc.ABC):
 
     def extra_repr(self) -> str:
         """Shows the hyper-parameters."""
-        plain = (bool, int, float, str, dict)
-        hidden = ("training", "per_token")
+        plain = (bool, int, float, str, dict, list)
+        hidden = ("training", "per_token", "progress", "rows")
         return ", ".join(
             f"{name}={value}"
             for name, value in vars(self).items()
             if isinstance(value, plain) and name not in hidden and not name.startswith("_")
         )
+
+
+def _frozen_copy(module: nn.Module) -> nn.Module:
+    """The module for use by a loss: its own copy, in eval mode, frozen, in float32 or wider."""
+    own = copy.deepcopy(module).eval().requires_grad_(False)
+    dtype = next((parameter.dtype for parameter in own.parameters()), torch.float32)
+    return own.to(torch.promote_types(dtype, torch.float32))
+
+
+def weight_at(weight: Weight, progress: float) -> float:
+    """The factor after a share of the training; before the first point and after the last it stays."""
+    if not isinstance(weight, list):
+        return weight
+    if progress <= weight[0][0]:
+        return weight[0][1]
+    for (start, low), (stop, high) in itertools.pairwise(weight):
+        if progress <= stop:
+            return low + (high - low) * (progress - start) / (stop - start)
+    return weight[-1][1]
+
+
+def require_weight(weight: Weight) -> None:
+    """Raises a `ValueError` when a weight is negative or not finite, or a schedule's points are out of order."""
+    points = weight if isinstance(weight, list) else [[0.0, weight]]
+    if not points or any(len(point) != 2 for point in points):
+        raise ValueError(f"weight must be a number or points [share, factor], found {weight}")
+    if not all(math.isfinite(factor) and factor >= 0 for _, factor in points):
+        raise ValueError(f"weight must be a finite number that is not negative, found {weight}")
+    shares = [share for share, _ in points]
+    if not all(0 <= share <= 1 for share in shares) or any(a >= b for a, b in itertools.pairwise(shares)):
+        raise ValueError(f"weight must have rising shares from 0 to 1, found {shares}")
 
 
 def require_choice(name: str, value: str, choices: Collection[str]) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.errors import SignalError
-from tutelage.losses.base import Loss, Needs
+from tutelage.losses.base import Loss, Needs, Weight
 from tutelage.losses.labels import labels_of
 from tutelage.losses.reduce import class_last, visible
 from tutelage.signals import Batch, Request, Signals
@@ -62,7 +62,7 @@ class CrossEntropy(Loss):
         ValueError: `label_smoothing` is out of its range.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, *, axis: int = -1, weight: float = 1.0) -> None:
+    def __init__(self, label_smoothing: float = 0.0, *, axis: int = -1, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be 0 or more and below 1, found {label_smoothing}")

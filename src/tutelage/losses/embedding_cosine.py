@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from tutelage.losses.base import Weight
 from tutelage.losses.embeddings import Embeddings, require_directions
 from tutelage.losses.reduce import unit, widen
 from tutelage.signals import Batch, Signals
@@ -40,7 +41,7 @@ class EmbeddingCosine(Embeddings):
         weight: Factor of this term in the total.
     """
 
-    def __init__(self, *, projector: bool = False, weight: float = 1.0) -> None:
+    def __init__(self, *, projector: bool = False, weight: Weight = 1.0) -> None:
         super().__init__(projector=projector, weight=weight)
 
     def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:

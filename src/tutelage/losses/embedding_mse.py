@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from tutelage.losses.base import Weight
 from tutelage.losses.embeddings import Embeddings
 from tutelage.losses.logit_mse import logit_mse
 
@@ -28,7 +29,7 @@ class EmbeddingMSE(Embeddings):
         weight: Factor of this term in the total.
     """
 
-    def __init__(self, *, projector: bool = False, weight: float = 1.0) -> None:
+    def __init__(self, *, projector: bool = False, weight: Weight = 1.0) -> None:
         super().__init__(projector=projector, weight=weight)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:

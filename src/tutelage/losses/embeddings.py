@@ -7,7 +7,7 @@ import abc
 from torch import Tensor
 
 from tutelage.errors import SignalError
-from tutelage.losses.base import Loss, Needs, require_same_shape
+from tutelage.losses.base import Loss, Needs, Weight, require_same_shape
 from tutelage.losses.projectors import Projectors
 from tutelage.losses.reduce import unit, widen
 from tutelage.signals import Batch, Request, Signals
@@ -24,7 +24,7 @@ class Embeddings(Loss):
         weight: Factor of this term in the total.
     """
 
-    def __init__(self, *, projector: bool = False, weight: float = 1.0) -> None:
+    def __init__(self, *, projector: bool = False, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)
         self.projector = projector
         self.projectors = Projectors()

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from tutelage.errors import SignalError
-from tutelage.losses.base import require_choice, require_same_shape
+from tutelage.losses.base import Weight, require_choice, require_same_shape
 from tutelage.losses.layer_pairs import LayerPairs
 from tutelage.losses.logit_mse import logit_mse
 from tutelage.losses.projectors import Projectors
@@ -44,7 +44,7 @@ class HiddenState(LayerPairs):
     """
 
     def __init__(
-        self, pairs: dict[str, str], *, variant: Literal["paper", "official"] = "paper", weight: float = 1.0
+        self, pairs: dict[str, str], *, variant: Literal["paper", "official"] = "paper", weight: Weight = 1.0
     ) -> None:
         super().__init__(pairs, weight=weight)
         require_choice("variant", variant, ("paper", "official"))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from tutelage.losses.base import require_choice, require_same_shape
+from tutelage.losses.base import Weight, require_choice, require_same_shape
 from tutelage.losses.layer_pairs import LayerPairs
 from tutelage.losses.maps import Resize, same_size
 from tutelage.losses.projectors import Projectors
@@ -70,7 +70,7 @@ class Hint(LayerPairs):
         variant: Literal["paper", "official"] = "official",
         projector: Literal["where_widths_differ", "always"] = "where_widths_differ",
         resize: Resize = "refuse",
-        weight: float = 1.0,
+        weight: Weight = 1.0,
     ) -> None:
         super().__init__(pairs, weight=weight)
         require_choice("variant", variant, ("paper", "official"))

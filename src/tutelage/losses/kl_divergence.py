@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.errors import SignalError
-from tutelage.losses.base import Loss, Needs, require_choice, require_same_shape
+from tutelage.losses.base import Loss, Needs, Weight, require_choice, require_same_shape
 from tutelage.losses.reduce import class_last, mean_per_position, visible, widen
 from tutelage.signals import Batch, Request, Signals
 
@@ -69,7 +69,7 @@ class KLDivergence(Loss):
         *,
         axis: int = -1,
         outputs: Literal["softmax", "sigmoid"] = "softmax",
-        weight: float = 1.0,
+        weight: Weight = 1.0,
     ) -> None:
         super().__init__(weight=weight)
         if not (math.isfinite(temperature) and temperature > 0):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import SignalError
-from tutelage.losses.base import Loss, Needs
+from tutelage.losses.base import Loss, Needs, Weight
 from tutelage.losses.reduce import visible, widen
 from tutelage.signals import Batch, Request, Signals
 
@@ -26,7 +26,7 @@ class LayerPairs(Loss):
         ValueError: There are no pairs.
     """
 
-    def __init__(self, pairs: dict[str, str], *, weight: float = 1.0) -> None:
+    def __init__(self, pairs: dict[str, str], *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)
         if not pairs:
             raise ValueError("pairs must name at least one layer of the student and one of the teacher, found none")

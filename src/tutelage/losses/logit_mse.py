@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tutelage.losses.base import Loss, Needs, require_same_shape
+from tutelage.losses.base import Loss, Needs, Weight, require_same_shape
 from tutelage.losses.reduce import mean_per_position, visible, widen
 from tutelage.signals import Batch, Request, Signals
 
@@ -38,7 +38,7 @@ class LogitMSE(Loss):
         weight: Factor of this term in the total.
     """
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)
 
     @property

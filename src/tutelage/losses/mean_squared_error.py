@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import SignalError
-from tutelage.losses.base import Loss, Needs
+from tutelage.losses.base import Loss, Needs, Weight
 from tutelage.losses.labels import labels_of, match_labels
 from tutelage.signals import Batch, Request, Signals
 
@@ -34,7 +34,7 @@ class MeanSquaredError(Loss):
         weight: Factor of this term in the total.
     """
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)
 
     @property

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import SignalError
-from tutelage.losses.base import Loss, Needs
+from tutelage.losses.base import Loss, Needs, Weight
 from tutelage.losses.embeddings import embeddings_of, require_directions
 from tutelage.losses.reduce import full_precision, unit, widen
 from tutelage.signals import Batch, Request, Signals
@@ -48,7 +48,7 @@ class PairwiseSimilarity(Loss):
 
     per_sample: ClassVar[bool] = False
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)
 
     @property

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from tutelage.losses.base import Weight
 from tutelage.losses.layer_pairs import LayerPairs
 from tutelage.losses.reduce import full_precision, unit, widen
 from tutelage.signals import Batch
@@ -52,7 +53,7 @@ class SimilarityPreserving(LayerPairs):
 
     per_sample: ClassVar[bool] = False
 
-    def __init__(self, pairs: dict[str, str], *, weight: float = 1.0) -> None:
+    def __init__(self, pairs: dict[str, str], *, weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)
 
     def compare(self, path: str, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:

@@ -243,6 +243,7 @@ class _Run:
         reseed(job.seed, step + 1, accelerator.process_index)
         for group in self.optimizer.param_groups:
             group["lr"] = job.training.rate(step, job.steps)
+        self.learner.at(step / job.steps)
         pieces = [piece.to(accelerator.device) for piece in pieces]
         scales = global_scales(job.losses, pieces).to(accelerator.device)
         sums = torch.zeros(1 + len(job.losses), device=accelerator.device)
@@ -259,6 +260,7 @@ class _Run:
             norm = accelerator.clip_grad_norm_(self.learner.parameters(), job.training.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.learner.after_step()
         return sums, norm
 
     def _step_record(self, since: list[Tensor], norm: Tensor | None, speed: float) -> StepRecord:

@@ -4,8 +4,9 @@ For losses `k` with weight `w_k`, values `v_k` and counts `c_k` the objective of
 
     L = Σ_k  w_k · (Σ_i c_ki · v_ki) / (Σ_i c_ki),
 
-with `i` over every row (or token) of every piece on every process. The denominators depend on the batch alone, so they
-are known before the first forward pass, and the gradient is the same however the batch is split.
+with `w_k` the weight at this share of the training, and `i` over every row (or token) of every piece on every process.
+The denominators depend on the batch alone, so they are known before the first forward pass, and the gradient is the
+same however the batch is split.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from tutelage.losses import Loss
+from tutelage.losses.base import weight_at
 from tutelage.signals import Batch, Request, Signals, call, output_of
 from tutelage.taps import Taps
 
@@ -58,6 +60,19 @@ class Learner(nn.Module):
         self._taps = Taps(student, request.features, model="student")
         # A list hides the compiled wrapper from nn.Module, so that names in the state dict stay those of the student.
         self._run: list[nn.Module] = [cast("nn.Module", torch.compile(student)) if compiled else student]
+        self.at(0.0)
+
+    def at(self, progress: float) -> None:
+        """Tells the losses which share of the training is done, and takes their weights there."""
+        for part in self.losses.modules():
+            if isinstance(part, Loss):
+                part.progress = progress
+        self._weights = [weight_at(cast("Loss", loss).weight, progress) for loss in self.losses]
+
+    def after_step(self) -> None:
+        """Tells the losses that the optimiser has made its step."""
+        for loss in self.losses:
+            cast("Loss", loss).after_step()
 
     def forward(self, batch: Batch, teacher: Signals, scales: Tensor) -> tuple[Tensor, Tensor]:
         """The objective's share of this piece, and each loss's share, unweighted and detached, `[K]`.
@@ -76,7 +91,7 @@ class Learner(nn.Module):
             # where, not times: a value that does not count may be anything, NaN too, without harm.
             values = torch.where(counts > 0, loss(student, teacher, batch), 0.0)
             shares.append((values * counts).sum() * scale)
-        total = sum(loss.weight * share for loss, share in zip(self.losses, shares, strict=True))
+        total = sum(w * share for w, share in zip(self._weights, shares, strict=True))
         assert isinstance(total, Tensor)
         return total, torch.stack([share.detach().float() for share in shares])
 
