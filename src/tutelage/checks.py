@@ -5,29 +5,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from tutelage.errors import DataError, MissingExtra, ModelError, RecipeError, SignalError, UserError, blame, check_all
+from tutelage.errors import DataError, MissingExtra, ModelError, RecipeError, SignalError, check_all, within
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import point_values
 from tutelage.losses import KLDivergence, Loss
 from tutelage.parts import baseline_losses, prepared, supervised_loss
 from tutelage.paths import resolve_path
+from tutelage.probe import forward_pass
 from tutelage.recipe import Recipe
-from tutelage.signals import Batch, Request, Signals, call, output_of
+from tutelage.signals import Request, Signals, call, output_of
 from tutelage.students import HuggingFaceStudent, Student
-from tutelage.taps import find_layer, observe
+from tutelage.taps import find_layer
 from tutelage.teachers import Ensemble, Teacher
 from tutelage.teachers.sentence_layout import read_layout
 from tutelage.teachers.vocabulary import require_same_ids
+from tutelage.training import Training
 from tutelage.training.setup import make_accelerator
 from tutelage.transfer import TransferSet
 
@@ -44,26 +45,11 @@ __all__ = [
     "check_teacher_training",
     "check_tokenizers",
     "check_trained",
-    "trace",
-    "within",
 ]
 
 Array = np.ndarray[Any, Any]
 EXAMINED = 8
 """Development rows that both models answer before a run, to see that the metrics can be computed."""
-
-
-@contextlib.contextmanager
-def within(key: str) -> Iterator[None]:
-    """Puts the recipe's key before that of an error that arises within."""
-    try:
-        yield
-    except MissingExtra:
-        raise
-    except UserError as error:
-        raise type(error)(
-            f"{key}: {error.key}", expected=error.expected, found=error.found, harm=error.harm, mend=error.mend
-        ) from error
 
 
 def check_extras(recipe: Recipe) -> None:
@@ -76,9 +62,8 @@ def check_extras(recipe: Recipe) -> None:
 
 def check_precision(recipe: Recipe, device: torch.device) -> None:
     """Refuses float16 on a CPU, for student and teacher."""
-    trainings = {"training": recipe.training, "teacher_training": recipe.teacher_training}
-    for key, training in trainings.items():
-        if training is not None and training.precision == "float16" and device.type == "cpu":
+    for key, training in recipe.trainings().items():
+        if training.precision == "float16" and device.type == "cpu":
             raise RecipeError(
                 f"{key}.precision", expected="float32 or bfloat16 on a CPU", found="float16", mend="use bfloat16"
             )
@@ -86,10 +71,7 @@ def check_precision(recipe: Recipe, device: torch.device) -> None:
 
 def check_meaning(recipe: Recipe) -> None:
     """Refuses means and divergences of distributions where the outputs are none, or are others."""
-    divergences = [
-        functools.partial(_check_divergence, loss, f"losses[{index}]", recipe.task)
-        for index, loss in enumerate(recipe.losses)
-    ]
+    divergences = [functools.partial(_check_divergence, loss, key, recipe.task) for key, loss in recipe.terms().items()]
     check_all([lambda: _check_mean(recipe.teacher, "teacher", recipe.task), *divergences])
 
 
@@ -133,14 +115,14 @@ def check_pairs(recipe: Recipe) -> None:
             pairs.load()
 
 
-def check_batches(recipe: Recipe, data: TransferSet) -> None:
+def check_batches(training: Training, data: TransferSet, key: str) -> None:
     """Refuses more pieces of a batch than it has rows."""
-    processes = make_accelerator(recipe.training.precision).num_processes
-    training, rows = recipe.training, len(data.rows("train"))
+    processes = make_accelerator(training.precision).num_processes
+    rows = len(data.rows("train"))
     pieces = training.micro_batches * processes
     if min(training.batch_size, rows) < pieces:
         raise RecipeError(
-            "training.micro_batches",
+            f"{key}.micro_batches",
             expected=f"at most {min(training.batch_size, rows)} pieces of a batch over all processes",
             found=f"{training.micro_batches} pieces x {processes} processes",
             mend="lower micro_batches or raise batch_size",
@@ -176,7 +158,7 @@ def check_trained(module: nn.Module, freeze: Sequence[str] | None, key: str, mod
         )
 
 
-def check_loss(loss: Loss, recipe: Recipe, data: TransferSet, student: nn.Module) -> None:
+def check_loss(loss: Loss, teacher: Teacher, recipe: Recipe, data: TransferSet, student: nn.Module) -> None:
     """The layers that a loss reads exist, and labels are there if it needs them."""
     if loss.needs.labels and not len(data.labelled_rows):
         raise DataError(
@@ -188,22 +170,23 @@ def check_loss(loss: Loss, recipe: Recipe, data: TransferSet, student: nn.Module
         )
     for path in sorted(loss.needs.student.features):
         find_layer(student, path, model="student")
-    recipe.teacher.check(loss.needs.teacher)
+    teacher.check(loss.needs.teacher)
 
 
 def check_teacher_training(recipe: Recipe, data: TransferSet | None) -> None:
-    """The teacher can be trained: it is a module, and `data` has labels to train it and to choose its best weights."""
-    training, module = recipe.teacher_training, recipe.teacher.module
+    """The teacher can be trained: it is made of modules, and there are labels to learn and to choose by."""
+    training, modules = recipe.teacher_training, recipe.teacher.modules
     if training is None or data is None:
         return
-    if module is None:
+    if not modules:
         raise RecipeError(
             "teacher_training",
-            expected="a teacher that is one torch module",
+            expected="a teacher that is a torch module, or made of some",
             found=recipe.teacher.describe(),
             mend="remove teacher_training, or use ModuleTeacher",
         )
-    check_trained(module, training.freeze, "teacher_training", "teacher")
+    for module in modules.values():
+        check_trained(module, training.freeze, "teacher_training", "teacher")
     splits = {"training": data.labelled_rows, "development": data.rows("development")}
     for name, rows in splits.items():
         if not data.labelled[rows].any():
@@ -225,48 +208,11 @@ def check_supervised(
     if recipe.baseline and len(data.labelled_rows):
         with within("baseline"):
             prepared(baseline_losses(recipe), student, data, device)
-    loss, module = supervised_loss(recipe), recipe.teacher.module
-    if recipe.teacher_training is not None and taught is not None and module is not None and loss is not None:
-        with within("teacher_training"):
-            prepared([loss], module, taught, device, name="teacher")
-
-
-def trace(
-    recipe: Recipe, student: nn.Module, batch: Batch, student_request: Request, teacher_request: Request
-) -> tuple[Signals, Signals]:
-    """What both models say about two rows, teacher first."""
-    with within("teacher"), _forward("the teacher"):
-        teacher_says = recipe.teacher.ask(batch, teacher_request)
-    student.eval()
-    with within("student"), _forward("the student"), torch.no_grad():
-        student_says = observe(student, batch.inputs, student_request, model="student")
-    for name, says in (("teacher", teacher_says), ("student", student_says)):
-        if says.output is not None and not bool(torch.isfinite(says.output).all()):
-            raise SignalError(
-                f"{name}: output",
-                expected="finite numbers",
-                found=f"NaN or infinity in an output of shape {tuple(says.output.shape)}",
-                harm="the student would learn nothing but NaN",
-                mend="look at the inputs' scale and at the weights",
-            )
-    return teacher_says, student_says
-
-
-@contextlib.contextmanager
-def _forward(model: str) -> Iterator[None]:
-    """A module that can't take the data's batch fails with an error of its own: say what that means."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # a user's module may raise anything
-        raise SignalError(
-            f"{model} on the first two rows of the data",
-            expected="a forward pass",
-            found=blame(error),
-            mend="the inputs that the data gives are not those that the module takes: "
-            "compare data.source with the module's forward",
-        ) from error
+    for module in recipe.teacher.modules.values() if recipe.teacher_training is not None else ():
+        loss = supervised_loss(recipe)
+        if taught is not None and loss is not None:
+            with within("teacher_training"):
+                prepared([loss], module, taught, device, name="teacher")
 
 
 def check_labels(recipe: Recipe, data: TransferSet, teacher: Signals, student: Signals) -> None:
@@ -358,9 +304,9 @@ def check_answers(recipe: Recipe, data: TransferSet, student: nn.Module, device:
     rows = data.rows("development")
     rows = rows[np.argsort(~data.labelled[rows], kind="stable")][:EXAMINED]  # labelled ones first
     batch = data.batch(rows).to(device)
-    with within("teacher"), _forward("the teacher"):
+    with within("teacher"), forward_pass("the teacher"):
         said = recipe.teacher.ask(batch, Request(output=True)).output
-    with within("student"), _forward("the student"):
+    with within("student"), forward_pass("the student"):
         answered = output_of(call(student.eval(), batch.inputs), "student")
     assert said is not None
     labelled = data.labelled[rows]

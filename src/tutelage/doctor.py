@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tutelage.devices.cost import Cost
+from tutelage.lessons import Lesson
 from tutelage.plan import Forecast, Plan
+from tutelage.signals import Request
 from tutelage.training.step import term_names
 
 __all__ = ["describe_cost", "describe_plan"]
@@ -26,24 +30,13 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
         f"  labels    {len(data.labelled_rows):,} training rows"
         + (f", {len(data.classes)} classes" if data.classes else ""),
         "  inputs    " + ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in inputs.items()),
-        "",
-        "  losses",
+        *(f"  assistant {_assistant(assistant)}" for assistant in plan.assistants),
     ]
-    for name, loss in zip(term_names(plan.losses), plan.losses, strict=True):
-        needs = loss.needs
-        reads = sorted(
-            {*(f"student {p}" for p in needs.student.features), *(f"teacher {p}" for p in needs.teacher.features)}
-        )
-        reads += ["labels"] if needs.labels else []
-        projector = sum(p.numel() for p in loss.parameters())
-        lines.append(
-            f"    {loss.weight:<6g} {name}"
-            + (f"  reads {', '.join(reads)}" if reads else "")
-            + (f"  trains {projector:,} parameters of its own" if projector else "")
-        )
+    for number, lesson in enumerate(plan.lessons, start=1):
+        lines += ["", f"  losses{f' of stage {number}' if lesson is not plan.lessons[-1] else ''}", *_losses(lesson)]
     lines += [
         "",
-        f"  steps     {plan.steps:,} of {recipe.training.batch_size} rows"
+        f"  steps     {' + '.join(f'{lesson.steps:,}' for lesson in plan.lessons)} of {recipe.training.batch_size} rows"
         + (f" in {recipe.training.micro_batches} pieces" if recipe.training.micro_batches > 1 else "")
         + f", for each of {len(recipe.seeds)} seed(s)"
         + (", and as many for the baseline" if plan.has_baseline else ""),
@@ -61,9 +54,43 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
     return "\n".join(lines).rstrip()
 
 
+def _losses(lesson: Lesson) -> list[str]:
+    """A line for each loss: weight, name, what it reads, what it trains."""
+    lines = []
+    for name, loss in zip(term_names(lesson.losses), lesson.losses, strict=True):
+        reads = sorted({*_reads("student", loss.needs.student), *_reads("teacher", loss.needs.teacher)})
+        reads += ["labels"] if loss.needs.labels else []
+        own = sum(p.numel() for p in loss.parameters())
+        weight = (
+            " ".join(f"{factor:g}@{share:.0%}" for share, factor in loss.weight)
+            if isinstance(loss.weight, list)
+            else f"{loss.weight:g}"
+        )
+        lines.append(
+            f"    {weight:<6} {name}"
+            + (f"  reads {', '.join(reads)}" if reads else "")
+            + (f"  trains {own:,} parameters of its own" if own else "")
+        )
+    return lines
+
+
+def _reads(model: str, request: Request) -> Iterator[str]:
+    """What a loss reads of inner layers, and of the members of several teachers."""
+    yield from (f"{model} {path}" for path in request.features)
+    for name, wanted in request.members.items():
+        yield from ([f"{model} {name}"] if wanted.output else [])
+        yield from _reads(f"{model} {name}:", wanted)
+
+
+def _assistant(plan: Plan) -> str:
+    after = plan.student_parameters
+    return f"{type(plan.recipe.student).__name__}, {after.total:,} parameters, {plan.steps:,} steps"
+
+
 def _forecast(forecast: Forecast) -> list[str]:
     parts = {
         "students": forecast.student_seconds,
+        "assistants": forecast.assistant_seconds,
         "baselines": forecast.baseline_seconds,
         "teacher": forecast.teacher_seconds,
         "evaluations": forecast.evaluation_seconds,

@@ -14,9 +14,10 @@ TutelageError
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "blame",
     "check_all",
     "did_you_mean",
+    "within",
 ]
 
 
@@ -135,3 +137,16 @@ def check_all(checks: Iterable[Callable[[], object]]) -> None:
         found[0].args = ("\n".join(str(error) for error in found),)
     if found:
         raise found[0]
+
+
+@contextlib.contextmanager
+def within(key: str) -> Iterator[None]:
+    """Puts the recipe's key before that of an error that arises within."""
+    try:
+        yield
+    except MissingExtra:
+        raise
+    except UserError as error:
+        raise type(error)(
+            f"{key}: {error.key}", expected=error.expected, found=error.found, harm=error.harm, mend=error.mend
+        ) from error

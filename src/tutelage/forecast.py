@@ -40,9 +40,11 @@ class Forecast:
     """What training will cost, from a few timed steps.
 
     Attributes:
-        step_seconds: Median seconds of a step of the student: batch, teacher, losses, gradients, optimiser.
-        teacher_share: Share of a step that the teacher takes.
-        student_seconds: Training all students of all seeds.
+        step_seconds: Median seconds of a step of the student's main training: batch, teacher, losses, gradients,
+            optimiser.
+        teacher_share: Share of such a step that the teacher takes.
+        student_seconds: Training all students of all seeds, with their earlier stages.
+        assistant_seconds: Training the models between teacher and student.
         baseline_seconds: The same for the baselines.
         teacher_seconds: Training the teacher, where the recipe does.
         evaluation_seconds: The forward passes of all evaluations on the development split, and the last on the test
@@ -52,6 +54,7 @@ class Forecast:
     step_seconds: float
     teacher_share: float
     student_seconds: float
+    assistant_seconds: float
     baseline_seconds: float
     teacher_seconds: float
     evaluation_seconds: float
@@ -59,41 +62,57 @@ class Forecast:
     @property
     def training_seconds(self) -> float:
         """All of it."""
-        return self.student_seconds + self.baseline_seconds + self.teacher_seconds + self.evaluation_seconds
+        models = self.student_seconds + self.assistant_seconds + self.baseline_seconds + self.teacher_seconds
+        return models + self.evaluation_seconds
 
 
 def make_forecast(plan: Plan, timed_steps: int) -> Forecast:
     """Times a few steps of each training and a batch of each evaluation; nothing that is kept is trained."""
     recipe, data, training, seeds = plan.recipe, plan.data, plan.recipe.training, len(plan.recipe.seeds)
-    order = data.order(training.batch_size, 0)
     student = build_student(recipe, recipe.seeds[0], plan.device).eval()
     student_pass = _pass_seconds(lambda batch: call(student, batch.inputs), plan)
     teacher_pass = _pass_seconds(lambda batch: recipe.teacher.ask(batch, Request(output=True)), plan)
+    order = data.order(training.batch_size, 0)
     asked, request = data.batch(*order.batch(0)).to(plan.device), needs_of(plan.losses)[1]
-    ask = _seconds(lambda: recipe.teacher.ask(asked, request)) if request else 0.0
-    step = _step_seconds(
-        student.train(),
-        copy.deepcopy(plan.losses),
-        data=data,
-        order=order,
-        training=training,
-        steps=plan.steps,
-        timed_steps=timed_steps,
-        teacher=recipe.teacher,
-    )
+    ask = _seconds(lambda: plan.guide.ask(asked, request)) if request else 0.0
+    steps = _lesson_steps(plan, timed_steps)
     trainings = seeds * (2 if plan.has_baseline else 1)
     development, test = len(data.rows("development")), len(data.rows("test"))
-    student_rows = trainings * (_evaluations(training, plan.steps) * development + test)
+    student_rows = trainings * (_evaluations(training, plan.lessons[-1].steps) * development + test)
     teacher_seconds, teacher_evaluations = _teacher_training(plan, timed_steps)
     teacher_rows = (1 + teacher_evaluations) * development + test
     return Forecast(
-        step_seconds=step,
-        teacher_share=min(1.0, ask / step),
-        student_seconds=seeds * plan.steps * step,
+        step_seconds=steps[-1],
+        teacher_share=min(1.0, ask / steps[-1]),
+        student_seconds=seeds * _total(plan, steps),
+        assistant_seconds=sum(
+            _total(assistant, _lesson_steps(assistant, timed_steps)) for assistant in plan.assistants
+        ),
         baseline_seconds=seeds * plan.steps * _baseline_step(plan, timed_steps) if plan.has_baseline else 0.0,
         teacher_seconds=teacher_seconds,
         evaluation_seconds=student_pass * student_rows + teacher_pass * teacher_rows,
     )
+
+
+def _total(plan: Plan, step_seconds: list[float]) -> float:
+    return sum(lesson.steps * seconds for lesson, seconds in zip(plan.lessons, step_seconds, strict=True))
+
+
+def _lesson_steps(plan: Plan, timed_steps: int) -> list[float]:
+    """Seconds of a step in each of a student's lessons."""
+    return [
+        _step_seconds(
+            build_student(plan.recipe, plan.recipe.seeds[0], plan.device),
+            copy.deepcopy(lesson.losses),
+            data=plan.data,
+            order=plan.data.order(lesson.training.batch_size, 0),
+            training=lesson.training,
+            steps=lesson.steps,
+            timed_steps=timed_steps,
+            teacher=lesson.teacher,
+        )
+        for lesson in plan.lessons
+    ]
 
 
 def _baseline_step(plan: Plan, timed_steps: int) -> float:
@@ -111,24 +130,23 @@ def _baseline_step(plan: Plan, timed_steps: int) -> float:
 
 
 def _teacher_training(plan: Plan, timed_steps: int) -> tuple[float, int]:
-    """Seconds of the teacher's training, and its evaluations."""
+    """Seconds of the training of the teacher's modules, and its evaluations."""
     recipe, training, data = plan.recipe, plan.recipe.teacher_training, plan.teacher_data
-    loss = supervised_loss(recipe)
-    if training is None or recipe.teacher.module is None or loss is None or data is None:
+    if training is None or data is None:
         return 0.0, 0
-    module = copy.deepcopy(recipe.teacher.module)
     order = labelled_order(data, training, 0)
     steps = training.total_steps(order.steps_per_epoch)
-    step = _step_seconds(
-        module,
-        prepared([loss], module, data, plan.device, name="teacher"),
-        data=data,
-        order=order,
-        training=training,
-        steps=steps,
-        timed_steps=timed_steps,
-    )
-    return steps * step, _evaluations(training, steps)
+    seconds, evaluations = 0.0, 0
+    for module in map(copy.deepcopy, recipe.teacher.modules.values()):
+        loss = supervised_loss(recipe)
+        assert loss is not None
+        losses = prepared([loss], module, data, plan.device, name="teacher")
+        step = _step_seconds(
+            module, losses, data=data, order=order, training=training, steps=steps, timed_steps=timed_steps
+        )
+        seconds += steps * step
+        evaluations += _evaluations(training, steps)
+    return seconds, evaluations
 
 
 def _evaluations(training: Training, steps: int) -> int:

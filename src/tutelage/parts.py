@@ -105,7 +105,5 @@ def prepared(
         said = observe(model.eval(), batch.inputs, needs_of(losses)[0] | Request(output=True), model=name)
     model.train(training)
     for loss in losses:
-        needs = loss.needs.student
-        features = {path: said.features[path] for path in needs.features}
-        loss.prepare(Signals(output=said.output if needs.output else None, features=features), Signals(), batch)
+        loss.prepare(said.only(loss.needs.student), Signals(), batch)
     return list(losses)

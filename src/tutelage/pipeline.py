@@ -30,7 +30,7 @@ from tutelage.plan import Plan, make_plan
 from tutelage.recipe import Recipe
 from tutelage.recipe_file import dump_recipe, policy_of
 from tutelage.report import write_report
-from tutelage.stages import train_baseline, train_student, train_teacher
+from tutelage.stages import train_assistants, train_baseline, train_student, train_teacher, trainings
 from tutelage.students import ParameterCount
 from tutelage.teachers.fingerprint import fingerprint_of
 from tutelage.training.setup import make_accelerator
@@ -39,7 +39,10 @@ from tutelage.workspace import Workspace
 __all__ = ["Result", "distill", "evaluate", "measure", "report"]
 
 
-TRAINED_BY = ("task", "data", "teacher", "teacher_training", "student", "losses", "training", "select")
+TRAINED_BY = (
+    *("task", "data", "teacher", "teacher_training", "student", "losses", "training", "select"),
+    *("earlier_stages", "assistants"),
+)
 """What decides the weights: a run whose recipe differs elsewhere keeps its trainings and is judged anew."""
 
 
@@ -138,6 +141,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
         train_teacher(plan, workspace, progress=show)
     before = teacher.fingerprint()
     says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device)
+    train_assistants(plan, workspace, says, progress=show)
     students, baselines = {}, {}
     for seed in recipe.seeds:
         students[seed] = train_student(plan, workspace, seed, says, progress=show)
@@ -189,10 +193,7 @@ def _best_seed(plan: Plan, workspace: Workspace) -> int:
 def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, teacher_digest: str) -> None:
     """Writes the bundle, page and all, and moves it to its place."""
     recipe = plan.recipe
-    trainings = [("teacher", 0)] if recipe.teacher_training is not None else []
-    for seed in recipe.seeds:
-        trainings += [("student", seed), *([("baseline", seed)] if plan.has_baseline else [])]
-    histories = [workspace.stage(role, seed) / "history.jsonl" for role, seed in trainings]
+    histories = [workspace.stage(role, seed) / "history.jsonl" for role, seed in trainings(plan)]
     (partial / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     write_findings(partial, findings, task=recipe.task, data=plan.data, histories=histories)
     provenance = {

@@ -7,30 +7,29 @@ refused here, before the first batch is trained on. `tutelage.checks` holds the 
 
 from __future__ import annotations
 
-import copy
-import functools
 import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
 from tutelage import checks
-from tutelage.checks import within
 from tutelage.devices import Target
-from tutelage.errors import RecipeError, check_all, did_you_mean
+from tutelage.errors import RecipeError, check_all, did_you_mean, within
 from tutelage.evaluation.metrics import available_metrics, describe
 from tutelage.forecast import Forecast, make_forecast
 from tutelage.governance.policy import check_budget, check_gates
+from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
 from tutelage.losses import Loss
-from tutelage.parts import baseline_losses, build_student, introduce, teacher_data
+from tutelage.parts import baseline_losses, build_student, teacher_data
+from tutelage.probe import ask_teacher, run_student
 from tutelage.recipe import Recipe
-from tutelage.signals import Request, Signals
+from tutelage.signals import Request
 from tutelage.students import ParameterCount, parameter_count
 from tutelage.taps import Layer, layers
+from tutelage.teachers import ModuleTeacher, Teacher
 from tutelage.training.setup import make_accelerator, reseed
-from tutelage.training.step import needs_of
 from tutelage.transfer import TransferSet
 
 __all__ = [
@@ -68,10 +67,8 @@ class Plan:
         data: The transfer set as the student may see it.
         teacher_data: The rows the teacher is trained on, if the recipe trains it.
         device: Where training happens.
-        losses: Prepared for the traced shapes; each training takes a copy.
-        student_request: What the losses read of the student.
-        teacher_request: What they read of the teacher.
-        steps: Optimiser steps of a student.
+        lessons: The trainings that a student goes through, the main one last; their losses are prepared.
+        assistants: The plans of the models between teacher and student, in order.
         select: The metric the best weights are kept by; `higher_is_better` is its direction.
         metrics: The metrics this run will have, and their kinds.
         teacher_parameters: None for a teacher that is not a module.
@@ -84,16 +81,29 @@ class Plan:
     data: TransferSet
     teacher_data: TransferSet | None
     device: torch.device
-    losses: list[Loss]
-    student_request: Request
-    teacher_request: Request
-    steps: int
+    lessons: list[Lesson]
     select: str
     metrics: dict[str, str]
     teacher_parameters: ParameterCount | None
     student_parameters: ParameterCount
     has_baseline: bool
+    assistants: list[Plan] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def losses(self) -> list[Loss]:
+        """The losses of the main training, prepared for the traced shapes; each training takes a copy."""
+        return self.lessons[-1].losses
+
+    @property
+    def guide(self) -> Teacher:
+        """Who teaches in the main training: the recipe's teacher, or the last of its assistants."""
+        return self.lessons[-1].teacher
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of a student over all its lessons; the baseline makes as many."""
+        return sum(lesson.steps for lesson in self.lessons)
 
     @property
     def higher_is_better(self) -> bool:
@@ -114,9 +124,9 @@ class Plan:
 def make_plan(recipe: Recipe) -> Plan:
     """Loads, builds and traces what the recipe names, and checks all of it against all of it.
 
-    It goes in four stages: what the recipe alone shows; loading teacher and data; student, layers, labels and
-    tokenizers; what both models say about a few rows. All that is wrong in a stage is named in one message; a later
-    stage needs what the earlier ones loaded.
+    It goes in four stages: what the recipe alone shows; loading teachers and data; student, layers, labels and
+    tokenizers; what the models say about a few rows. All that is wrong in a stage is named in one message; a later
+    stage needs what the earlier ones loaded. Assistants are planned like students, one after the other.
 
     Raises:
         UserError: Something does not fit.
@@ -125,55 +135,84 @@ def make_plan(recipe: Recipe) -> Plan:
     device = make_accelerator(recipe.training.precision).device
     checks.check_precision(recipe, device)
     data, taught = _load(recipe, device)
+    guide, assistants = recipe.teacher, []
+    for key, derived in _assistants(recipe):
+        with within(key):
+            assistants.append(_plan(derived, data, None, device, guide))
+        guide = ModuleTeacher(derived.student.deliver(build_student(derived, derived.seeds[0], device)))
+        guide.load(device)
+    plan = _plan(recipe, data, taught, device, guide)
+    plan.assistants = assistants
+    return plan
+
+
+def _assistants(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+    """Each assistant as a recipe whose student it is, and its key."""
+    for index, assistant in enumerate(recipe.assistants):
+        derived = replace(
+            recipe,
+            student=assistant.student,
+            losses=assistant.losses or recipe.losses,
+            training=assistant.training or recipe.training,
+            teacher_training=None,
+            earlier_stages=[],
+            assistants=[],
+            baseline=False,
+            seeds=recipe.seeds[:1],
+            similarity_sets=[],
+            policy=[],
+        )
+        for _ in range(assistant.generations):
+            yield f"assistants[{index}]", derived
+
+
+def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device: torch.device, guide: Teacher) -> Plan:
+    """The plan of the students of a recipe, which learn from `guide` and are compared with the recipe's teacher."""
     student = build_student(recipe, recipe.seeds[0], device)
-    losses = copy.deepcopy(recipe.losses)
-    student_request, teacher_request, _ = needs_of(losses)
-    student_request, teacher_request = (r | Request(output=True) for r in (student_request, teacher_request))
+    lessons = lessons_of(recipe, guide, data, "")
+    request = Request(output=True)
     check_all(
         [
-            *_checks_of_losses(recipe, data, student),
-            lambda: recipe.teacher.check(teacher_request),
-            lambda: checks.check_batches(recipe, data),
+            *(check for lesson in lessons for check in checks_of(lesson, recipe, data, student)),
+            lambda: recipe.teacher.check(request),
             lambda: checks.check_tokenizers(recipe.teacher, recipe.student, data),
-            lambda: checks.check_trained(student, recipe.training.freeze, "training", "student"),
             lambda: checks.check_teacher_training(recipe, taught),
         ]
     )
     batch = data.example(2).to(device)
-    teacher_says, student_says = checks.trace(recipe, student, batch, student_request, teacher_request)
+    teacher_says = ask_teacher(recipe.teacher, batch, request)
+    student_says = run_student(student, batch, student_request(lessons))
     checks.check_labels(recipe, data, teacher_says, student_says)
     if taught is not None and taught is not data:
         checks.check_labels(recipe, taught, teacher_says, student_says)
     checks.check_answers(recipe, data, student, device)
     checks.check_supervised(recipe, data, taught, student, device)
-    reseed(recipe.seeds[0], 0, 1)  # the losses' own trained parts start the same each time
-    for index, loss in enumerate(losses):
-        with within(f"losses[{index}] ({type(loss).__name__})"):
-            introduce([loss], recipe.teacher, data)
-            loss.prepare(_only(student_says, loss.needs.student), _only(teacher_says, loss.needs.teacher), batch)
-            loss.to(device)
+    for lesson in lessons:
+        prepare(lesson, student_says, batch, data=data, device=device, seed=recipe.seeds[0])
     labelled = bool(data.labelled[data.rows("test")].any())
     assert teacher_says.output is not None and student_says.output is not None
     same_width = teacher_says.output.shape == student_says.output.shape
     sets = [pairs.name for pairs in recipe.similarity_sets]
     metrics = available_metrics(recipe.task, labels=labelled, sets=sets, same_width=same_width)
     check_gates(recipe.policy, metrics)
+    select = _select(recipe, data, same_width)
+    for lesson in lessons[:-1]:
+        if lesson.select is not None:
+            _check_select(f"{lesson.key}select", lesson.select, recipe, data, same_width)
+    lessons[-1].select = select
     has_baseline = recipe.baseline and len(data.labelled_rows) > 0 and bool(baseline_losses(recipe))
     return Plan(
         recipe=recipe,
         data=data,
         teacher_data=taught,
         device=device,
-        losses=losses,
-        student_request=student_request,
-        teacher_request=needs_of(losses)[1],
-        steps=recipe.training.total_steps(data.order(recipe.training.batch_size, 0).steps_per_epoch),
-        select=_select(recipe, data, same_width),
+        lessons=lessons,
+        select=select,
         metrics=dict(metrics),
         teacher_parameters=None if (measured := recipe.teacher.as_module()) is None else parameter_count(measured),
-        student_parameters=parameter_count(student),
+        student_parameters=parameter_count(recipe.student.deliver(student)),
         has_baseline=has_baseline,
-        notes=[*data.notes, *_notes(recipe, data, losses, student, has_baseline)],
+        notes=[*data.notes, *_notes(recipe, data, lessons, student, has_baseline)],
     )
 
 
@@ -199,6 +238,10 @@ def _load(recipe: Recipe, device: torch.device) -> tuple[TransferSet, TransferSe
         reseed(0, 0, 0)  # a teacher that is trained in the run starts the same each time
         with within("teacher"):
             recipe.teacher.load(device)
+        for index, stage in enumerate(recipe.earlier_stages):
+            if stage.teacher is not None:
+                with within(f"earlier_stages[{index}].teacher"):
+                    stage.teacher.load(device)
 
     def load_data() -> None:
         with within("data"):
@@ -212,46 +255,42 @@ def _load(recipe: Recipe, device: torch.device) -> tuple[TransferSet, TransferSe
     return data, teacher_data(recipe, data) if recipe.teacher_training is not None else None
 
 
-def _checks_of_losses(recipe: Recipe, data: TransferSet, student: nn.Module) -> list[Callable[[], None]]:
-    def check(index: int, loss: Loss) -> None:
-        with within(f"losses[{index}] ({type(loss).__name__})"):
-            checks.check_loss(loss, recipe, data, student)
-
-    return [functools.partial(check, index, loss) for index, loss in enumerate(recipe.losses)]
-
-
-def _only(signals: Signals, request: Request) -> Signals:
-    features = {path: signals.features[path] for path in request.features}
-    return Signals(output=signals.output if request.output else None, features=features)
-
-
 def _select(recipe: Recipe, data: TransferSet, same_width: bool) -> str:
     """The metric by which the best weights are kept."""
-    labelled = bool(data.labelled[data.rows("development")].any())
-    known = available_metrics(recipe.task, labels=labelled, sets=[], same_width=same_width)
     if recipe.select is not None:
-        if recipe.select not in known:
-            raise RecipeError(
-                "select",
-                expected="a metric of the development split",
-                found=recipe.select,
-                mend=did_you_mean(recipe.select, known),
-            )
+        _check_select("select", recipe.select, recipe, data, same_width)
         return recipe.select
+    known = _known_metrics(recipe, data, same_width)
     return next(name for name in SELECT[recipe.task] if name in known)
 
 
+def _known_metrics(recipe: Recipe, data: TransferSet, same_width: bool) -> dict[str, str]:
+    labelled = bool(data.labelled[data.rows("development")].any())
+    return dict(available_metrics(recipe.task, labels=labelled, sets=[], same_width=same_width))
+
+
+def _check_select(key: str, metric: str, recipe: Recipe, data: TransferSet, same_width: bool) -> None:
+    known = _known_metrics(recipe, data, same_width)
+    if metric not in known:
+        raise RecipeError(
+            key, expected="a metric of the development split", found=metric, mend=did_you_mean(metric, known)
+        )
+
+
 def _notes(
-    recipe: Recipe, data: TransferSet, losses: Sequence[Loss], student: nn.Module, has_baseline: bool
+    recipe: Recipe, data: TransferSet, lessons: Sequence[Lesson], student: nn.Module, has_baseline: bool
 ) -> list[str]:
     notes = []
-    split = recipe.training.micro_batches * make_accelerator(recipe.training.precision).num_processes
-    for index, loss in enumerate(losses):
-        if not loss.per_sample and split > 1:
-            notes.append(
-                f"losses[{index}] ({type(loss).__name__}) compares the rows of a piece with each other: "
-                f"a batch in {split} pieces is another loss than the whole batch"
-            )
+    processes = make_accelerator(recipe.training.precision).num_processes
+    for lesson in lessons:
+        split = lesson.training.micro_batches * processes
+        notes += [
+            f"{name} compares the rows of a piece with each other: "
+            f"a batch in {split} pieces is another loss than the whole batch"
+            for name, loss in lesson.named_losses().items()
+            if not loss.per_sample and split > 1
+        ]
+    split = recipe.training.micro_batches * processes
     normalised = [path for path, module in student.named_modules() if isinstance(module, _BATCH_NORM)]
     if normalised and split > 1:
         notes.append(

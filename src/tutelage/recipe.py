@@ -8,6 +8,7 @@ store, so a recipe costs nothing to make. `tutelage.recipe_file` reads and write
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,7 +21,7 @@ from tutelage.teachers import Teacher
 from tutelage.training import Training
 from tutelage.transfer import Data, SimilarityPairs
 
-__all__ = ["Export", "Measure", "Recipe", "Task"]
+__all__ = ["Assistant", "Export", "Measure", "Recipe", "Stage", "Task"]
 
 Task = Literal["classification", "multilabel", "regression", "embedding"]
 
@@ -58,6 +59,45 @@ class Measure:
 
 
 @dataclass(kw_only=True)
+class Stage:
+    """A training that the student goes through before the main one, on the same rows.
+
+    Args:
+        losses: What is compared, and with which weights.
+        training: How the student is trained.
+        teacher: Who teaches in this stage, such as an earlier checkpoint of the teacher (route-constrained
+            optimisation); null for the one who teaches in the main training.
+        select: The metric on the development split by which the stage's best weights are kept; null to go on with its
+            last ones: while only inner layers learn, the metrics of the output say nothing.
+    """
+
+    losses: list[Loss]
+    training: Training
+    teacher: Teacher | None = None
+    select: str | None = None
+
+
+@dataclass(kw_only=True)
+class Assistant:
+    """A model between teacher and student: it is distilled first and then teaches the next one.
+
+    Of a size between the two it is a teacher assistant (TAKD); made like the student it is an earlier generation of it
+    (born-again networks).
+
+    Args:
+        student: What the assistant is. Where it is cut, it is cut from the recipe's teacher.
+        losses: What is compared; null for the recipe's.
+        training: How it is trained; null for the recipe's.
+        generations: How many such models follow each other, each learning from the one before.
+    """
+
+    student: Student
+    losses: list[Loss] | None = None
+    training: Training | None = None
+    generations: int = 1
+
+
+@dataclass(kw_only=True)
 class Recipe:
     """Everything a run is.
 
@@ -69,7 +109,11 @@ class Recipe:
         student: What imitates it.
         losses: What is compared, and with which weights.
         training: How the student is trained.
-        teacher_training: Train the teacher first, on all the training labels; null for a teacher that is ready.
+        teacher_training: Train the teacher first, on all the training labels; null for a teacher that is ready. Where
+            there are several, each is trained.
+        earlier_stages: Trainings that the student goes through before the main one, in order.
+        assistants: Models between teacher and student, in order: the first learns from the teacher, each further one
+            from the one before it, the student from the last. The student is evaluated against the teacher.
         baseline: Train the same student for as many steps without the teacher as well, where there are labels.
         seeds: One student for each; the best on the development split is delivered.
         select: The metric on the development split by which the best weights are kept; null for the task's own.
@@ -88,6 +132,8 @@ class Recipe:
     losses: list[Loss]
     training: Training
     teacher_training: Training | None = None
+    earlier_stages: list[Stage] = field(default_factory=list)
+    assistants: list[Assistant] = field(default_factory=list)
     baseline: bool = True
     seeds: list[int] = field(default_factory=lambda: [0])
     select: str | None = None
@@ -106,8 +152,8 @@ class Recipe:
         check_all(
             [
                 self._check_words,
-                lambda: self.training.check("training"),
-                lambda: None if self.teacher_training is None else self.teacher_training.check("teacher_training"),
+                *(functools.partial(training.check, key) for key, training in self.trainings().items()),
+                self._check_assistants,
                 self._check_teacher_training,
                 self._check_similarity_sets,
                 self._check_measure,
@@ -115,11 +161,36 @@ class Recipe:
             ]
         )
 
+    def trainings(self) -> dict[str, Training]:
+        """Every training that the recipe describes, by its key."""
+        found = {"training": self.training, "teacher_training": self.teacher_training}
+        found |= {f"earlier_stages[{i}].training": stage.training for i, stage in enumerate(self.earlier_stages)}
+        found |= {f"assistants[{i}].training": assistant.training for i, assistant in enumerate(self.assistants)}
+        return {key: training for key, training in found.items() if training is not None}
+
+    def terms(self) -> dict[str, Loss]:
+        """Every loss that the recipe names, by its key."""
+        lists = {"losses": self.losses}
+        lists |= {f"earlier_stages[{i}].losses": stage.losses for i, stage in enumerate(self.earlier_stages)}
+        lists |= {f"assistants[{i}].losses": assistant.losses or [] for i, assistant in enumerate(self.assistants)}
+        return {f"{key}[{index}]": loss for key, losses in lists.items() for index, loss in enumerate(losses)}
+
+    def _check_assistants(self) -> None:
+        for index, assistant in enumerate(self.assistants):
+            if assistant.generations < 1:
+                raise RecipeError(
+                    f"assistants[{index}].generations", expected="at least 1", found=str(assistant.generations)
+                )
+
     def _check_words(self) -> None:
         if not self.name or any(letter in self.name for letter in "/\\\0"):
             raise RecipeError("name", expected="a name that can be a folder's", found=repr(self.name))
-        if not self.losses:
-            raise RecipeError("losses", expected="at least one loss", found="none", mend="add one, e.g. KLDivergence")
+        lists = {"losses": self.losses}
+        lists |= {f"earlier_stages[{i}].losses": stage.losses for i, stage in enumerate(self.earlier_stages)}
+        lists |= {f"assistants[{i}].losses": a.losses for i, a in enumerate(self.assistants) if a.losses is not None}
+        for key, losses in lists.items():
+            if not losses:
+                raise RecipeError(key, expected="at least one loss", found="none", mend="add one, e.g. KLDivergence")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise RecipeError("seeds", expected="different numbers from 0", found=str(self.seeds))
 

@@ -69,31 +69,52 @@ class Signals:
     Attributes:
         output: The model's output, or None if it was not asked for.
         features: Outputs of inner layers, by dotted module path.
+        members: What each of several teachers says, by its name.
     """
 
     output: Tensor | None = None
     features: dict[str, Tensor] = field(default_factory=dict)
+    members: dict[str, Signals] = field(default_factory=dict)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Signals:
         """The same signals with `change` applied to each tensor."""
         return Signals(
             output=None if self.output is None else change(self.output),
             features={path: change(tensor) for path, tensor in self.features.items()},
+            members={name: member.map(change) for name, member in self.members.items()},
+        )
+
+    def only(self, request: Request) -> Signals:
+        """What was requested of these signals, and nothing else."""
+        return Signals(
+            output=self.output if request.output else None,
+            features={path: self.features[path] for path in request.features},
+            members={name: self.members[name].only(wanted) for name, wanted in request.members.items()},
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked of a model: its output, and the features of some layers. `a | b` asks for both."""
+    """What is asked of a model: its output, the features of some layers, and the same of each of several teachers.
+
+    `a | b` asks for both; a request that asks for nothing is false.
+    """
 
     output: bool = False
     features: frozenset[str] = frozenset()
+    members: Mapping[str, Request] = field(default_factory=dict)
 
     def __or__(self, other: Request) -> Request:
-        return Request(output=self.output or other.output, features=self.features | other.features)
+        names = [*self.members, *(name for name in other.members if name not in self.members)]
+        nothing = Request()
+        return Request(
+            output=self.output or other.output,
+            features=self.features | other.features,
+            members={name: self.members.get(name, nothing) | other.members.get(name, nothing) for name in names},
+        )
 
     def __bool__(self) -> bool:
-        return self.output or bool(self.features)
+        return self.output or bool(self.features) or any(self.members.values())
 
 
 def call(module: nn.Module, inputs: Inputs) -> object:

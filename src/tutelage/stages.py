@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from tutelage.evaluation.metrics import point_values
 from tutelage.parts import baseline_losses, build_student, introduce, labelled_order, prepared, supervised_loss
 from tutelage.plan import SELECT, Plan, higher_is_better
 from tutelage.recipe import Recipe
-from tutelage.training import Training
 from tutelage.training.checkpoint import latest_step
 from tutelage.training.loop import EvaluationRecord, Fit, StepRecord, fit
 from tutelage.training.setup import make_accelerator
@@ -26,7 +26,7 @@ from tutelage.training.tracking import tracked
 from tutelage.transfer import TransferSet
 from tutelage.workspace import History, Workspace
 
-__all__ = ["train_baseline", "train_student", "train_teacher"]
+__all__ = ["train_assistants", "train_baseline", "train_student", "train_teacher", "trainings"]
 
 Array = np.ndarray[Any, Any]
 
@@ -85,85 +85,118 @@ def _shown(records: Iterator[StepRecord | EvaluationRecord], bar: tqdm[Any]) -> 
 
 
 def train_teacher(plan: Plan, workspace: Workspace, *, progress: bool) -> None:
-    """Trains the teacher's module on every training label there is, as `teacher_training` says."""
-    recipe, training = plan.recipe, plan.recipe.teacher_training
-    module, loss = recipe.teacher.module, supervised_loss(recipe)
-    data = plan.teacher_data
-    # The plan has seen to all of these.
-    assert training is not None and module is not None and loss is not None and data is not None
-    losses = prepared([loss], module, data, plan.device, name="teacher")
-    order = labelled_order(data, training, seed=0)
-    known = _evaluator(recipe, data, None, plan.device)
+    """Trains each of the teacher's modules on every training label there is, as `teacher_training` says."""
+    recipe, training, data = plan.recipe, plan.recipe.teacher_training, plan.teacher_data
+    assert training is not None and data is not None  # the plan has seen to it
     select = SELECT[recipe.task][0]
-    folder = workspace.stage("teacher", 0)
-    job = Fit(
-        student=module,
-        losses=losses,
-        teacher=None,
-        make_batch=data.batch,
-        order=order,
-        training=training,
-        steps=training.total_steps(order.steps_per_epoch),
-        seed=0,
-        folder=folder,
-        evaluate=known,
-        select=select,
-        higher_is_better=higher_is_better(select),
-    )
-    _run(job, "teacher", workspace.work, progress=progress)
-    module.eval()
+    for number, (name, module) in enumerate(recipe.teacher.modules.items()):
+        loss = supervised_loss(recipe)
+        assert loss is not None
+        role = f"teacher {name}".rstrip()
+        order = labelled_order(data, training, seed=number)
+        job = Fit(
+            student=module,
+            losses=prepared([loss], module, data, plan.device, name="teacher"),
+            teacher=None,
+            make_batch=data.batch,
+            order=order,
+            training=training,
+            steps=training.total_steps(order.steps_per_epoch),
+            seed=number,
+            folder=workspace.stage(role, 0),
+            evaluate=_evaluator(recipe, data, None, plan.device),
+            select=select,
+            higher_is_better=higher_is_better(select),
+        )
+        _run(job, role, workspace.work, progress=progress)
+        module.eval()
 
 
-def _job(plan: Plan, training: Training, seed: int, folder: Path, evaluate: Any, **parts: Any) -> Fit:
-    return Fit(
-        make_batch=plan.data.batch,
-        training=training,
-        steps=plan.steps,
-        seed=seed,
-        folder=folder,
-        evaluate=evaluate,
-        select=plan.select,
-        higher_is_better=plan.higher_is_better,
-        **parts,
-    )
+def train_assistants(plan: Plan, workspace: Workspace, teacher_says: Array, *, progress: bool) -> None:
+    """Trains the models between teacher and student in turn; each then teaches the next."""
+    seed = plan.recipe.seeds[0]
+    for number, (assistant, pupil) in enumerate(itertools.pairwise([*plan.assistants, plan]), start=1):
+        role = f"assistant {number}"
+        trained = train_student(assistant, workspace, seed, teacher_says, role=role, progress=progress)
+        assert pupil.guide.module is not None
+        pupil.guide.module.load_state_dict(trained.state_dict())
 
 
-def train_student(plan: Plan, workspace: Workspace, seed: int, teacher_says: Array, *, progress: bool) -> nn.Module:
-    """The student of a seed, trained from its teacher; `teacher_says` are the teacher's development outputs."""
-    recipe = plan.recipe
-    student = build_student(recipe, seed, plan.device)
-    losses = copy.deepcopy(plan.losses)
-    introduce(losses, recipe.teacher, plan.data)  # again, for the teacher may have been trained since
-    job = _job(
-        plan,
-        recipe.training,
-        seed,
-        workspace.stage("student", seed),
-        _evaluator(recipe, plan.data, teacher_says, plan.device),
-        student=student,
-        losses=losses,
-        teacher=recipe.teacher,
-        order=plan.data.order(recipe.training.batch_size, seed),
-    )
-    _run(job, "student", workspace.work, progress=progress)
-    return student.eval()
+def train_student(
+    plan: Plan, workspace: Workspace, seed: int, teacher_says: Array, *, role: str = "student", progress: bool
+) -> nn.Module:
+    """The student of a seed after all its lessons, as it is delivered.
+
+    Args:
+        plan: Of the run, or of an assistant.
+        workspace: Where checkpoints go.
+        seed: Of everything random.
+        teacher_says: The teacher's outputs on the development split.
+        role: How the trainings are named.
+        progress: Show a bar.
+    """
+    student = build_student(plan.recipe, seed, plan.device)
+    evaluate = _evaluator(plan.recipe, plan.data, teacher_says, plan.device)
+    for number, lesson in enumerate(plan.lessons, start=1):
+        named = role if lesson is plan.lessons[-1] else f"{role} stage {number}"
+        losses = copy.deepcopy(lesson.losses)
+        introduce(losses, lesson.teacher, plan.data)  # again, for the teacher may have been trained since
+        job = _job(
+            plan,
+            lesson.select,
+            evaluate,
+            training=lesson.training,
+            steps=lesson.steps,
+            seed=seed,
+            folder=workspace.stage(named, seed),
+            student=student,
+            losses=losses,
+            teacher=lesson.teacher,
+            order=plan.data.order(lesson.training.batch_size, seed),
+        )
+        _run(job, named, workspace.work, progress=progress)
+    return plan.recipe.student.deliver(student).eval()
 
 
 def train_baseline(plan: Plan, workspace: Workspace, seed: int, teacher_says: Array, *, progress: bool) -> nn.Module:
     """The same student from the same start for as many steps, on labels alone."""
     recipe = plan.recipe
     student = build_student(recipe, seed, plan.device)
-    losses = prepared(baseline_losses(recipe), student, plan.data, plan.device)
     job = _job(
         plan,
-        recipe.training,
-        seed,
-        workspace.stage("baseline", seed),
+        plan.select,
         _evaluator(recipe, plan.data, teacher_says, plan.device),
+        training=recipe.training,
+        steps=plan.steps,
+        seed=seed,
+        folder=workspace.stage("baseline", seed),
         student=student,
-        losses=losses,
+        losses=prepared(baseline_losses(recipe), student, plan.data, plan.device),
         teacher=None,
         order=labelled_order(plan.data, recipe.training, seed),
     )
     _run(job, "baseline", workspace.work, progress=progress)
-    return student.eval()
+    return recipe.student.deliver(student).eval()
+
+
+def trainings(plan: Plan) -> list[tuple[str, int]]:
+    """The role and the seed of every training of a run, in their order."""
+    recipe = plan.recipe
+    names = recipe.teacher.modules if recipe.teacher_training is not None else ()
+    found = [(f"teacher {name}".rstrip(), 0) for name in names]
+    found += [(f"assistant {number}", recipe.seeds[0]) for number in range(1, len(plan.assistants) + 1)]
+    for seed in recipe.seeds:
+        found += [(f"student stage {number}", seed) for number in range(1, len(plan.lessons))]
+        found += [("student", seed), *([("baseline", seed)] if plan.has_baseline else [])]
+    return found
+
+
+def _job(plan: Plan, select: str | None, evaluate: Callable[[nn.Module], dict[str, float]], **parts: Any) -> Fit:
+    """A training that keeps its best weights by the metric `select`, or its last ones where that is None."""
+    return Fit(
+        make_batch=plan.data.batch,
+        evaluate=evaluate if select else None,
+        select=select or "",
+        higher_is_better=higher_is_better(select) if select else True,
+        **parts,
+    )

@@ -44,7 +44,8 @@ class Workspace:
 
     def stage(self, role: str, seed: int) -> Path:
         """The folder of one training."""
-        path = self.work / (role if role == "teacher" else f"{role}-{seed}")
+        name = role.replace(" ", "-")
+        path = self.work / (name if role.startswith("teacher") else f"{name}-{seed}")
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -115,7 +116,7 @@ class History:
 
     Args:
         path: The file.
-        role: `teacher`, `student` or `baseline`.
+        role: `teacher`, `student`, `baseline`, `student stage 1`, `assistant 1` and so on.
         seed: Of this training.
         resumed_at: The step from which the training goes on.
     """

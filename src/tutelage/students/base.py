@@ -24,3 +24,7 @@ class Student(abc.ABC):
         Raises:
             ModelError: The student can't be made from this teacher.
         """
+
+    def deliver(self, module: nn.Module) -> nn.Module:
+        """What leaves of a trained student: the module itself, or the part of it that is used after training."""
+        return module

@@ -5,6 +5,15 @@ from tutelage.teachers.encoder import SentenceEncoder
 from tutelage.teachers.ensemble import Ensemble
 from tutelage.teachers.hugging_face import HuggingFaceTeacher
 from tutelage.teachers.module import ModuleTeacher
+from tutelage.teachers.several import SeveralTeachers
 from tutelage.teachers.torch_teacher import TorchTeacher
 
-__all__ = ["Ensemble", "HuggingFaceTeacher", "ModuleTeacher", "SentenceEncoder", "Teacher", "TorchTeacher"]
+__all__ = [
+    "Ensemble",
+    "HuggingFaceTeacher",
+    "ModuleTeacher",
+    "SentenceEncoder",
+    "SeveralTeachers",
+    "Teacher",
+    "TorchTeacher",
+]

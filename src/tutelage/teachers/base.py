@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from tutelage.errors import ModelError
 from tutelage.signals import Batch, Request, Signals
 
-__all__ = ["Teacher"]
+__all__ = ["Teacher", "named_modules", "refuse_members"]
 
 
 class Teacher(abc.ABC):
@@ -46,6 +48,11 @@ class Teacher(abc.ABC):
         return None
 
     @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The loaded torch modules that a run may train before they teach, by name; one teacher alone has no name."""
+        return {} if self.module is None else {"": self.module}
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes in the order of its logits, where the teacher knows them."""
         return ()
@@ -62,3 +69,23 @@ class Teacher(abc.ABC):
     def as_module(self) -> nn.Module | None:
         """A module that gives the teacher's output, to be timed; None where time is not this machine's (an API)."""
         return self.module
+
+
+def named_modules(teachers: Mapping[str, Teacher]) -> dict[str, nn.Module]:
+    """The modules of several teachers, under the teachers' names; `a.b` is member `b` of teacher `a`."""
+    return {
+        f"{name}.{inner}" if inner else name: module
+        for name, teacher in teachers.items()
+        for inner, module in teacher.modules.items()
+    }
+
+
+def refuse_members(teacher: Teacher, request: Request) -> None:
+    """Raises a `ModelError` if members are requested of a teacher that has none."""
+    if request.members:
+        raise ModelError(
+            f"member {', '.join(f'`{name}`' for name in request.members)} of the teacher",
+            expected="a SeveralTeachers, whose members have names",
+            found=teacher.describe(),
+            mend="leave out `member`, or give the recipe a teacher of class SeveralTeachers",
+        )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import ModelError, RecipeError
 from tutelage.signals import Batch, Request, Signals, output_of
-from tutelage.teachers.base import Teacher
+from tutelage.teachers.base import Teacher, named_modules, refuse_members
 from tutelage.teachers.vocabulary import require_same_ids
 
 __all__ = ["Ensemble", "mean_logits", "mean_probabilities"]
@@ -114,6 +114,7 @@ class Ensemble(Teacher):
 
     def check(self, request: Request) -> None:
         """Raises a `ModelError` if features are requested, or a member can't supply its output."""
+        refuse_members(self, request)
         if request.features:
             raise ModelError(
                 f"features of {', '.join(f'`{path}`' for path in sorted(request.features))}",
@@ -139,6 +140,11 @@ class Ensemble(Teacher):
         self._require_alike(outputs)
         with torch.no_grad():
             return Signals(output=self.combine(outputs))
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules of the members, by the members' numbers."""
+        return named_modules({str(index): member for index, member in enumerate(self.members)})
 
     def as_module(self) -> nn.Module | None:
         """A module that runs all members and takes the mean, to be timed; None if a member is none."""

@@ -10,7 +10,7 @@ from torch import nn
 from tutelage.errors import ModelError
 from tutelage.signals import Batch, Request, Signals
 from tutelage.taps import find_layer, observe
-from tutelage.teachers.base import Teacher
+from tutelage.teachers.base import Teacher, refuse_members
 from tutelage.teachers.fingerprint import fingerprint_of
 from tutelage.teachers.weights import require_numbers
 
@@ -45,6 +45,7 @@ class TorchTeacher(Teacher):
     def check(self, request: Request) -> None:
         """Raises a `ModelError` with the nearest name if a requested layer does not exist."""
         module = self._loaded()
+        refuse_members(self, request)
         for path in sorted(request.features):
             find_layer(module, path, model="teacher")
 

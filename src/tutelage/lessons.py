@@ -1,0 +1,113 @@
+"""Lessons: the trainings that one student goes through in order, each with its teacher, its losses and its length."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tutelage import checks
+from tutelage.errors import within
+from tutelage.losses import Loss
+from tutelage.parts import introduce
+from tutelage.probe import ask_teacher
+from tutelage.recipe import Recipe
+from tutelage.signals import Batch, Request, Signals
+from tutelage.teachers import Teacher
+from tutelage.training import Training
+from tutelage.training.setup import reseed
+from tutelage.training.step import needs_of
+from tutelage.transfer import TransferSet
+
+__all__ = ["Lesson", "checks_of", "lessons_of", "prepare", "student_request"]
+
+
+@dataclass(kw_only=True)
+class Lesson:
+    """One training of a student by one teacher.
+
+    Attributes:
+        key: Where the recipe describes it: empty for the main training, else `earlier_stages[0].` and so on.
+        teacher: Who teaches.
+        losses: Copies of the recipe's; `prepare` prepares them, and each training takes a copy.
+        training: How the student is trained.
+        steps: Optimiser steps.
+        select: The metric on the development split by which the best weights are kept; None keeps the last ones.
+    """
+
+    key: str
+    teacher: Teacher
+    losses: list[Loss]
+    training: Training
+    steps: int
+    select: str | None
+
+    def named_losses(self) -> dict[str, Loss]:
+        """The losses by their keys in the recipe, as messages name them."""
+        return {f"{self.key}losses[{index}] ({type(loss).__name__})": loss for index, loss in enumerate(self.losses)}
+
+
+def lessons_of(recipe: Recipe, guide: Teacher, data: TransferSet, select: str) -> list[Lesson]:
+    """The earlier stages of a recipe and its main training, unprepared.
+
+    Args:
+        recipe: The recipe.
+        guide: Who teaches in the main training: the recipe's teacher, or the last of its assistants.
+        data: The rows.
+        select: The metric that the main training keeps its best weights by.
+    """
+    parts = [
+        (f"earlier_stages[{index}].", stage.teacher or guide, stage.losses, stage.training, stage.select)
+        for index, stage in enumerate(recipe.earlier_stages)
+    ]
+    return [
+        Lesson(
+            key=key,
+            teacher=teacher,
+            losses=copy.deepcopy(losses),
+            training=training,
+            steps=training.total_steps(data.order(training.batch_size, 0).steps_per_epoch),
+            select=metric,
+        )
+        for key, teacher, losses, training, metric in [*parts, ("", guide, recipe.losses, recipe.training, select)]
+    ]
+
+
+def student_request(lessons: Sequence[Lesson]) -> Request:
+    """What all lessons together read of the student."""
+    request = Request(output=True)
+    for lesson in lessons:
+        request |= needs_of(lesson.losses)[0]
+    return request
+
+
+def checks_of(lesson: Lesson, recipe: Recipe, data: TransferSet, student: nn.Module) -> list[Callable[[], None]]:
+    """What has to hold before anything is asked: layers, labels and members exist, batches can be split."""
+
+    def check(name: str, loss: Loss) -> None:
+        with within(name):
+            checks.check_loss(loss, lesson.teacher, recipe, data, student)
+
+    return [
+        *(functools.partial(check, name, loss) for name, loss in lesson.named_losses().items()),
+        lambda: checks.check_batches(lesson.training, data, f"{lesson.key}training"),
+        lambda: checks.check_trained(student, lesson.training.freeze, f"{lesson.key}training", "student"),
+    ]
+
+
+def prepare(
+    lesson: Lesson, student_says: Signals, batch: Batch, *, data: TransferSet, device: torch.device, seed: int
+) -> None:
+    """Prepares the losses of a lesson on what its teacher and the student say about a batch."""
+    request = needs_of(lesson.losses)[1]
+    teacher_says = ask_teacher(lesson.teacher, batch, request) if request else Signals()
+    reseed(seed, 0, 1)  # the losses' own trained parts start the same each time
+    for name, loss in lesson.named_losses().items():
+        with within(name):
+            introduce([loss], lesson.teacher, data)
+            loss.prepare(student_says.only(loss.needs.student), teacher_says.only(loss.needs.teacher), batch)
+            loss.to(device)

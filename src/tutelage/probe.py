@@ -1,0 +1,69 @@
+"""What the models say about the first rows: the first time that they meet the data."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from tutelage.errors import SignalError, UserError, blame, within
+from tutelage.signals import Batch, Request, Signals
+from tutelage.taps import observe
+from tutelage.teachers import Teacher
+
+__all__ = ["ask_teacher", "forward_pass", "run_student"]
+
+
+def ask_teacher(teacher: Teacher, batch: Batch, request: Request) -> Signals:
+    """What a teacher says about the first rows.
+
+    Raises:
+        SignalError: It can't take them, or its output is not finite.
+    """
+    with within("teacher"), forward_pass("the teacher"):
+        says = teacher.ask(batch, request)
+    _require_finite("teacher", says)
+    return says
+
+
+def run_student(student: nn.Module, batch: Batch, request: Request) -> Signals:
+    """What the student says about the first rows, in eval mode.
+
+    Raises:
+        SignalError: It can't take them, or its output is not finite.
+    """
+    student.eval()
+    with within("student"), forward_pass("the student"), torch.no_grad():
+        says = observe(student, batch.inputs, request, model="student")
+    _require_finite("student", says)
+    return says
+
+
+def _require_finite(name: str, says: Signals) -> None:
+    if says.output is not None and not bool(torch.isfinite(says.output).all()):
+        raise SignalError(
+            f"{name}: output",
+            expected="finite numbers",
+            found=f"NaN or infinity in an output of shape {tuple(says.output.shape)}",
+            harm="the student would learn nothing but NaN",
+            mend="look at the inputs' scale and at the weights",
+        )
+
+
+@contextlib.contextmanager
+def forward_pass(model: str) -> Iterator[None]:
+    """A module that can't take the data's batch fails with an error of its own: say what that means."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a user's module may raise anything
+        raise SignalError(
+            f"{model} on the first two rows of the data",
+            expected="a forward pass",
+            found=blame(error),
+            mend="the inputs that the data gives are not those that the module takes: "
+            "compare data.source with the module's forward",
+        ) from error
