@@ -269,8 +269,9 @@ def describe(value: Any) -> Any:
         return f"<{type(value).__name__} {tuple(shape)} made in Python>"
     names = parameters(type(value))
     # A live network could be made again but not with its weights, so it is not described as if it could.
-    if set(names) <= set(vars(value)) and (isinstance(value, Loss) or not isinstance(value, nn.Module)):
-        return _as_class(value, _arguments(value, {name: vars(value)[name] for name in names}))
+    stored = vars(value) | (dict(value.named_children()) if isinstance(value, Loss) else {})
+    if set(names) <= set(stored) and (isinstance(value, Loss) or not isinstance(value, nn.Module)):
+        return _as_class(value, _arguments(value, {name: stored[name] for name in names}))
     return f"<{type(value).__name__} made in Python>"
 
 

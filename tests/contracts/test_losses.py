@@ -29,6 +29,7 @@ from loss_case import Array, Case, Numbers, Plain, batch_of, objective, prepared
 from tutelage.errors import SignalError
 from tutelage.losses import Loss, all_losses
 from tutelage.signals import Batch, Signals
+from tutelage.typed import describe
 
 LOSSES = all_losses()
 
@@ -59,7 +60,7 @@ def cases(chosen: Callable[[Case], bool] = lambda _: True) -> pytest.MarkDecorat
 
 
 def per_sample(case: Case) -> bool:
-    return type(case.make()).per_sample
+    return case.make().per_sample
 
 
 def numerical_gradient(case: Case, numbers: Numbers, array: Array, step: float = 1e-5) -> Array:
@@ -148,14 +149,15 @@ class TestCase:
     def test_a_recipe_can_name_it_and_be_dumped_from_it(self, case: Case) -> None:
         """Arguments are stored under their own names, in types that the recipe's parser reads."""
         loss = case.make()
-        arguments = {name: getattr(loss, name) for name in inspect.signature(type(loss)).parameters}
+        described = describe(loss)
+        assert set(described["init_args"]) == set(inspect.signature(type(loss)).parameters)
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--loss", type=Loss)
         path = f"tutelage.losses.{type(loss).__name__}"
-        parsed = parser.parse_object({"loss": {"class_path": path, "init_args": arguments}})
+        parsed = parser.parse_object({"loss": {"class_path": path, "init_args": described["init_args"]}})
         again = parser.instantiate_classes(parsed).loss
         assert type(again) is type(loss)
-        assert {name: getattr(again, name) for name in arguments} == arguments
+        assert describe(again) == described
 
     def test_values_counts_and_gradients_are_those_of_the_formula(self, case: Case) -> None:
         numbers = case.draw()

@@ -54,7 +54,8 @@ class Loss(nn.Module, abc.ABC):
 
     per_sample: ClassVar[bool] = True
     """Whether the value of a sample depends on that sample alone. False for losses that compare the samples of a
-    batch: accumulating smaller batches is then another loss, and the plan says so."""
+    batch: accumulating smaller batches is then another loss, and the plan says so. To be read of an instance: that
+    of a wrapper is the inner loss's."""
 
     def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__()
@@ -115,14 +116,18 @@ class Loss(nn.Module, abc.ABC):
             SignalError: The shapes don't fit, and both are named; or a signal that counts holds NaN or infinity, and
                 the model and the layer are named.
         """
+        self.check_finite(student, teacher, batch)
+        with torch.no_grad():
+            self.per_token = self(student, teacher, batch).dim() == 2
+
+    def check_finite(self, student: Signals, teacher: Signals, batch: Batch) -> None:
+        """Raises a `SignalError` that names the model and the layer when a signal that counts is NaN or infinite."""
         name, needs = type(self).__name__, self.needs
         for model, signals, request in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
             if request.output:
                 require_finite(name, f"output of the {model}", signals.output, batch)
             for path in sorted(request.features):
                 require_finite(name, f"layer `{path}` of the {model}", signals.features[path], batch)
-        with torch.no_grad():
-            self.per_token = self(student, teacher, batch).dim() == 2
 
     @abc.abstractmethod
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
