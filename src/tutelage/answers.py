@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from tutelage.evaluation.evidence import Evidence, PairEvidence
 from tutelage.forecast import EVALUATION_BATCH
 from tutelage.parts import build_student
 from tutelage.plan import Plan
+from tutelage.recipe import Head
 from tutelage.signals import Batch, Request, call, output_of
+from tutelage.taps import observe
 from tutelage.teachers import Teacher
 from tutelage.transfer import SimilarityPairs, TransferSet, evaluation_batches, in_original_order
 
@@ -67,7 +70,7 @@ def gather_evidence(
     if shipped in baselines:
         models["baseline"] = baselines[shipped]
     else:  # without a baseline, the student before training shows what the training did
-        models["untrained"] = build_student(recipe, shipped, plan.device)
+        models["untrained"] = recipe.student.deliver(build_student(recipe, shipped, plan.device))
     for seed in (s for s in recipe.seeds if s != shipped):
         models[f"student@{seed}"] = students[seed]
         if seed in baselines:
@@ -89,7 +92,38 @@ def gather_evidence(
         groups=data.groups(rows),
         seed=shipped,
     )
-    return [test, *(_pair_evidence(plan, models, pairs, shipped) for pairs in recipe.similarity_sets)]
+    heads = [_head_evidence(plan, models, name, head, test) for name, head in recipe.heads.items()]
+    return [test, *heads, *(_pair_evidence(plan, models, pairs, shipped) for pairs in recipe.similarity_sets)]
+
+
+@torch.no_grad()
+def _head_evidence(plan: Plan, models: dict[str, nn.Module], name: str, head: Head, test: Evidence) -> Evidence:
+    """What every model says about the test split for the task of a head."""
+    labels = plan.data.tasks[head.labels] if head.labels is not None and test.labelled is not None else None
+
+    def of_teacher(batch: Batch) -> torch.Tensor:
+        request = Request(members={head.teacher: Request(output=True)})
+        output = plan.recipe.teacher.ask(batch, request).members[head.teacher].output
+        assert output is not None
+        return output
+
+    def of(module: nn.Module) -> Callable[[Batch], torch.Tensor]:
+        request = Request(features=frozenset({head.student}))
+        return lambda batch: observe(module.eval(), batch.inputs, request, model="student").features[head.student]
+
+    asked = {"teacher": of_teacher, **{model: of(module) for model, module in models.items()}}
+    return replace(
+        test,
+        set=name,
+        task=head.task,
+        outputs={
+            model: _collect(ask, evaluation_batches(plan.data, test.rows, EVALUATION_BATCH), plan.device)
+            for model, ask in asked.items()
+        },
+        labels=None if labels is None else labels.values[test.rows],
+        labelled=None if labels is None else test.labelled,
+        classes=list(labels.classes) or None if labels is not None else None,
+    )
 
 
 @torch.no_grad()

@@ -14,14 +14,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from tutelage.errors import DataError, MissingExtra, ModelError, RecipeError, SignalError, check_all, within
+from tutelage.errors import (
+    DataError,
+    MissingExtra,
+    ModelError,
+    RecipeError,
+    SignalError,
+    check_all,
+    did_you_mean,
+    within,
+)
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import point_values
 from tutelage.losses import KLDivergence, Loss
-from tutelage.parts import baseline_losses, prepared, supervised_loss
+from tutelage.parts import baseline_losses, prepared, teacher_loss
 from tutelage.paths import resolve_path
 from tutelage.probe import forward_pass
-from tutelage.recipe import Recipe
+from tutelage.recipe import Head, Recipe
 from tutelage.signals import Request, Signals, call, output_of
 from tutelage.students import HuggingFaceStudent, Student
 from tutelage.taps import find_layer
@@ -36,6 +45,7 @@ __all__ = [
     "check_answers",
     "check_batches",
     "check_extras",
+    "check_head",
     "check_labels",
     "check_loss",
     "check_meaning",
@@ -137,8 +147,8 @@ def check_tokenizers(teacher: Teacher, student: Student, data: TransferSet) -> N
     folder = teacher.tokenizer_folder
     if folder is not None:
         require_same_ids("teacher", reader=folder, encoder=encoder)
-    if isinstance(student, HuggingFaceStudent):
-        path = resolve_path(student.path, key="student.path", error=ModelError)
+    if isinstance(made := student.delivered, HuggingFaceStudent):
+        path = resolve_path(made.path, key="student.path", error=ModelError)
         require_same_ids("student.path", reader=read_layout(path).model, encoder=encoder)
 
 
@@ -171,6 +181,20 @@ def check_loss(loss: Loss, teacher: Teacher, recipe: Recipe, data: TransferSet, 
     for path in sorted(loss.needs.student.features):
         find_layer(student, path, model="student")
     teacher.check(loss.needs.teacher)
+
+
+def check_head(name: str, head: Head, recipe: Recipe, data: TransferSet, student: nn.Module) -> None:
+    """The layer, the teacher and the labels of a head exist."""
+    with within(f"heads.{name}"):
+        find_layer(student, head.student, model="student")
+        recipe.teacher.check(Request(members={head.teacher: Request(output=True)}))
+        if head.labels is not None and head.labels not in data.tasks:
+            raise RecipeError(
+                "labels",
+                expected="one of data.tasks",
+                found=head.labels,
+                mend=did_you_mean(head.labels, data.tasks) or "name the column in data.tasks",
+            )
 
 
 def check_teacher_training(recipe: Recipe, data: TransferSet | None) -> None:
@@ -208,8 +232,8 @@ def check_supervised(
     if recipe.baseline and len(data.labelled_rows):
         with within("baseline"):
             prepared(baseline_losses(recipe), student, data, device)
-    for module in recipe.teacher.modules.values() if recipe.teacher_training is not None else ():
-        loss = supervised_loss(recipe)
+    for name, module in recipe.teacher.modules.items() if recipe.teacher_training is not None else ():
+        loss = teacher_loss(recipe, name)
         if taught is not None and loss is not None:
             with within("teacher_training"):
                 prepared([loss], module, taught, device, name="teacher")

@@ -30,7 +30,7 @@ def _dynamic_axes(batch: Batch) -> dict[str, tuple[int, ...]]:
 
 def _rebuild_spec(plan: Plan) -> dict[str, Any] | None:
     """How the student's module is made, where the recipe says it in words."""
-    student = plan.recipe.student
+    student = plan.recipe.student.delivered
     said = describe(student.module) if isinstance(student, ModuleStudent) else None
     if isinstance(said, str):
         return None if said.startswith("<") else {"class_path": said, "init_args": {}}

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from tutelage.losses import Loss
-from tutelage.parts import baseline_losses, build_student, labelled_order, prepared, supervised_loss
+from tutelage.parts import baseline_losses, build_student, labelled_order, prepared, teacher_loss
 from tutelage.signals import Batch, Request, call
 from tutelage.teachers import Teacher
 from tutelage.training import Training
@@ -137,8 +137,8 @@ def _teacher_training(plan: Plan, timed_steps: int) -> tuple[float, int]:
     order = labelled_order(data, training, 0)
     steps = training.total_steps(order.steps_per_epoch)
     seconds, evaluations = 0.0, 0
-    for module in map(copy.deepcopy, recipe.teacher.modules.values()):
-        loss = supervised_loss(recipe)
+    for name, module in copy.deepcopy(recipe.teacher.modules).items():
+        loss = teacher_loss(recipe, name)
         assert loss is not None
         losses = prepared([loss], module, data, plan.device, name="teacher")
         step = _step_seconds(

@@ -11,7 +11,8 @@ from torch import nn
 
 from tutelage.errors import ModelError
 from tutelage.losses import Loss, all_losses
-from tutelage.recipe import Recipe
+from tutelage.losses.routed import Routed
+from tutelage.recipe import Head, Recipe, Task
 from tutelage.signals import Request, Signals
 from tutelage.taps import find_layer, observe
 from tutelage.teachers import Teacher
@@ -23,18 +24,28 @@ from tutelage.transfer import Order, TransferSet
 __all__ = [
     "baseline_losses",
     "build_student",
+    "head_taught_by",
     "introduce",
     "labelled_order",
     "prepared",
     "supervised_loss",
     "teacher_data",
+    "teacher_loss",
 ]
 
 
-def build_student(recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
-    """The student as it is before training, the same for a seed each time."""
+def build_student(recipe: Recipe, seed: int, device: torch.device, *, from_nothing: bool = False) -> nn.Module:
+    """The student as it is before training, the same for a seed each time.
+
+    Args:
+        recipe: The recipe.
+        seed: Of its random parts.
+        device: Where it is put.
+        from_nothing: Without the weights that it takes over from one that was trained before.
+    """
     reseed(seed, 0, 0)
-    return recipe.student.build(recipe.teacher).to(device)
+    student = recipe.student.from_nothing() if from_nothing else recipe.student
+    return student.build(recipe.teacher).to(device)
 
 
 def introduce(losses: Sequence[Loss], teacher: Teacher, data: TransferSet) -> None:
@@ -57,11 +68,25 @@ def introduce(losses: Sequence[Loss], teacher: Teacher, data: TransferSet) -> No
         loss.introduce(modules=modules, rows=len(data))
 
 
-def supervised_loss(recipe: Recipe) -> Loss | None:
+def supervised_loss(task: Task) -> Loss | None:
     """The task's loss against labels, or None where labels are no target."""
     names = {"classification": "CrossEntropy", "multilabel": "BinaryCrossEntropy", "regression": "MeanSquaredError"}
-    name = names.get(recipe.task)
+    name = names.get(task)
     return all_losses()[name]() if name else None
+
+
+def head_taught_by(recipe: Recipe, teacher: str) -> Head | None:
+    """The head whose labels that one of several teachers is trained on; None for the main task's."""
+    return next((head for head in recipe.heads.values() if head.teacher == teacher and head.labels is not None), None)
+
+
+def teacher_loss(recipe: Recipe, teacher: str) -> Loss | None:
+    """The loss by which that teacher of the recipe is trained in the run; None where labels are no target."""
+    head = head_taught_by(recipe, teacher)
+    if head is None:
+        return supervised_loss(recipe.task)
+    loss = supervised_loss(head.task)
+    return None if loss is None else Routed(loss, labels=head.labels)
 
 
 def baseline_losses(recipe: Recipe) -> list[Loss]:
@@ -69,7 +94,7 @@ def baseline_losses(recipe: Recipe) -> list[Loss]:
     own = [loss for loss in recipe.losses if loss.needs.labels and not loss.needs.teacher]
     if own:
         return copy.deepcopy(own)
-    loss = supervised_loss(recipe)
+    loss = supervised_loss(recipe.task)
     return [loss] if loss is not None else []
 
 

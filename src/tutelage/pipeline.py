@@ -41,7 +41,7 @@ __all__ = ["Result", "distill", "evaluate", "measure", "report"]
 
 TRAINED_BY = (
     *("task", "data", "teacher", "teacher_training", "student", "losses", "training", "select"),
-    *("earlier_stages", "assistants"),
+    *("earlier_stages", "assistants", "heads"),
 )
 """What decides the weights: a run whose recipe differs elsewhere keeps its trainings and is judged anew."""
 

@@ -7,6 +7,7 @@ refused here, before the first batch is trained on. `tutelage.checks` holds the 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -160,6 +161,7 @@ def _assistants(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
             baseline=False,
             seeds=recipe.seeds[:1],
             similarity_sets=[],
+            heads={},
             policy=[],
         )
         for _ in range(assistant.generations):
@@ -169,7 +171,7 @@ def _assistants(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
 def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device: torch.device, guide: Teacher) -> Plan:
     """The plan of the students of a recipe, which learn from `guide` and are compared with the recipe's teacher."""
     student = build_student(recipe, recipe.seeds[0], device)
-    lessons = lessons_of(recipe, guide, data, "")
+    lessons, heads = lessons_of(recipe, guide, data, ""), recipe.heads
     request = Request(output=True)
     check_all(
         [
@@ -177,6 +179,7 @@ def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device:
             lambda: recipe.teacher.check(request),
             lambda: checks.check_tokenizers(recipe.teacher, recipe.student, data),
             lambda: checks.check_teacher_training(recipe, taught),
+            *(functools.partial(checks.check_head, name, head, recipe, data, student) for name, head in heads.items()),
         ]
     )
     batch = data.example(2).to(device)
@@ -194,6 +197,8 @@ def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device:
     same_width = teacher_says.output.shape == student_says.output.shape
     sets = [pairs.name for pairs in recipe.similarity_sets]
     metrics = available_metrics(recipe.task, labels=labelled, sets=sets, same_width=same_width)
+    for name, head in recipe.heads.items():
+        metrics |= available_metrics(head.task, labels=labelled and head.labels is not None, on=name)
     check_gates(recipe.policy, metrics)
     select = _select(recipe, data, same_width)
     for lesson in lessons[:-1]:
@@ -219,6 +224,8 @@ def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device:
 def _checks_of_the_recipe(recipe: Recipe) -> list[Callable[[], object]]:
     sets = [pairs.name for pairs in recipe.similarity_sets]
     known = available_metrics(recipe.task, labels=True, sets=sets, same_width=True)
+    for name, head in recipe.heads.items():
+        known |= available_metrics(head.task, labels=head.labels is not None, on=name)
     return [
         recipe.check,
         lambda: check_budget(recipe.budget),

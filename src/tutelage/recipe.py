@@ -21,7 +21,7 @@ from tutelage.teachers import Teacher
 from tutelage.training import Training
 from tutelage.transfer import Data, SimilarityPairs
 
-__all__ = ["Assistant", "Export", "Measure", "Recipe", "Stage", "Task"]
+__all__ = ["Assistant", "Export", "Head", "Measure", "Recipe", "Stage", "Task"]
 
 Task = Literal["classification", "multilabel", "regression", "embedding"]
 
@@ -98,6 +98,25 @@ class Assistant:
 
 
 @dataclass(kw_only=True)
+class Head:
+    """A further output of the student, for a task of its own; it is evaluated beside the main one.
+
+    The losses say how it learns: `Routed(loss, student=LAYER, member=NAME, labels=TASK)`.
+
+    Args:
+        student: The layer of the student whose output it is.
+        task: What the output means, and so which metrics there are.
+        teacher: The name of the one of `SeveralTeachers` that it is compared with.
+        labels: The name of its labels in `data.tasks`; null where there are none.
+    """
+
+    student: str
+    task: Task
+    teacher: str
+    labels: str | None = None
+
+
+@dataclass(kw_only=True)
 class Recipe:
     """Everything a run is.
 
@@ -114,6 +133,8 @@ class Recipe:
         earlier_stages: Trainings that the student goes through before the main one, in order.
         assistants: Models between teacher and student, in order: the first learns from the teacher, each further one
             from the one before it, the student from the last. The student is evaluated against the teacher.
+        heads: Further outputs of the student by name, each for a task of its own. Their metrics end in the name:
+            `accuracy:NAME`.
         baseline: Train the same student for as many steps without the teacher as well, where there are labels.
         seeds: One student for each; the best on the development split is delivered.
         select: The metric on the development split by which the best weights are kept; null for the task's own.
@@ -134,6 +155,7 @@ class Recipe:
     teacher_training: Training | None = None
     earlier_stages: list[Stage] = field(default_factory=list)
     assistants: list[Assistant] = field(default_factory=list)
+    heads: dict[str, Head] = field(default_factory=dict)
     baseline: bool = True
     seeds: list[int] = field(default_factory=lambda: [0])
     select: str | None = None

@@ -34,6 +34,7 @@ class Batch:
         labelled: `[B]` bool, which rows have a label. None exactly when `labels` is.
         mask: `[B, L]` bool, True for tokens that count, or None when rows are not sequences.
         weights: `[B]` importance of each row, or None for 1.
+        tasks: The labels of further tasks, `[B]` each, by the task's name; `labelled` holds for them too.
     """
 
     inputs: Inputs
@@ -43,6 +44,7 @@ class Batch:
     labelled: Tensor | None = None
     mask: Tensor | None = None
     weights: Tensor | None = None
+    tasks: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])

@@ -16,9 +16,17 @@ from tqdm import tqdm
 from tutelage.answers import answers
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import point_values
-from tutelage.parts import baseline_losses, build_student, introduce, labelled_order, prepared, supervised_loss
+from tutelage.parts import (
+    baseline_losses,
+    build_student,
+    head_taught_by,
+    introduce,
+    labelled_order,
+    prepared,
+    teacher_loss,
+)
 from tutelage.plan import SELECT, Plan, higher_is_better
-from tutelage.recipe import Recipe
+from tutelage.recipe import Task
 from tutelage.training.checkpoint import latest_step
 from tutelage.training.loop import EvaluationRecord, Fit, StepRecord, fit
 from tutelage.training.setup import make_accelerator
@@ -32,24 +40,25 @@ Array = np.ndarray[Any, Any]
 
 
 def _evaluator(
-    recipe: Recipe, data: TransferSet, teacher_says: Array | None, device: torch.device
+    task: Task, data: TransferSet, teacher_says: Array | None, device: torch.device, labels: Array | None
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Gives the student's metrics on the development split."""
+    """Gives a module's metrics on the development split; `labels` are those of all rows."""
     rows = data.rows("development")
     labelled = data.labelled[rows]
+    known = labels is not None and bool(labelled.any())
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         outputs = answers(module, data, rows, device)
         evidence = Evidence(
             set="development",
-            task=recipe.task,
+            task=task,
             rows=rows,
             digests=[str(row) for row in rows],
             outputs={"teacher": outputs if teacher_says is None else teacher_says, "student": outputs},
-            labels=data.labels[rows] if data.labels is not None and labelled.any() else None,
-            labelled=labelled if data.labels is not None and labelled.any() else None,
+            labels=labels[rows] if labels is not None and known else None,
+            labelled=labelled if known else None,
         )
-        values = point_values(recipe.task, evidence, plain_names=True)
+        values = point_values(task, evidence, plain_names=True)
         return {name: models["student"] for name, models in values.items() if "student" in models}
 
     return evaluate
@@ -88,10 +97,12 @@ def train_teacher(plan: Plan, workspace: Workspace, *, progress: bool) -> None:
     """Trains each of the teacher's modules on every training label there is, as `teacher_training` says."""
     recipe, training, data = plan.recipe, plan.recipe.teacher_training, plan.teacher_data
     assert training is not None and data is not None  # the plan has seen to it
-    select = SELECT[recipe.task][0]
     for number, (name, module) in enumerate(recipe.teacher.modules.items()):
-        loss = supervised_loss(recipe)
+        head, loss = head_taught_by(recipe, name), teacher_loss(recipe, name)
         assert loss is not None
+        task = recipe.task if head is None else head.task
+        labels = data.labels if head is None or head.labels is None else data.tasks[head.labels].values
+        select = SELECT[task][0]
         role = f"teacher {name}".rstrip()
         order = labelled_order(data, training, seed=number)
         job = Fit(
@@ -104,7 +115,7 @@ def train_teacher(plan: Plan, workspace: Workspace, *, progress: bool) -> None:
             steps=training.total_steps(order.steps_per_epoch),
             seed=number,
             folder=workspace.stage(role, 0),
-            evaluate=_evaluator(recipe, data, None, plan.device),
+            evaluate=_evaluator(task, data, None, plan.device, labels),
             select=select,
             higher_is_better=higher_is_better(select),
         )
@@ -136,7 +147,7 @@ def train_student(
         progress: Show a bar.
     """
     student = build_student(plan.recipe, seed, plan.device)
-    evaluate = _evaluator(plan.recipe, plan.data, teacher_says, plan.device)
+    evaluate = _evaluator(plan.recipe.task, plan.data, teacher_says, plan.device, plan.data.labels)
     for number, lesson in enumerate(plan.lessons, start=1):
         named = role if lesson is plan.lessons[-1] else f"{role} stage {number}"
         losses = copy.deepcopy(lesson.losses)
@@ -159,13 +170,13 @@ def train_student(
 
 
 def train_baseline(plan: Plan, workspace: Workspace, seed: int, teacher_says: Array, *, progress: bool) -> nn.Module:
-    """The same student from the same start for as many steps, on labels alone."""
+    """The same student from the same start for as many steps, on labels alone; what was learnt before is left out."""
     recipe = plan.recipe
-    student = build_student(recipe, seed, plan.device)
+    student = build_student(recipe, seed, plan.device, from_nothing=True)
     job = _job(
         plan,
         plan.select,
-        _evaluator(recipe, plan.data, teacher_says, plan.device),
+        _evaluator(recipe.task, plan.data, teacher_says, plan.device, plan.data.labels),
         training=recipe.training,
         steps=plan.steps,
         seed=seed,

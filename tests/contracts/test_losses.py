@@ -24,7 +24,19 @@ from jsonargparse import ArgumentParser
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "losses"))
 
-from loss_case import Array, Case, Numbers, Plain, batch_of, objective, prepared, signals_of, tensors_of, with_trained
+from loss_case import (
+    Array,
+    Case,
+    Numbers,
+    Plain,
+    batch_of,
+    gradient_of,
+    objective,
+    prepared,
+    signals_of,
+    tensors_of,
+    with_trained,
+)
 
 from tutelage.errors import SignalError
 from tutelage.losses import Loss, all_losses
@@ -178,11 +190,10 @@ class TestCase:
         total = objective(loss, student, teacher, batch)
         total.backward()
         assert float(total.detach()) == pytest.approx(case.total(numbers), rel=1e-9)
-        found = {name: tensor.grad for name, tensor in tensors_of(student).items()}
-        for name, array in numbers.student.items():
-            np.testing.assert_allclose(
-                found[name].numpy(), numerical_gradient(case, numbers, array), rtol=1e-5, atol=1e-8
-            )
+        for name, tensor in tensors_of(student).items():
+            array = numbers.student[name]
+            by_golden = 0.0 * array if name in case.detached else numerical_gradient(case, numbers, array)
+            np.testing.assert_allclose(gradient_of(tensor).numpy(), by_golden, rtol=1e-5, atol=1e-8)
         for name, parameter in loss.named_parameters():
             by_golden = case.adversary * numerical_gradient(case, numbers, numbers.trained[name])
             np.testing.assert_allclose(parameter.grad.numpy(), by_golden, rtol=1e-5, atol=1e-8)
@@ -222,7 +233,7 @@ class TestCase:
         scale = np.abs(expected[shown]).max()
         np.testing.assert_allclose(values.detach().numpy()[shown], expected[shown], rtol=1e-3, atol=1e-6 * scale)
         objective(loss, student, teacher, batch).backward()
-        assert all(torch.isfinite(tensor.grad).all() for tensor in tensors_of(student).values())
+        assert all(torch.isfinite(gradient_of(tensor)).all() for tensor in tensors_of(student).values())
         assert all(torch.isfinite(parameter.grad).all() for parameter in loss.parameters())
 
     def test_autocast_narrows_no_more_than_the_projectors(self, case: Case) -> None:
@@ -239,7 +250,7 @@ class TestCase:
         assert values.dtype == torch.float32
         close = 0.1 if list(loss.parameters()) else 1e-5
         torch.testing.assert_close(values, plain, rtol=close, atol=close)
-        assert all(torch.isfinite(tensor.grad).all() for tensor in tensors_of(student).values())
+        assert all(torch.isfinite(gradient_of(tensor)).all() for tensor in tensors_of(student).values())
 
     def test_needs_are_all_that_it_reads(self, case: Case) -> None:
         """The case's shapes are the loss's needs, no more and no less; it is run on these alone everywhere here."""
@@ -325,7 +336,7 @@ class TestCase:
         # aot_eager traces the backward pass too; once for each loss is enough.
         backend = "aot_eager" if case in FIRST.values() else "eager"
         compiled = torch.compile(run, fullgraph=True, backend=backend)
-        inputs = list(tensors_of(student).values())
+        inputs = [tensor for name, tensor in tensors_of(student).items() if name not in case.detached]
         plain, traced = run(student, teacher, batch), compiled(student, teacher, batch)
         torch.testing.assert_close(traced, plain, rtol=1e-12, atol=1e-12)
         for expected, found in zip(
@@ -346,7 +357,7 @@ def test_floor(case: Case) -> None:
     np.testing.assert_allclose(values.detach().numpy(), case.floor, atol=1e-12)
     values.sum().backward()
     for tensor in tensors_of(student).values():
-        np.testing.assert_allclose(tensor.grad.numpy(), 0, atol=1e-7)
+        np.testing.assert_allclose(gradient_of(tensor).numpy(), 0, atol=1e-7)
 
 
 @cases(lambda case: case.tokens is not None)
@@ -366,7 +377,7 @@ def test_masked_garbage_changes_nothing(case: Case, garbage: float) -> None:
             tensor.requires_grad_()
         total = objective(loss, student, teacher, batch)
         total.backward()
-        gradients = [tensor.grad for tensor in tensors_of(student).values()]
+        gradients = [gradient_of(tensor) for tensor in tensors_of(student).values()]
         assert all((gradient[~torch.tensor(numbers.mask)] == 0).all() for gradient in gradients)
         results.append([total.detach(), *gradients, *(p.grad.clone() for p in loss.parameters())])
         loss.zero_grad()

@@ -51,6 +51,7 @@ class Case:
         samples: B.
         modules: The teacher's modules that the loss borrows, by path; the golden formula finds their weights in
             `trained`, under `borrowed/PATH.weight`.
+        detached: Signals of the student that take the teacher's place: nothing flows back to them.
         adversary: What the gradient of the trained parts is multiplied with: -λ where they work against the student.
     """
 
@@ -64,6 +65,7 @@ class Case:
     floor: float | None = None
     samples: int = 4
     modules: Callable[[], dict[str, nn.Module]] = dict
+    detached: tuple[str, ...] = ()
     adversary: float = 1.0
 
     def draw(self, seed: int = 0) -> Numbers:
@@ -201,6 +203,11 @@ def objective(loss: Loss, student: Signals, teacher: Signals, batch: Batch) -> T
     counts = loss.counts(batch)
     values = torch.where(counts > 0, loss(student, teacher, batch), 0.0)
     return (values * counts).sum() / counts.sum()
+
+
+def gradient_of(tensor: Tensor) -> Tensor:
+    """The gradient that arrived at a tensor: zeros where none did."""
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
 
 
 def tensors_of(signals: Signals) -> dict[str, Tensor]:

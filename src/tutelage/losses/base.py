@@ -22,7 +22,7 @@ from tutelage.errors import SignalError, did_you_mean
 from tutelage.losses.reduce import visible
 from tutelage.signals import Batch, Request, Signals
 
-__all__ = ["Loss", "Needs", "Weight", "require_choice", "require_same_shape", "weight_at"]
+__all__ = ["Loss", "Needs", "Weight", "require_choice", "require_finite", "require_same_shape", "weight_at"]
 
 Weight = float | list[list[float]]
 """The factor of a term: a number, or points `[share of the training, factor]` with straight lines between them."""

@@ -90,7 +90,7 @@ class CrossEntropy(Loss):
                 found=f"labels of {labels.dtype}, and {classes} classes",
                 mend="use MeanSquaredError for values, BinaryCrossEntropy for yes or no",
             )
-        targets = self._targets(batch)
+        targets = self.targets(batch)
         counted = targets[targets != IGNORED]
         if counted.numel() and not (int(counted.min()) >= 0 and int(counted.max()) < classes):
             raise SignalError(
@@ -105,7 +105,7 @@ class CrossEntropy(Loss):
         """`[B]`, or `[B, L]` for labels `[B, L]`."""
         assert student.output is not None
         logits = visible(class_last(student.output, self.axis), batch)
-        targets = self._targets(batch)
+        targets = self.targets(batch)
         if logits.shape[:-1] != targets.shape:
             raise SignalError(
                 "CrossEntropy on labels",
@@ -121,13 +121,13 @@ class CrossEntropy(Loss):
 
     def counts(self, batch: Batch) -> Tensor:
         """The weight of the row where there is a label, 0 elsewhere: `[B]`, or `[B, L]` for labels `[B, L]`."""
-        counted = self._targets(batch) != IGNORED
+        counted = self.targets(batch) != IGNORED
         if counted.dim() > 2:
             counted = counted.flatten(1).any(1)
         rows = 1.0 if batch.weights is None else batch.weights.float().view(-1, *[1] * (counted.dim() - 1))
         return counted.float() * rows
 
-    def _targets(self, batch: Batch) -> Tensor:
+    def targets(self, batch: Batch) -> Tensor:
         """The labels, and -100 where a row has none or a token is masked."""
         labels, labelled = labels_of("CrossEntropy", batch)
         counted = labelled.view(-1, *[1] * (labels.dim() - 1)).expand(labels.shape)

@@ -5,5 +5,16 @@ from tutelage.students.cut import CutStudent
 from tutelage.students.hugging_face import HuggingFaceStudent
 from tutelage.students.module import ModuleStudent
 from tutelage.students.parameters import ParameterCount, parameter_count
+from tutelage.students.peers import Peers
+from tutelage.students.pretrained import PretrainedStudent
 
-__all__ = ["CutStudent", "HuggingFaceStudent", "ModuleStudent", "ParameterCount", "Student", "parameter_count"]
+__all__ = [
+    "CutStudent",
+    "HuggingFaceStudent",
+    "ModuleStudent",
+    "ParameterCount",
+    "Peers",
+    "PretrainedStudent",
+    "Student",
+    "parameter_count",
+]

@@ -28,3 +28,12 @@ class Student(abc.ABC):
     def deliver(self, module: nn.Module) -> nn.Module:
         """What leaves of a trained student: the module itself, or the part of it that is used after training."""
         return module
+
+    @property
+    def delivered(self) -> Student:
+        """How what is delivered is made: this student, or the one inside it that `deliver` gives."""
+        return self
+
+    def from_nothing(self) -> Student:
+        """The same student without what it takes over from one that was trained before: the baseline's start."""
+        return self

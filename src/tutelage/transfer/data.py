@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tutelage.errors import DataError, RecipeError
+from tutelage.errors import DataError, RecipeError, did_you_mean
 from tutelage.transfer.base import Rows, Source
 from tutelage.transfer.columns import Columns
 from tutelage.transfer.hashing import Digests, mixed, text_digests
 from tutelage.transfer.images import Images
-from tutelage.transfer.labels import choose_labelled
+from tutelage.transfer.labels import Labels, choose_labelled, read_labels
 from tutelage.transfer.splits import NONE, TRAIN, Splits, assign, split_name
 from tutelage.transfer.text import Text
 from tutelage.transfer.transfer_set import TransferSet
@@ -42,6 +42,8 @@ class Data:
         limit: How many training rows are used, chosen by content. None: all.
         views: Augmentation of the training rows. None: they are used as they are.
         labelled_share: Share of each training batch that is drawn from the labelled rows. None: as they come.
+        tasks: Columns that are no input but the labels of further tasks, each with a head of its own (`Recipe.heads`).
+            A row that keeps its label keeps those of all tasks.
     """
 
     source: Source
@@ -52,6 +54,7 @@ class Data:
     limit: int | None = None
     views: Views | None = None
     labelled_share: float | None = None
+    tasks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -77,7 +80,7 @@ class Data:
             DataError: The rows can't be used; the message names the place.
             RecipeError: The recipe asks for what these rows don't have.
         """
-        rows = self.source.load()
+        rows, tasks = _without_tasks(self.source.load(), self.tasks)
         _check_rows(rows)
         columns = Columns(rows.columns, images=self.images, views=self.views)
         if columns.texts:
@@ -104,6 +107,7 @@ class Data:
             labelled_share=self.labelled_share,
             notes=notes,
             groups=None if group is None else np.unique(group, return_inverse=True)[1].astype(np.int64),
+            tasks=tasks,
         )
 
     def _keep_limit(self, codes: Array, content: Digests) -> list[str]:
@@ -134,6 +138,30 @@ class Data:
             order = mixed(self.splits.seed, np.array([_LABELLED]), content[train])
             labelled[choose_labelled(train, strata, order, count)] = True
         return [f"{count:,} of {int((codes == TRAIN).sum()):,} training rows keep their label (data.labelled)"]
+
+
+def _without_tasks(rows: Rows, names: Sequence[str]) -> tuple[Rows, dict[str, Labels]]:
+    """The rows without the columns that are labels of further tasks, and those labels."""
+    tasks = {}
+    for name in names:
+        if name not in rows.columns:
+            raise RecipeError(
+                "data.tasks",
+                expected="the name of a column of the source",
+                found=repr(name),
+                mend=did_you_mean(name, rows.columns),
+            )
+        labels = read_labels(rows.columns[name], f"data.tasks: column `{name}`")
+        if rows.labels is None or labels.labelled is not None:
+            raise DataError(
+                f"data.tasks: column `{name}`",
+                expected="labels of the main task, and in each row one of this task",
+                found="no labels of the main task" if rows.labels is None else "rows without one",
+                mend="the main task is that of data.source's labels; leave out the rows that lack a label of another",
+            )
+        tasks[name] = labels
+    columns = {name: column for name, column in rows.columns.items() if name not in tasks}
+    return replace(rows, columns=columns), tasks
 
 
 def _group_digests(group: Sequence[str], content: Digests) -> Digests:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tutelage.errors import DataError
 from tutelage.signals import Batch
 from tutelage.transfer.columns import Columns
 from tutelage.transfer.hashing import Digests
+from tutelage.transfer.labels import Labels
 from tutelage.transfer.order import Order, by_length
 from tutelage.transfer.splits import SPLITS, SplitName
 from tutelage.transfer.views import Views
@@ -36,6 +37,7 @@ class TransferSet:
         labelled_share: Share of each training batch that is labelled, or None: as they come.
         notes: What a reader of the report should know about these rows.
         groups: `[N]` int64 number of each row's group, or None.
+        tasks: The labels of further tasks by name; which rows have them is as in `labelled`.
 
     Attributes:
         labels: As given; 0 where a row is not labelled, so that a withheld label can't be read by accident.
@@ -54,6 +56,7 @@ class TransferSet:
         labelled_share: float | None = None,
         notes: Sequence[str] = (),
         groups: Array | None = None,
+        tasks: Mapping[str, Labels] | None = None,
     ) -> None:
         self.columns = columns
         self.codes = codes
@@ -62,6 +65,7 @@ class TransferSet:
         if labels is not None:
             shown = self.labelled.reshape(-1, *[1] * (labels.ndim - 1))
             self.labels = np.where(shown, labels, 0).astype(labels.dtype)
+        self.tasks = dict(tasks or {})
         self.classes = tuple(classes)
         self.labelled_share = labelled_share
         self.notes = list(notes)
@@ -125,6 +129,7 @@ class TransferSet:
             labels=None if self.labels is None else torch.from_numpy(self.labels[rows]),
             labelled=None if self.labels is None else torch.from_numpy(self.labelled[rows]),
             mask=mask,
+            tasks={name: torch.from_numpy(labels.values[rows]) for name, labels in self.tasks.items()},
         )
 
     def example(self, count: int = 2) -> Batch:
@@ -182,6 +187,9 @@ class TransferSet:
         for part in (self._digests, self.codes, self.labelled, self.labels):
             sha.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
         sha.update("\0".join(self.classes).encode())
+        for name, labels in self.tasks.items():
+            sha.update("\0".join([name, *labels.classes]).encode())
+            sha.update(np.ascontiguousarray(labels.values).tobytes())
         return sha.hexdigest()
 
     @property

@@ -63,7 +63,7 @@ def point_values(
 
 
 def available_metrics(
-    task: Task, *, labels: bool, sets: Sequence[str] = (), same_width: bool = True
+    task: Task, *, labels: bool, sets: Sequence[str] = (), same_width: bool = True, on: str = ""
 ) -> dict[str, Kind]:
     """Which metrics a policy may name, before anything is computed.
 
@@ -72,9 +72,11 @@ def available_metrics(
         labels: Whether the test split has labels.
         sets: Names of the human-similarity sets.
         same_width: Whether teacher and student give outputs of one shape.
+        on: The name of a further set (or head), or empty for the test split.
     """
+    ending = f":{on}" if on else ""
     names = {
-        about.name: about.kind
+        f"{about.name}{ending}": about.kind
         for about in TASKS[task].DESCRIPTIONS
         if (labels or not about.needs_labels) and (same_width or not about.needs_same_width)
     }
