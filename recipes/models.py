@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["Perceptron", "ResNet", "SmallCNN"]
+__all__ = ["Perceptron", "ResNet", "SmallCNN", "TwoHeads"]
 
 
 class Perceptron(nn.Module):
@@ -88,3 +88,27 @@ class SmallCNN(Classifier):
         stem, low = convolution(1, width, kernel=5, stride=2), convolution(width, 2 * width)
         high = nn.Sequential(convolution(2 * width, 4 * width, stride=2), convolution(4 * width, 4 * width))
         super().__init__(stem, low, high, width=4 * width, classes=classes)
+
+
+class TwoHeads(nn.Module):
+    """A network with a hidden layer and two heads: `[B, ...]` -> `[B, classes]`, and the further head at `further`.
+
+    Args:
+        inputs: Numbers in a sample.
+        hidden: Hidden units, shared by both heads.
+        classes: Outputs of the main head.
+        further: Outputs of the further head.
+    """
+
+    def __init__(self, inputs: int, hidden: int, classes: int, further: int) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(inplace=True))
+        self.output = nn.Linear(hidden, classes)
+        self.further = nn.Linear(hidden, further)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the main head; those of the further one are there to be tapped."""
+        hidden = self.hidden(x)
+        self.further(hidden)
+        logits: Tensor = self.output(hidden)
+        return logits

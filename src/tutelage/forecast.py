@@ -72,7 +72,7 @@ def make_forecast(plan: Plan, timed_steps: int) -> Forecast:
     student = build_student(recipe, recipe.seeds[0], plan.device).eval()
     student_pass = _pass_seconds(lambda batch: call(student, batch.inputs), plan)
     teacher_pass = _pass_seconds(lambda batch: recipe.teacher.ask(batch, Request(output=True)), plan)
-    order = data.order(training.batch_size, 0)
+    order = plan.lessons[-1].order(data, 0)
     asked, request = data.batch(*order.batch(0)).to(plan.device), needs_of(plan.losses)[1]
     ask = _seconds(lambda: plan.guide.ask(asked, request)) if request else 0.0
     steps = _lesson_steps(plan, timed_steps)
@@ -105,7 +105,7 @@ def _lesson_steps(plan: Plan, timed_steps: int) -> list[float]:
             build_student(plan.recipe, plan.recipe.seeds[0], plan.device),
             copy.deepcopy(lesson.losses),
             data=plan.data,
-            order=plan.data.order(lesson.training.batch_size, 0),
+            order=lesson.order(plan.data, 0),
             training=lesson.training,
             steps=lesson.steps,
             timed_steps=timed_steps,

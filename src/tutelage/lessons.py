@@ -13,7 +13,7 @@ from torch import nn
 from tutelage import checks
 from tutelage.errors import within
 from tutelage.losses import Loss
-from tutelage.parts import introduce
+from tutelage.parts import introduce, labelled_order
 from tutelage.probe import ask_teacher
 from tutelage.recipe import Recipe
 from tutelage.signals import Batch, Request, Signals
@@ -21,7 +21,7 @@ from tutelage.teachers import Teacher
 from tutelage.training import Training
 from tutelage.training.setup import reseed
 from tutelage.training.step import needs_of
-from tutelage.transfer import TransferSet
+from tutelage.transfer import Order, TransferSet
 
 __all__ = ["Lesson", "checks_of", "lessons_of", "prepare", "student_request"]
 
@@ -45,6 +45,10 @@ class Lesson:
     training: Training
     steps: int
     select: str | None
+
+    def order(self, data: TransferSet, seed: int) -> Order:
+        """The rows that each step sees: the labelled ones alone where no loss could learn from another."""
+        return order_of(self.losses, self.training, data, seed)
 
     def named_losses(self) -> dict[str, Loss]:
         """The losses by their keys in the recipe, as messages name them."""
@@ -70,11 +74,18 @@ def lessons_of(recipe: Recipe, guide: Teacher, data: TransferSet, select: str) -
             teacher=teacher,
             losses=copy.deepcopy(losses),
             training=training,
-            steps=training.total_steps(data.order(training.batch_size, 0).steps_per_epoch),
+            steps=training.total_steps(order_of(losses, training, data, 0).steps_per_epoch),
             select=metric,
         )
         for key, teacher, losses, training, metric in [*parts, ("", guide, recipe.losses, recipe.training, select)]
     ]
+
+
+def order_of(losses: Sequence[Loss], training: Training, data: TransferSet, seed: int) -> Order:
+    """The order of a training by these losses."""
+    if all(loss.needs.labels for loss in losses) and len(data.labelled_rows):
+        return labelled_order(data, training, seed)
+    return data.order(training.batch_size, seed)
 
 
 def student_request(lessons: Sequence[Lesson]) -> Request:

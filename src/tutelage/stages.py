@@ -163,7 +163,7 @@ def train_student(
             student=student,
             losses=losses,
             teacher=lesson.teacher,
-            order=plan.data.order(lesson.training.batch_size, seed),
+            order=lesson.order(plan.data, seed),
         )
         _run(job, named, workspace.work, progress=progress)
     return plan.recipe.student.deliver(student).eval()
