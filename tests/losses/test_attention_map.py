@@ -10,6 +10,8 @@ from torch import nn
 
 from tutelage.errors import SignalError
 from tutelage.losses.attention_map import AttentionMap
+from tutelage.signals import Batch, Signals
+from tutelage.taps import Taps
 
 PAIRS = {"a": "b"}
 
@@ -120,6 +122,35 @@ def test_probabilities_are_those_of_torchs_attention() -> None:
     )
     expected = (maps["a"] - maps["b"]).square().mean((1, 2, 3)).detach()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_padded_berts_are_compared_by_the_attention_that_they_give_out_themselves() -> None:
+    """At the paths that a recipe names; keys that BERT masks are no part of the probabilities."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    inputs = {"input_ids": torch.randint(0, 9, (2, 5)), "attention_mask": torch.tensor([[1] * 5, [1, 1, 1, 0, 0]])}
+    mask = inputs["attention_mask"].bool()
+    paths = {"encoder.layer.1.attention.self": "encoder.layer.0.attention.self"}
+    loss = AttentionMap(paths, student_heads=2, teacher_heads=2, compare_as="probabilities")
+    said, given = [], []
+    for width, layer, request in ((8, 1, loss.needs.student), (12, 0, loss.needs.teacher)):
+        config = transformers.BertConfig(
+            vocab_size=9,
+            hidden_size=width,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=width,
+            initializer_range=1.0,
+            attn_implementation="eager",
+        )
+        model = transformers.BertModel(config, add_pooling_layer=False).eval()
+        with Taps(model, request.features) as taps, torch.no_grad():
+            given.append(model(**inputs, output_attentions=True).attentions[layer])
+            said.append(Signals(features=taps.take()))
+    rows = torch.arange(2)
+    batch = Batch(inputs=inputs, rows=rows, views=torch.zeros_like(rows), mask=mask)
+    squares = (given[0] - given[1]).square().sum(-1).mean(1) / mask.sum(1, keepdim=True)
+    torch.testing.assert_close(loss(*said, batch)[mask], squares[mask], rtol=1e-4, atol=1e-7)
 
 
 def test_padding_is_left_out_and_not_averaged_in() -> None:

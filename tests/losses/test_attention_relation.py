@@ -8,7 +8,7 @@ from attention_case import log_probabilities, sample_scores, seen_by
 from loss_case import Array, Case, Numbers, Plain, batch_of, prepared, signals_of
 
 from tutelage.errors import SignalError
-from tutelage.losses.attention_layers import relation_kl
+from tutelage.losses.attention_layers import relation_kl, scores
 from tutelage.losses.attention_relation import AttentionRelation, ValueRelation
 
 PAIRS = {"a": "b"}
@@ -142,6 +142,11 @@ def test_a_row_that_is_all_padding_gives_no_nan() -> None:
 
 
 def test_the_scale_is_that_of_a_relation_head_not_of_the_whole_width() -> None:
+    ones = torch.ones(1, 3, 8)
+    torch.testing.assert_close(scores(ones, ones, 4), torch.full((1, 4, 3, 3), 2 / 2**0.5))
+
+
+def test_each_model_has_the_scale_of_its_own_width() -> None:
     """Two models of which one has its width doubled by zeros in each head differ by the scale alone."""
     t = torch.randn(1, 3, 4, dtype=torch.float64)
     s = torch.zeros(1, 3, 8, dtype=torch.float64)

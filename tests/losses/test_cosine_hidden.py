@@ -27,12 +27,18 @@ CASES = {
     "vectors": Case(lambda: CosineHidden(PAIRS), {"s.1": (4,)}, {"t.3": (4,)}, golden, floor=0.0),
 }
 
+
+def plain(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    mask = torch.ones(s.shape[:2], dtype=torch.bool)
+    return (1 - F.cosine_similarity(s[mask], t[mask], dim=-1)).mean()
+
+
 PLAIN = {
     "tokens": Plain(
         lambda: CosineHidden(PAIRS),
         {"s.1": (128, 384)},
         {"t.3": (128, 384)},
-        lambda s, t, labels, loss: (1 - F.cosine_similarity(s["s.1"], t["t.3"], dim=-1)).mean(),
+        lambda s, t, labels, loss: plain(s["s.1"], t["t.3"]),
         tokens=128,
         samples=16,
     )

@@ -7,7 +7,14 @@ import torch.nn.functional as F
 from loss_case import Array, Case, Numbers, Plain, prepared
 
 from tutelage.errors import SignalError
-from tutelage.losses.relational import RelationalAngle, RelationalDistance, relational_angle, relational_distance
+from tutelage.losses.relational import (
+    RelationalAngle,
+    RelationalDistance,
+    cosines,
+    distances,
+    relational_angle,
+    relational_distance,
+)
 
 PAIRS = {"a": "b"}
 
@@ -143,6 +150,12 @@ def test_angles_at_near_copies_are_those_of_the_directions(gap: float) -> None:
     difference = psi_angle(x.double().numpy()) - psi_angle(y.double().numpy())
     expected = np.vectorize(huber)(difference).reshape(6, -1).mean(1)
     np.testing.assert_allclose(relational_angle(x, y).numpy(), expected, rtol=1e-2)
+
+
+def test_no_cosine_exceeds_1_where_copies_differ_by_rounding() -> None:
+    x = torch.randn(6, 16, generator=torch.Generator().manual_seed(0))
+    x[1] = x[0] * (1 + 1e-6)
+    assert cosines(distances(x)).abs().max() <= 1
 
 
 @pytest.mark.parametrize("kind", [RelationalDistance, RelationalAngle])

@@ -62,9 +62,9 @@ class CorrelationCongruence(LayerPairs):
 
     Variants: "paper" is the above. "official" is the code that the authors sent to the writers of RepDistiller and that
     most tables of CC come from: `1/(B-1) · Σ_i |s_i - t_i|·|s_{i+1} - t_{i+1}|`, the products of the errors of
-    consecutive samples; it has no kernel, and the order of the batch matters. Both first map student and
-    teacher to one width by layers that are trained for both; here the features are taken as they are, so "official"
-    needs layers of one width, and what the teacher says stays what it is.
+    consecutive samples; it has no kernel, and the order of the batch matters. RepDistiller first maps
+    both models to one width by linear layers that are trained with the loss, the teacher's too; here the features are
+    taken as they are, so "official" needs layers of one width, and what the teacher says stays what it is.
 
     Shapes: layers `[B, ...]` of any shape -> `[B]`; student's and teacher's may differ but for "official". Masked
     tokens are left out. Values are averaged over pairs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.errors import SignalError
@@ -32,9 +33,9 @@ def inter_channel_correlation(
     student, teacher = widen(cells(student, grid), cells(teacher, grid))
     with full_precision(student):
         s, t = student @ student.mT, teacher @ teacher.mT
-    if variant == "official":
-        return (unit(s) - unit(t)).square().sum(3).mean((1, 2))
-    return (s - t).square().mean((1, 2, 3))
+    if variant == "paper":
+        return F.mse_loss(s, t, reduction="none").mean((1, 2, 3))
+    return F.mse_loss(unit(s), unit(t), reduction="none").mean((1, 2, 3)) * s.shape[-1]
 
 
 class InterChannelCorrelation(LayerPairs):

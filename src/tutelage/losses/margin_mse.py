@@ -6,7 +6,6 @@ from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight, require_same_shape
-from tutelage.losses.logit_mse import logit_mse
 from tutelage.losses.reduce import widen
 from tutelage.signals import Batch, Request, Signals
 
@@ -16,7 +15,8 @@ __all__ = ["MarginMSE", "margin_mse"]
 def margin_mse(student: Tensor, teacher: Tensor) -> Tensor:
     """`1/(K-1) · Σ_k ((s_0 - s_k) - (t_0 - t_k))²` over the last axis: `[..., K]` -> `[...]`, in float32 or wider."""
     student, teacher = widen(student, teacher)
-    return logit_mse(student[..., :1] - student[..., 1:], teacher[..., :1] - teacher[..., 1:])
+    error = student - teacher
+    return (error[..., :1] - error).square().sum(-1) / (error.shape[-1] - 1)
 
 
 class MarginMSE(Loss):
