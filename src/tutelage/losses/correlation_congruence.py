@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,8 +23,8 @@ def gaussian_kernel(features: Tensor, gamma: float, order: int) -> Tensor:
     It is `exp(-γ ‖f_i - f_j‖²)` with the exponential of `2γ f_i·f_j` cut off behind the power `P`.
     """
     product = (2 * gamma) * (features @ features.T)
-    series = torch.ones_like(product)
-    for power in range(order, 0, -1):
+    series = 1 + product / order
+    for power in range(order - 1, 0, -1):
         series = 1 + product * series / power
     return math.exp(-2 * gamma) * series
 
