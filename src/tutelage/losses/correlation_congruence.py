@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tutelage.losses.base import Weight, require_choice, require_same_shape
 from tutelage.losses.layer_pairs import LayerPairs
-from tutelage.losses.reduce import full_precision, unit, widen
+from tutelage.losses.probabilistic_transfer import cosine_matrix
+from tutelage.losses.reduce import full_precision, widen
 from tutelage.losses.relational import require_samples
 from tutelage.signals import Batch, Signals
 
@@ -18,11 +19,11 @@ __all__ = ["CorrelationCongruence", "consecutive_errors", "correlation_congruenc
 
 
 def gaussian_kernel(features: Tensor, gamma: float, order: int) -> Tensor:
-    """`exp(-2γ) · Σ_{p≤P} (2γ)^p/p! · (f_i·f_j)^p` of features of length 1: `[B, D]` -> `[B, B]`.
+    """`exp(-2γ) · Σ_{p≤P} (2γ)^p/p! · (f_i·f_j)^p` of the features over their length: `[B, D]` -> `[B, B]`.
 
     It is `exp(-γ ‖f_i - f_j‖²)` with the exponential of `2γ f_i·f_j` cut off behind the power `P`.
     """
-    product = (2 * gamma) * (features @ features.T)
+    product = (2 * gamma) * cosine_matrix(features)
     series = 1 + product / order
     for power in range(order - 1, 0, -1):
         series = 1 + product * series / power
@@ -38,8 +39,7 @@ def correlation_congruence(
         if kernel == "bilinear":
             difference = student @ student.T - teacher @ teacher.T
         else:
-            s, t = unit(student), unit(teacher)
-            difference = gaussian_kernel(s, gamma, order) - gaussian_kernel(t, gamma, order)
+            difference = gaussian_kernel(student, gamma, order) - gaussian_kernel(teacher, gamma, order)
     return difference.square().mean(1)
 
 

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from tutelage.losses.base import Weight, require_choice
 from tutelage.losses.layer_pairs import LayerPairs
-from tutelage.losses.reduce import full_precision, unit, widen
+from tutelage.losses.reduce import full_precision, widen
 from tutelage.losses.relational import require_samples
 from tutelage.losses.similarity_distribution import others
 from tutelage.signals import Batch, Signals
 
-__all__ = ["ProbabilisticTransfer", "probabilistic_transfer"]
+__all__ = ["ProbabilisticTransfer", "cosine_matrix", "probabilistic_transfer"]
 
 SMALLEST = 1e-7
 
 
+def cosine_matrix(features: Tensor) -> Tensor:
+    """`cos(f_i, f_j)`: `[B, D]` -> `[B, B]`; 0, and no gradient, where one has no length.
+
+    The products are divided and not the features, which are the larger: `B² < B·D`.
+    """
+    length = torch.linalg.vector_norm(features, dim=1)
+    known = length > 1e-12
+    inverse = torch.where(known, 1 / torch.where(known, length, 1.0), 0.0)
+    with full_precision(features):
+        return (features @ features.T) * inverse[:, None] * inverse
+
+
 def affinities(features: Tensor) -> Tensor:
     """`½ (1 + cos(f_i, f_j))` between the flattened features: `[B, ...]` -> `[B, B]`, from 0 to 1."""
-    directions = unit(features.flatten(1))
-    with full_precision(directions):
-        return (directions @ directions.T + 1) / 2
+    return (cosine_matrix(features.flatten(1)) + 1) / 2
 
 
 def probabilistic_transfer(student: Tensor, teacher: Tensor, variant: Literal["paper", "official"]) -> Tensor:
