@@ -22,7 +22,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
 import torch
 from scipy.stats import t as student_t
 
@@ -231,7 +230,7 @@ def main() -> None:
     parser.add_argument("--teacher-epochs", type=int, default=3)
     parser.add_argument("--progress", action="store_true")
     options = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "recipes"))  # where the networks are
+    sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))  # where the networks are
     weights = trained_teacher(options)
     results = {}
     for name in options.only:

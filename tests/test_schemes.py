@@ -223,7 +223,9 @@ def test_a_checkpoint_of_the_teacher_may_teach_an_early_stage() -> None:
     teacher = "{class_path: ModuleTeacher, init_args: {weights: early.safetensors, module: {class_path: "
     teacher += "models.Perceptron, init_args: {inputs: 64, hidden: 512, classes: 10}}}}"
     stage = f"{{losses: [{{class_path: KLDivergence}}], teacher: {teacher}, training: {{steps: 200}}}}"
-    bundle = distil("digits", "--earlier_stages", f"[{stage}]", "--training.steps", "20", "--policy", "[]", "--budget", "{}")
+    bundle = distil(
+        "digits", "--earlier_stages", f"[{stage}]", "--training.steps", "20", "--policy", "[]", "--budget", "{}"
+    )
     # An early teacher of zeros finds all classes alike: its divergence from the student vanishes.
     lines = [line for line in history(bundle) if line["role"] == "student stage 1" and "terms" in line]
     assert lines[-1]["terms"]["KLDivergence"] < 0.01

@@ -10,14 +10,13 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "losses"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "losses"))
 
 from tutelage.losses import Loss, all_losses
 from tutelage.losses.layer_pairs import LayerPairs
 from tutelage.losses.wrapped import WrappedLoss
 
-PAGE = ROOT / "docs" / "losses.md"
+PAGE = Path(__file__).parent.parent / "docs" / "losses.md"
 KINDS = {
     "Outputs": "What teacher and student put out is compared.",
     "Inner layers": "Layers of both are compared, pair by pair.",
@@ -82,10 +81,10 @@ def page() -> str:
     lines = [
         "# The losses",
         "",
-        f"{len(losses)} losses. This page is written by `python tools/losses_page.py` from their docstrings, which say more: "
-        "arguments, shapes, and where a paper and its authors' code differ. Each is checked against an independent float64 "
-        "formula and runs through one contract suite ([CONTRIBUTING](../CONTRIBUTING.md)); what it costs beside the plain "
-        "tensor expression, `python benchmarks/losses.py` measures.",
+        f"{len(losses)} losses. This page is written by `python tools/losses_page.py` from their docstrings, which say "
+        "more: arguments, shapes, and where a paper and its authors' code differ. Each is checked against an "
+        "independent float64 formula and runs through one contract suite ([CONTRIBUTING](../CONTRIBUTING.md)); what it "
+        "costs beside the plain tensor expression, `python benchmarks/losses.py` measures.",
         "",
         "`tutelage explain NAME` prints one in the terminal. Any of them takes `weight`, a number or a schedule "
         "`[[share of the training, factor], ...]`, and `Routed` puts other signals in the place of the outputs.",

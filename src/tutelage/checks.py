@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,8 +125,8 @@ def check_pairs(recipe: Recipe) -> None:
             pairs.load()
 
 
-def check_batches(training: Training, data: TransferSet, key: str) -> None:
-    """Refuses more pieces of a batch than it has rows."""
+def check_batches(training: Training, losses: Mapping[str, Loss], data: TransferSet, key: str) -> None:
+    """Refuses more pieces of a batch than it has rows, and pieces too small for a loss between rows."""
     processes = make_accelerator(training.precision).num_processes
     rows = len(data.rows("train"))
     pieces = training.micro_batches * processes
@@ -137,6 +137,16 @@ def check_batches(training: Training, data: TransferSet, key: str) -> None:
             found=f"{training.micro_batches} pieces x {processes} processes",
             mend="lower micro_batches or raise batch_size",
         )
+    smallest = min(training.batch_size, rows) // pieces
+    for name, loss in losses.items():
+        if smallest < loss.fewest_rows:
+            raise RecipeError(
+                f"{key}.batch_size",
+                expected=f"at least {loss.fewest_rows} rows in a piece, for {name}",
+                found=f"{smallest}: {min(training.batch_size, rows)} rows in {pieces} piece(s)",
+                harm="this loss compares the rows of a piece, and of so few it says nothing: it would always be 0",
+                mend="raise batch_size, or lower micro_batches",
+            )
 
 
 def check_tokenizers(teacher: Teacher, student: Student, data: TransferSet) -> None:

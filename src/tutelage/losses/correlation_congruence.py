@@ -90,6 +90,7 @@ class CorrelationCongruence(LayerPairs):
     """
 
     per_sample: ClassVar[bool] = False
+    fewest_rows: ClassVar[int] = 2
 
     def __init__(
         self,

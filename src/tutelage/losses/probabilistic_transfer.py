@@ -81,6 +81,7 @@ class ProbabilisticTransfer(LayerPairs):
     """
 
     per_sample: ClassVar[bool] = False
+    fewest_rows: ClassVar[int] = 3
 
     def __init__(
         self, pairs: dict[str, str], *, variant: Literal["paper", "official"] = "paper", weight: Weight = 1.0

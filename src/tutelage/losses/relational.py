@@ -105,6 +105,7 @@ class RelationalDistance(LayerPairs):
     """
 
     per_sample: ClassVar[bool] = False
+    fewest_rows: ClassVar[int] = 3
 
     def __init__(self, pairs: dict[str, str], *, weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)
@@ -147,6 +148,7 @@ class RelationalAngle(LayerPairs):
     """
 
     per_sample: ClassVar[bool] = False
+    fewest_rows: ClassVar[int] = 3
 
     def __init__(self, pairs: dict[str, str], *, weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)

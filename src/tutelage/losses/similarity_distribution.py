@@ -67,6 +67,7 @@ class SimilarityDistribution(Loss):
     """
 
     per_sample: ClassVar[bool] = False
+    fewest_rows: ClassVar[int] = 3
 
     def __init__(
         self,

@@ -47,6 +47,11 @@ class WrappedLoss(Loss):
         return self.loss.per_sample
 
     @property
+    def fewest_rows(self) -> int:  # type: ignore[override]
+        """Those of the inner loss."""
+        return self.loss.fewest_rows
+
+    @property
     def needs(self) -> Needs:
         """Those of the inner loss."""
         return self.loss.needs
