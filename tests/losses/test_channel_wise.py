@@ -90,7 +90,7 @@ def maps(*shape: int) -> torch.Tensor:
 
 
 def test_softmax_over_the_channels_instead_of_the_places() -> None:
-    """Adding a number to a whole channel, or scaling the channels' shares of a place, must not be taken for each other."""
+    """A number added to a whole channel changes nothing; one added to a place, over all channels, does."""
     case = CASES["maps"]
     numbers = case.draw()
     loss = prepared(case, numbers)

@@ -18,8 +18,9 @@ __all__ = ["NeuronSelectivity"]
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """`‖a_i - b_j‖²` between the rows: `[B, m, D]` and `[B, n, D]` -> `[B, m, n]`."""
-    return a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None, :] - 2 * (a @ b.mT)
+    """`‖a_i - b_j‖²` between rows of length 1 (or 0): `[B, m, D]` and `[B, n, D]` -> `[B, m, n]`."""
+    lengths = a.detach().square().sum(-1)[:, :, None] + b.detach().square().sum(-1)[:, None, :]
+    return torch.baddbmm(lengths, a, b.mT, alpha=-2)
 
 
 class NeuronSelectivity(MapPairs):
@@ -90,26 +91,29 @@ class NeuronSelectivity(MapPairs):
         """The squared discrepancy of one pair of maps: `[B]`."""
         student, teacher = widen(student, teacher)
         s, t = unit(student.flatten(2)), unit(teacher.flatten(2))
+        measure = squared_distances if self.kernel == "gaussian" else _products
         with full_precision(s):
-            bandwidth = self._bandwidth(t)
+            tt, ss, ts = measure(t, t), measure(s, s), measure(t, s)
+        scale = self._scale(tt) if self.kernel == "gaussian" else 1.0
+        tt, ss, ts = (self._kernel(measured, scale) for measured in (tt, ss, ts))
+        return tt.mean((1, 2)) + ss.mean((1, 2)) - 2 * ts.mean((1, 2))
 
-            def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
-                return self._kernel(a, b, bandwidth).mean((1, 2))
-
-            return mean_kernel(t, t) + mean_kernel(s, s) - 2 * mean_kernel(t, s)
-
-    def _kernel(self, a: Tensor, b: Tensor, bandwidth: Tensor | float) -> Tensor:
-        """`k(a_i, b_j)`: `[B, m, D]` and `[B, n, D]` -> `[B, m, n]`."""
+    def _kernel(self, measured: Tensor, scale: Tensor | float) -> Tensor:
+        """`k(x, y)` from `x·y`, or from `‖x - y‖²` for the gaussian."""
         if self.kernel == "gaussian":
-            return torch.exp(-squared_distances(a, b) / (2 * bandwidth))
-        products = a @ b.mT
-        return products if self.kernel == "linear" else (products + self.offset) ** self.degree
+            return torch.exp(measured * scale)
+        if self.kernel == "linear":
+            return measured
+        shifted = measured + self.offset if self.offset else measured
+        return shifted**self.degree
 
-    def _bandwidth(self, teacher: Tensor) -> Tensor | float:
-        """`σ²`, for each sample; 1 where the teacher's channels do not differ."""
-        if self.kernel != "gaussian":
-            return 1.0
+    def _scale(self, distances: Tensor) -> Tensor | float:
+        """`-1/2σ²`, for each sample; σ² is 1 where the teacher's channels do not differ."""
         if self.bandwidth is not None:
-            return self.bandwidth
-        mean = squared_distances(teacher, teacher).mean((1, 2), keepdim=True)
-        return torch.where(mean > 1e-6, mean, 1.0)
+            return -0.5 / self.bandwidth
+        mean = distances.mean((1, 2), keepdim=True)
+        return -0.5 / torch.where(mean > 1e-6, mean, 1.0)
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b.mT
