@@ -121,6 +121,7 @@ def test_the_temperature_and_its_square_are_on_the_other_classes_alone() -> None
         (gradient,) = torch.autograd.grad(normalized_kd(x, t, labels, 1.0, temperature).sum(), x)
         slope.append(gradient - torch.autograd.grad(normalized_kd(x, t, labels, 0.0, temperature).sum(), x)[0])
     torch.testing.assert_close(slope[0], slope[1], rtol=1e-2, atol=1e-3)
+    assert slope[0].abs().max() > 0.05
 
 
 def test_finite_for_models_that_are_certain_of_another_class() -> None:

@@ -65,7 +65,8 @@ CASES = {
 
 
 def plain(student: dict[str, Tensor], teacher: dict[str, Tensor], labels: Tensor, loss: Regression) -> Tensor:
-    return F.smooth_l1_loss(student["output"], teacher["output"])
+    scales = torch.arange(1.0, 513.0)
+    return F.smooth_l1_loss(student["output"] / scales, teacher["output"] / scales)
 
 
 def plain_quantile(student: dict[str, Tensor], teacher: dict[str, Tensor], labels: Tensor, loss: Regression) -> Tensor:
@@ -74,7 +75,13 @@ def plain_quantile(student: dict[str, Tensor], teacher: dict[str, Tensor], label
 
 
 PLAIN = {
-    "smooth l1": Plain(Regression, {"output": (512,)}, {"output": (512,)}, plain, samples=2048),
+    "smooth l1": Plain(
+        lambda: Regression(scales=[float(k) for k in range(1, 513)]),
+        {"output": (512,)},
+        {"output": (512,)},
+        plain,
+        samples=2048,
+    ),
     "quantile": Plain(
         lambda: Regression("quantile", quantile=0.9),
         {"output": (512,)},

@@ -46,9 +46,9 @@ class LabelledLogits(Loss):
         """The loss of each position.
 
         Args:
-            student: Its logits, `[..., C]`, in float32 or wider; 0 at positions that do not count.
+            student: Its logits, `[..., C]`, in float32 or wider; 0 at tokens and pixels that do not count.
             teacher: The same of the teacher, without a gradient.
-            labels: The target class, `[...]`; 0 at positions that do not count.
+            labels: The target class, `[...]`; 0 where there is none.
         """
 
     def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
@@ -93,9 +93,10 @@ class LabelledLogits(Loss):
                 mend="give labels for what the student puts out, or set `axis` to the axis that holds the classes",
             )
         ignored = targets == IGNORED
-        # The logits at ignored positions may be anything: without this, 0 · NaN would reach the gradient.
-        s = s.masked_fill(ignored[..., None], 0)
-        t = t.masked_fill(ignored[..., None], 0) if self.reads_teacher else s.detach()
+        if targets.dim() > 1:
+            # What models say of padding may be anything: without this, 0 · NaN would reach the gradient.
+            s = s.masked_fill(ignored[..., None], 0)
+            t = t.masked_fill(ignored[..., None], 0) if self.reads_teacher else s.detach()
         values = self.compare(s, t, targets.clamp(min=0)).masked_fill(ignored, 0)
         if values.dim() <= 2:
             return values

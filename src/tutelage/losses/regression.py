@@ -99,7 +99,8 @@ class Regression(Loss):
         if self.scales is not None:
             scales = self._per_output("scales", self.scales, s)
             s, t = s / scales, t / scales
-        return self._errors(s, t).mean(1)
+        # Not mean(1): its backward pass would write out a tensor of the outputs' size.
+        return self._errors(s, t).sum(1) / s.shape[1]
 
     def _errors(self, student: Tensor, teacher: Tensor) -> Tensor:
         if self.kind == "mse":
