@@ -47,7 +47,8 @@ class DIST(Loss):
     correlation knows no scale and no offset, so the student need not be as sure as its teacher.
 
     Variants: "paper" is Pearson's `ρ` as it is; "official" adds 1e-8 to its denominator, so that a class that is
-    improbable in the whole batch (as most are among many classes) counts for less. `T²` is in their code.
+    improbable in the whole batch (as most are among many classes) counts for less. `T²` is not in the first
+    version of their code, which had no temperature; the copies that have one have it.
 
     Shapes: outputs `[B, C]` -> `[B]`. Where outputs have positions (`[B, L, C]` or, with `axis=1`, `[B, C, H, W]`),
     each token is a value, `[B, L]`, if the rows have a token mask; else each sample is the mean of its positions. `ρ_c`
@@ -62,9 +63,9 @@ class DIST(Loss):
     Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", 2022.
 
     Args:
-        beta: `β`, the factor of the part within samples, 0 or more (2 for ImageNet in the paper).
-        gamma: `γ`, the factor of the part within classes, 0 or more (2 for ImageNet in the paper).
-        temperature: `T > 0`; 1 in most of the paper, 4 for CIFAR-100.
+        beta: `β`, the factor of the part within samples, 0 or more.
+        gamma: `γ`, the factor of the part within classes, 0 or more.
+        temperature: `T > 0`.
         variant: Which of the two forms above.
         axis: The class axis of the output, of student and teacher alike; to be given for `[B, C, H, W]`.
         outputs: What the logits are turned into probabilities by.

@@ -36,7 +36,7 @@ class NormalizedKD(LabelledLogits):
     The first part is a cross-entropy with the label, weighted by how sure the teacher is of it: it pulls on even where
     both models agree. So the value has no floor but the entropy of `p̂` where the teacher is certain of the label.
 
-    Paper and code agree, but for an early version of the authors' code, which left the target class among the others.
+    Paper and code agree, but for one version of the authors' code, which leaves the target class among the others.
 
     Shapes: outputs `[B, C]` and labels `[B]` -> `[B]`; outputs `[B, L, C]` and labels `[B, L]` -> `[B, L]`; outputs
     `[B, C, H, W]` (with `axis=1`) and labels `[B, H, W]` -> `[B]`, the mean over the pixels that count. Rows without a

@@ -35,7 +35,8 @@ class VirtualTeacher(LabelledLogits):
     * "paper": `p ∝ d^(1/T)` and `q = softmax(s / T)`, both softened, as with a real teacher whose logits are `log d`.
     * "official" (their `loss_kd_regularization`): `p = softmax(d / T)`, with probabilities where logits belong, and
       `q = softmax(s)`; the divergence is divided by `C`, for their `KLDivLoss` takes the mean over the classes too.
-      At `T = 20` this `p` is all but uniform. What they call `multiplier` is in `weight`.
+      At `T = 20` this `p` is all but uniform. What they call `multiplier` (100 for the 100 classes of
+      CIFAR-100, which undoes the division) is in `weight`.
 
     Neither has a factor `T²`. The total of both is `(1 - α) · CrossEntropy + α · VirtualTeacher`, each a term.
 

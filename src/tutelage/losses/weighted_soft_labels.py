@@ -34,7 +34,7 @@ class WeightedSoftLabels(LabelledLogits):
     Where both models agree the weight is `1 - 1/e`, and the value that share of `T²` times the teacher's entropy.
 
     The authors' code adds 1e-7 to `L_T`, which is kept: a teacher that is certain has `L_T = 0`. Their factor α (2.5
-    for ImageNet, 2.25 for CIFAR-100) is `weight`, and `CrossEntropy` with weight 1 is the other term of their total.
+    for ImageNet) is `weight`, and `CrossEntropy` with weight 1 is the other term of their total.
 
     Shapes: outputs `[B, C]` and labels `[B]` -> `[B]`; outputs `[B, L, C]` and labels `[B, L]` -> `[B, L]`; outputs
     `[B, C, H, W]` (with `axis=1`) and labels `[B, H, W]` -> `[B]`, the mean over the pixels that count. Rows without a
