@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from loss_case import Array, Case, Numbers, prepared
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain, prepared
 
 from tutelage.errors import SignalError
 from tutelage.losses.hidden_state import HiddenState
@@ -30,6 +31,25 @@ CASES = {
         tokens=3,
     ),
     "positions": Case(lambda: HiddenState(PAIRS), {"s.1": (3, 2)}, {"t.3": (3, 4)}, lambda n: one(n).mean(1)),
+}
+
+PLAIN = {
+    "narrow": Plain(
+        lambda: HiddenState(PAIRS),
+        {"s.1": (128, 312)},
+        {"t.3": (128, 768)},
+        lambda s, t, labels, loss: F.mse_loss(loss.projectors["312_to_768"](s["s.1"]), t["t.3"]),
+        tokens=128,
+        samples=8,
+    ),
+    "same width": Plain(
+        lambda: HiddenState(PAIRS),
+        {"s.1": (128, 384)},
+        {"t.3": (128, 384)},
+        lambda s, t, labels, loss: F.mse_loss(s["s.1"], t["t.3"]),
+        tokens=128,
+        samples=32,
+    ),
 }
 
 
