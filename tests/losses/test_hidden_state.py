@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import torch.nn.functional as F
 from loss_case import Array, Case, Numbers, Plain, prepared
 
@@ -33,12 +34,19 @@ CASES = {
     "positions": Case(lambda: HiddenState(PAIRS), {"s.1": (3, 2)}, {"t.3": (3, 4)}, lambda n: one(n).mean(1)),
 }
 
+
+def masked_mse(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """The mask is what a script has for its tokens; here none is padding."""
+    mask = s.new_ones(s.shape[:2])
+    return (F.mse_loss(s, t, reduction="none").mean(-1) * mask).sum() / mask.sum()
+
+
 PLAIN = {
     "narrow": Plain(
         lambda: HiddenState(PAIRS),
         {"s.1": (128, 312)},
         {"t.3": (128, 768)},
-        lambda s, t, labels, loss: F.mse_loss(loss.projectors["312_to_768"](s["s.1"]), t["t.3"]),
+        lambda s, t, labels, loss: masked_mse(loss.projectors["312_to_768"](s["s.1"]), t["t.3"]),
         tokens=128,
         samples=8,
     ),
@@ -46,7 +54,7 @@ PLAIN = {
         lambda: HiddenState(PAIRS),
         {"s.1": (128, 384)},
         {"t.3": (128, 384)},
-        lambda s, t, labels, loss: F.mse_loss(s["s.1"], t["t.3"]),
+        lambda s, t, labels, loss: masked_mse(s["s.1"], t["t.3"]),
         tokens=128,
         samples=32,
     ),

@@ -33,6 +33,11 @@ def plain_similarity(features: torch.Tensor) -> torch.Tensor:
     return F.normalize(flat @ flat.T)
 
 
+def without_padding(tokens: torch.Tensor) -> torch.Tensor:
+    """The mask that a script has for its tokens; here none is padding."""
+    return tokens * tokens.new_ones(tokens.shape[:2])[..., None]
+
+
 PLAIN = {
     "maps": Plain(
         lambda: SimilarityPreserving(PAIRS),
@@ -45,7 +50,9 @@ PLAIN = {
         lambda: SimilarityPreserving(PAIRS),
         {"a": (128, 312)},
         {"b": (128, 768)},
-        lambda s, t, labels, loss: F.mse_loss(plain_similarity(s["a"]), plain_similarity(t["b"])),
+        lambda s, t, labels, loss: F.mse_loss(
+            plain_similarity(without_padding(s["a"])), plain_similarity(without_padding(t["b"]))
+        ),
         tokens=128,
         samples=32,
     ),
