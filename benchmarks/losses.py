@@ -9,7 +9,9 @@ that both compute the same number. A measurement is forward and backward to the 
 parts, on one thread. Loss and plain expression run in turn within a round, in another order each time; the ratio of
 time is the median over rounds of the ratio within a round, and beside it stands the interval that holds the true median
 19 times in 20. Memory is the highest sum of what the allocator handed out during one measurement, above what stood
-before: signals and weights do not count, gradients do.
+before: signals and weights do not count, gradients do. The C allocator is told to keep what is freed: whether it gives
+a block back to the kernel and has its pages cleared anew depends on what else lies on the heap, and takes as long as a
+loss.
 
 The exit status is 1 if a loss takes more than 1.2 times as long as its plain expression: where the first measurement
 says so, one with four times as many rounds decides, by the lower end of its interval.
@@ -18,6 +20,8 @@ says so, one with four times as many rounds decides, by the lower end of its int
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import importlib
 import statistics
 import sys
@@ -78,6 +82,15 @@ def runs(plain: Plain, device: str) -> tuple[Callable[[], object], Callable[[], 
         return gradients(plain.expression(tensors_of(student), tensors_of(teacher), batch.labels, loss))
 
     return by_loss, by_plain
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc, where that is the C library, to give nothing back to the kernel."""
+    with contextlib.suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        trim_threshold, mmap_max = -1, -4  # names of malloc.h
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_max, 0)
 
 
 def synchronize(device: str) -> None:
@@ -145,6 +158,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     cases = plain_cases()
     unknown = set(options.only or ()) - {name for name, _ in cases}
     if unknown:
