@@ -37,23 +37,23 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float, axis: int) -> Tensor:
         log_q = F.log_softmax(logits, axis)
-        ctx.save_for_backward(log_q, labels)
+        counted, at_label = labels != IGNORED, labels.clamp(min=0).unsqueeze(axis)
+        ctx.save_for_backward(log_q, counted, at_label)
         ctx.smoothing, ctx.axis = smoothing, axis
-        values = -(1 - smoothing) * log_q.gather(axis, labels.clamp(min=0).unsqueeze(axis)).squeeze(axis)
+        values = log_q.gather(axis, at_label).squeeze(axis).mul_(smoothing - 1)
         if smoothing:
-            values = values - smoothing * log_q.mean(axis)
-        return values.masked_fill(labels == IGNORED, 0)
+            values -= smoothing * log_q.mean(axis)
+        return clear_(values.unsqueeze(-1), counted).squeeze(-1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        log_q, labels = ctx.saved_tensors
-        gradient = gradient.masked_fill(labels == IGNORED, 0).unsqueeze(ctx.axis)
-        slope = clear_(log_q.exp(), labels != IGNORED, ctx.axis)
+        log_q, counted, at_label = ctx.saved_tensors
+        gradient = clear_(gradient.unsqueeze(-1).clone(), counted).squeeze(-1).unsqueeze(ctx.axis)
+        slope = clear_(log_q.exp(), counted, ctx.axis)
         if ctx.smoothing:
             slope.sub_(ctx.smoothing / log_q.shape[ctx.axis])
-        slope.mul_(gradient)
-        at_label = labels.clamp(min=0).unsqueeze(ctx.axis)
-        return slope.scatter_add_(ctx.axis, at_label, (ctx.smoothing - 1) * gradient), None, None, None
+        slope.mul_(gradient).scatter_add_(ctx.axis, at_label, (ctx.smoothing - 1) * gradient)
+        return slope, None, None, None
 
 
 class CrossEntropy(Loss):
