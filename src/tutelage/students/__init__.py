@@ -5,5 +5,14 @@ from tutelage.students.cut import CutStudent
 from tutelage.students.hugging_face import HuggingFaceStudent
 from tutelage.students.module import ModuleStudent
 from tutelage.students.parameters import ParameterCount, parameter_count
+from tutelage.students.reused_classifier import ReusedClassifier
 
-__all__ = ["CutStudent", "HuggingFaceStudent", "ModuleStudent", "ParameterCount", "Student", "parameter_count"]
+__all__ = [
+    "CutStudent",
+    "HuggingFaceStudent",
+    "ModuleStudent",
+    "ParameterCount",
+    "ReusedClassifier",
+    "Student",
+    "parameter_count",
+]
