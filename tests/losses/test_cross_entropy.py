@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from loss_case import Array, Case, Numbers, batch_of, prepared, signals_of
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain, batch_of, prepared, signals_of
 
 from tutelage.errors import SignalError
 from tutelage.losses.cross_entropy import CrossEntropy
@@ -83,6 +84,47 @@ CASES = {
         pixel_golden,
         labels=pixel_labels,
         counts=pixel_counts,
+    ),
+}
+
+
+def drawn(classes: int, *positions: int):
+    return lambda rng, B: rng.integers(0, classes, size=(B, *positions))
+
+
+PLAIN = {
+    "classes": Plain(
+        CrossEntropy,
+        {"output": (1000,)},
+        {},
+        lambda s, t, labels, loss: F.cross_entropy(s["output"], labels),
+        labels=drawn(1000),
+        samples=512,
+    ),
+    "smoothed": Plain(
+        lambda: CrossEntropy(0.1),
+        {"output": (1000,)},
+        {},
+        lambda s, t, labels, loss: F.cross_entropy(s["output"], labels, label_smoothing=0.1),
+        labels=drawn(1000),
+        samples=512,
+    ),
+    "tokens": Plain(
+        CrossEntropy,
+        {"output": (64, 16000)},
+        {},
+        lambda s, t, labels, loss: F.cross_entropy(s["output"].flatten(0, 1), labels.flatten()),
+        labels=drawn(16000, 64),
+        tokens=64,
+        samples=4,
+    ),
+    "pixels": Plain(
+        lambda: CrossEntropy(axis=1),
+        {"output": (21, 128, 128)},
+        {},
+        lambda s, t, labels, loss: F.cross_entropy(s["output"], labels),
+        labels=drawn(21, 128, 128),
+        samples=4,
     ),
 }
 
