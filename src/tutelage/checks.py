@@ -26,7 +26,7 @@ from tutelage.errors import (
 )
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import point_values
-from tutelage.losses import KLDivergence, Loss
+from tutelage.losses import DIST, KLDivergence, Loss, Routed, SoftCrossEntropy
 from tutelage.parts import baseline_losses, prepared, teacher_loss
 from tutelage.paths import resolve_path
 from tutelage.probe import forward_pass
@@ -104,8 +104,12 @@ def _check_mean(teacher: Teacher, key: str, task: str) -> None:
 
 
 def _check_divergence(loss: Loss, key: str, task: str) -> None:
-    if isinstance(loss, KLDivergence) and task == "multilabel" and loss.outputs == "softmax":
-        raise _other_distribution(f"{key}.outputs", "sigmoid", loss.outputs, task)
+    """A loss on distributions, or one inside a wrapper, takes the outputs for what the task says they are."""
+    if task != "multilabel" or isinstance(loss, Routed):  # what is routed may be of another task
+        return
+    for part in loss.modules():
+        if isinstance(part, KLDivergence | SoftCrossEntropy | DIST) and part.outputs == "softmax":
+            raise _other_distribution(f"{key}.outputs", "sigmoid", part.outputs, task)
 
 
 def _other_distribution(key: str, right: str, found: str, task: str) -> RecipeError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -64,6 +64,8 @@ class BinaryCrossEntropy(Loss):
     Args:
         weight: Factor of this term in the total.
     """
+
+    supervised: ClassVar[bool] = True
 
     def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)

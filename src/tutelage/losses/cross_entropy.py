@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +81,8 @@ class CrossEntropy(Loss):
     Raises:
         ValueError: `label_smoothing` is out of its range.
     """
+
+    supervised: ClassVar[bool] = True
 
     def __init__(self, label_smoothing: float = 0.0, *, axis: int = -1, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,8 @@ class MeanSquaredError(Loss):
     Args:
         weight: Factor of this term in the total.
     """
+
+    supervised: ClassVar[bool] = True
 
     def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)
