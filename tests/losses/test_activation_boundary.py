@@ -78,9 +78,10 @@ def test_hinge_pushes_off_the_boundary_on_the_teacher_s_side_and_no_further() ->
 
 
 def test_only_the_sign_of_the_teacher_counts_and_zero_is_off() -> None:
-    s, t = torch.linspace(-2, 2, 6), torch.tensor([3.0, -1.0, 0.0, 1e-6, -4.0, 0.0])
-    after_its_relu = t.relu() * 10
-    torch.testing.assert_close(boundary_hinge(s, after_its_relu, 1.0), boundary_hinge(s, t, 1.0))
+    s, t = torch.full((6, 1), 0.5), torch.tensor([3.0, -1.0, 0.0, 1e-6, -4.0, 0.0])[:, None]
+    expected = torch.tensor([0.25, 2.25, 2.25, 0.25, 2.25, 2.25])
+    torch.testing.assert_close(boundary_hinge(s, t, 1.0), expected)
+    torch.testing.assert_close(boundary_hinge(s, t.relu() * 10, 1.0), expected)
 
 
 def test_value_is_the_sum_over_neurons_so_that_the_authors_factors_apply() -> None:
