@@ -43,14 +43,18 @@ class _BernoulliKL(torch.autograd.Function):
         turn = torch.copysign(teacher.new_full((), 1 / temperature), teacher)
         s, t = student * turn, teacher * turn
         no = torch.sigmoid(-t)
-        values = F.logsigmoid(t).sub_(F.logsigmoid(s)).sub_(t.sub_(s).mul_(no))
-        ctx.save_for_backward(no.sub_(s.neg_().sigmoid_()).mul_(turn))
+        values = F.logsigmoid(t).sub_(F.logsigmoid(s))
+        apart = t.sub_(s)
+        # Only a wrapper that trains something on the teacher's side asks for the second slope: σ(t) σ(-t) (t - s).
+        of_teacher = (no * (1 - no) * apart).mul_(turn) if ctx.needs_input_grad[1] else None
+        values = values.sub_(apart.mul_(no))
+        ctx.save_for_backward(no.sub_(s.neg_().sigmoid_()).mul_(turn), of_teacher)
         return values
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return gradient * slope, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        slope, of_teacher = ctx.saved_tensors
+        return gradient * slope, None if of_teacher is None else gradient * of_teacher, None
 
 
 class KLDivergence(Loss):

@@ -64,9 +64,10 @@ class _SquaredDistance(torch.autograd.Function):
         return length.square()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         (difference,) = ctx.saved_tensors
-        return difference * (2 * gradient[..., None]), None, None
+        slope = difference * (2 * gradient[..., None])
+        return slope, -slope if ctx.needs_input_grad[1] else None, None
 
 
 class _CutGradient(torch.autograd.Function):
