@@ -73,7 +73,7 @@ def runs(plain: Plain, device: str) -> tuple[Callable[[], object], Callable[[], 
     inputs = [*tensors_of(student).values(), *(p for p in loss.parameters() if p.requires_grad)]
 
     def gradients(total: Tensor) -> object:
-        return torch.autograd.grad(total, inputs)
+        return torch.autograd.grad(total, inputs, allow_unused=True)  # what teaches itself gets no gradient
 
     def by_loss() -> object:
         return gradients(objective(loss, student, teacher, batch))
