@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from loss_case import Array, Case, Numbers, Plain, batch_of, prepared, signals_of
 
 from tutelage.errors import SignalError
-from tutelage.losses.cross_entropy import CrossEntropy
+from tutelage.losses.cross_entropy import CrossEntropy, cross_entropy
 from tutelage.signals import Signals
 
 
@@ -193,3 +193,12 @@ def test_labels_that_do_not_fit_are_refused_before_training(labels, classes: int
 def test_smoothing_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match="label_smoothing"):
         CrossEntropy(1.0)
+
+
+def test_a_small_loss_is_not_rounded_away_beside_large_logits() -> None:
+    """log Σ e^s - s_y as written is 0 here: float32 has steps of 0.001 at 10000."""
+    logits = torch.tensor([[10000.0, 9990.0]], requires_grad=True)
+    value = cross_entropy(logits, torch.tensor([0]))
+    value.sum().backward()
+    torch.testing.assert_close(value, torch.tensor([4.5398899e-05]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(logits.grad, torch.tensor([[-4.5397869e-05, 4.5397869e-05]]), rtol=1e-2, atol=0)

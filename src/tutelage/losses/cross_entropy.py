@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.errors import SignalError
@@ -36,23 +35,27 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float, axis: int) -> Tensor:
-        log_q = F.log_softmax(logits, axis)
         counted, at_label = labels != IGNORED, labels.clamp(min=0).unsqueeze(axis)
-        ctx.save_for_backward(log_q, counted, at_label)
+        highest = logits.amax(axis, keepdim=True)
+        powers = (logits - highest).exp_()
+        total = powers.sum(axis, keepdim=True)
+        ctx.save_for_backward(powers, total, counted, at_label)
         ctx.smoothing, ctx.axis = smoothing, axis
-        values = log_q.gather(axis, at_label).squeeze(axis).mul_(smoothing - 1)
+        # The highest logit is taken off before the sum is added: beside 1e4 its logarithm would be rounded away.
+        values = highest - logits.gather(axis, at_label)
         if smoothing:
-            values -= smoothing * log_q.mean(axis)
+            values = (1 - smoothing) * values + smoothing * (highest - logits.mean(axis, keepdim=True))
+        values = values.add_(total.log()).squeeze(axis)
         return clear_(values.unsqueeze(-1), counted).squeeze(-1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        log_q, counted, at_label = ctx.saved_tensors
+        powers, total, counted, at_label = ctx.saved_tensors
         gradient = clear_(gradient.unsqueeze(-1).clone(), counted).squeeze(-1).unsqueeze(ctx.axis)
-        slope = clear_(log_q.exp(), counted, ctx.axis)
+        slope = powers * (gradient / total)
         if ctx.smoothing:
-            slope.sub_(ctx.smoothing / log_q.shape[ctx.axis])
-        slope.mul_(gradient).scatter_add_(ctx.axis, at_label, (ctx.smoothing - 1) * gradient)
+            slope.sub_(gradient * (ctx.smoothing / powers.shape[ctx.axis]))
+        clear_(slope, counted, ctx.axis).scatter_add_(ctx.axis, at_label, (ctx.smoothing - 1) * gradient)
         return slope, None, None, None
 
 
