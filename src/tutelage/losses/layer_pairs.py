@@ -17,7 +17,7 @@ from tutelage.signals import Batch, Request, Signals
 __all__ = ["LayerKind", "LayerPairs", "Pairs"]
 
 Pairs = dict[str, str] | Literal["auto"]
-"""Student's layer -> teacher's layer, each a dotted module path; or `auto`: the plan looks for them (`tutelage match`)."""
+"""Student's layer -> teacher's layer, each a dotted module path; or `auto`, for which the plan finds them."""
 LayerKind = Literal["maps", "tokens", "vectors"]
 """What a layer puts out: `[B, C, H, W]`, `[B, L, D]` or `[B, D]`."""
 
