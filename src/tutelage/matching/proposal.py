@@ -175,5 +175,6 @@ def _by_depth(ours: int, theirs: int, count: int) -> Found:
 def _by_similarity(ours: list[Block], theirs: list[Block], count: int, grams: tuple[Grams, Grams]) -> Found:
     """The pairs that keep the order of both and have the largest sum of CKA."""
     of_student, of_teacher = grams[0]([b.path for b in ours]), grams[1]([b.path for b in theirs])
-    scores = [[cka(of_student[s.path], of_teacher[t.path]) for t in theirs] for s in ours]
+    # Rounded, so that two machines choose the same of pairs that are equally alike.
+    scores = [[round(cka(of_student[s.path], of_teacher[t.path]), 6) for t in theirs] for s in ours]
     return [(i, j, f"{scores[i][j]:.3f}") for i, j in best_pairing(scores, count)]
