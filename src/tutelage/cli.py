@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 Answer = tuple[int, str]
 """What a command gives: its exit status, which is known before a word is printed, and what it prints."""
-RECIPE_COMMANDS = ("distill", "doctor")
+RECIPE_COMMANDS = ("distill", "doctor", "match")
 """The commands that read a recipe, whose fields can be overridden."""
 
 DESCRIPTION = """\
@@ -64,6 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("recipe", help="a recipe: a YAML file")
     doctor.add_argument("--layers", action="store_true", help="list every layer a loss can be set on, with shapes")
     doctor.add_argument("--no-forecast", action="store_true", help="do not time a few steps")
+    match = command("match", _match, "Propose pairs of layers for the losses between them; train nothing.", OVERRIDES)
+    match.add_argument("recipe", help="a recipe: a YAML file")
+    match.add_argument("--by", choices=["stage", "depth", "cka"], help="how (default: as the recipe says, else stage)")
+    match.add_argument("--count", type=int, metavar="N", help="how many pairs (default: as many as there are)")
     measure = command("measure", _measure, "Measure what a bundle's student costs on this machine.")
     measure.add_argument("bundle", help="a bundle, or the folder of its run")
     measure.add_argument("--device", default="cpu:1", help="cpu:N for N threads, or cuda:N (default: cpu:1)")
@@ -167,6 +171,17 @@ def _doctor(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
 
     plan = make_plan(load_recipe(options.recipe, overrides))
     return 0, describe_plan(plan, with_layers=options.layers, with_forecast=not options.no_forecast)
+
+
+def _match(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
+    from tutelage.doctor import describe_proposals
+    from tutelage.matching import written_pairs
+    from tutelage.plan import propose_pairs
+    from tutelage.recipe_file import load_recipe
+
+    asked = {f"--match.{name}": value for name in ("by", "count") if (value := getattr(options, name)) is not None}
+    recipe = load_recipe(options.recipe, [*overrides, *(str(word) for pair in asked.items() for word in pair)])
+    return 0, describe_proposals(propose_pairs(recipe), written_pairs(recipe))
 
 
 def _measure(options: argparse.Namespace, _: Sequence[str]) -> Answer:

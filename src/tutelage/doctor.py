@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tutelage.devices.cost import Cost
 from tutelage.lessons import Lesson
+from tutelage.matching import Proposal
 from tutelage.plan import Forecast, Plan
 from tutelage.signals import Request
 from tutelage.training.step import term_names
 
-__all__ = ["describe_cost", "describe_plan"]
+__all__ = ["describe_cost", "describe_plan", "describe_proposals"]
 
 
 def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool = True) -> str:
@@ -44,6 +45,8 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
         f"  metrics   {', '.join(plan.metrics)}",
     ]
     lines += [f"  judged by {gate}" for gate in _gates(plan)] or ["  judged by nothing"]
+    for proposal in plan.proposals:
+        lines += ["", *(f"  {line}" for line in proposal.table().splitlines())]
     if with_layers:
         for model, found in plan.layers().items():
             lines += ["", f"  layers of the {model}"]
@@ -52,6 +55,13 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
         lines += ["", *_forecast(plan.forecast())]
     lines += ["", *[f"  note: {note}" for note in plan.notes]]
     return "\n".join(lines).rstrip()
+
+
+def describe_proposals(proposals: Sequence[Proposal], written: Sequence[str] = ()) -> str:
+    """Pairs of layers as tables, each with the line that a recipe would say; and those that the recipe does say."""
+    tables = [proposal.table() for proposal in proposals]
+    stated = ["\n".join(["the recipe itself says", *(f"  {line}" for line in written)])] if written else []
+    return "\n\n".join([*tables, *stated])
 
 
 def _losses(lesson: Lesson) -> list[str]:

@@ -7,6 +7,7 @@ refused here, before the first batch is trained on. `tutelage.checks` holds the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +24,10 @@ from tutelage.forecast import Forecast, make_forecast
 from tutelage.governance.policy import check_budget, check_gates
 from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
 from tutelage.losses import Loss
+from tutelage.matching import Proposal, propose_for, with_pairs
 from tutelage.parts import baseline_losses, build_student, teacher_data
 from tutelage.probe import ask_teacher, run_student
-from tutelage.recipe import Recipe
+from tutelage.recipe import Assistant, Recipe
 from tutelage.signals import Request
 from tutelage.students import ParameterCount, parameter_count
 from tutelage.taps import Layer, layers
@@ -39,6 +41,7 @@ __all__ = [
     "Plan",
     "higher_is_better",
     "make_plan",
+    "propose_pairs",
 ]
 
 SELECT = {
@@ -64,7 +67,7 @@ class Plan:
     """What a run will do, with everything that it needs loaded and checked.
 
     Attributes:
-        recipe: As given.
+        recipe: As given, but with pairs of layers in the place of `auto`.
         data: The transfer set as the student may see it.
         teacher_data: The rows the teacher is trained on, if the recipe trains it.
         device: Where training happens.
@@ -75,6 +78,7 @@ class Plan:
         teacher_parameters: None for a teacher that is not a module.
         student_parameters: Before any training.
         has_baseline: Whether the student without distillation is trained as well.
+        proposals: The pairs of layers that were found for `auto`.
         notes: What the user should know.
     """
 
@@ -89,6 +93,7 @@ class Plan:
     student_parameters: ParameterCount
     has_baseline: bool
     assistants: list[Plan] = field(default_factory=list)
+    proposals: list[Proposal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -136,15 +141,44 @@ def make_plan(recipe: Recipe) -> Plan:
     device = make_accelerator(recipe.training.precision).device
     checks.check_precision(recipe, device)
     data, taught = _load(recipe, device)
-    guide, assistants = recipe.teacher, []
+    guide, assistants, found = recipe.teacher, [], list[Proposal]()
     for key, derived in _assistants(recipe):
         with within(key):
             assistants.append(_plan(derived, data, None, device, guide))
+        found += _named(key, assistants[-1].proposals)
         guide = ModuleTeacher(derived.student.deliver(build_student(derived, derived.seeds[0], device)))
         guide.load(device)
-    plan = _plan(recipe, data, taught, device, guide)
+    plan = _plan(_with_pairs_of(assistants, recipe), data, taught, device, guide)
     plan.assistants = assistants
+    plan.proposals = [*found, *plan.proposals]
+    plan.notes += [line for proposal in plan.proposals for line in (proposal.summary(), *proposal.notes)]
     return plan
+
+
+def propose_pairs(recipe: Recipe) -> list[Proposal]:
+    """Pairs of layers for each student that the recipe makes: what `tutelage match` shows.
+
+    Only what the layers depend on is loaded and checked, so pairs can be looked for before the losses are right.
+
+    Raises:
+        UserError: The models can't be made, or no pairs can be proposed.
+    """
+    recipe.check()
+    device = make_accelerator(recipe.training.precision).device
+    data, _ = _load(replace(recipe, teacher_training=None), device)
+    guide, found = recipe.teacher, list[Proposal]()
+    for key, derived in [*_assistants(recipe), ("", recipe)]:
+        student = build_student(derived, derived.seeds[0], device)
+        with within(key) if key else contextlib.nullcontext():
+            found += _named(key, propose_for(derived, guide, student, data, device))
+        guide = ModuleTeacher(derived.student.deliver(student))
+        guide.load(device)
+    return found
+
+
+def _named(key: str, proposals: Sequence[Proposal]) -> list[Proposal]:
+    """Proposals by the key of the student that they are for."""
+    return [replace(proposal, key=f"{key}: {proposal.key}" if key else proposal.key) for proposal in proposals]
 
 
 def _assistants(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
@@ -168,9 +202,28 @@ def _assistants(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
             yield f"assistants[{index}]", derived
 
 
+def _with_pairs_of(plans: list[Plan], recipe: Recipe) -> Recipe:
+    """The recipe with the pairs that were found for its assistants.
+
+    Generations whose pairs differ become assistants of their own: the first learns from another model than the rest.
+    """
+    if not any(plan.proposals for plan in plans):
+        return recipe
+    assistants: list[Assistant] = []
+    following = iter(plans)
+    for assistant in recipe.assistants:
+        own = [next(following) for _ in range(assistant.generations)]
+        if len({str([p.layers for p in plan.proposals]) for plan in own}) == 1:
+            assistants.append(replace(assistant, losses=own[0].recipe.losses) if own[0].proposals else assistant)
+        else:
+            assistants += [replace(assistant, losses=plan.recipe.losses, generations=1) for plan in own]
+    return replace(recipe, assistants=assistants)
+
+
 def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device: torch.device, guide: Teacher) -> Plan:
     """The plan of the students of a recipe, which learn from `guide` and are compared with the recipe's teacher."""
     student = build_student(recipe, recipe.seeds[0], device)
+    recipe, proposals = with_pairs(recipe, guide, student, data, device)
     lessons, heads = lessons_of(recipe, guide, data, ""), recipe.heads
     request = Request(output=True)
     check_all(
@@ -217,6 +270,7 @@ def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device:
         teacher_parameters=None if (measured := recipe.teacher.as_module()) is None else parameter_count(measured),
         student_parameters=parameter_count(recipe.student.deliver(student)),
         has_baseline=has_baseline,
+        proposals=proposals,
         notes=[*data.notes, *_notes(recipe, data, lessons, student, has_baseline)],
     )
 

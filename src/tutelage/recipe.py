@@ -21,9 +21,10 @@ from tutelage.teachers import Teacher
 from tutelage.training import Training
 from tutelage.transfer import Data, SimilarityPairs
 
-__all__ = ["Assistant", "Export", "Head", "Measure", "Recipe", "Stage", "Task"]
+__all__ = ["Assistant", "Export", "Head", "Match", "MatchBy", "Measure", "Recipe", "Stage", "Task"]
 
 Task = Literal["classification", "multilabel", "regression", "embedding"]
+MatchBy = Literal["stage", "depth", "cka"]
 
 
 @dataclass(kw_only=True)
@@ -117,6 +118,23 @@ class Head:
 
 
 @dataclass(kw_only=True)
+class Match:
+    """How layers are paired for the losses that say `pairs: auto`, and by `tutelage match`.
+
+    Args:
+        by: `stage`: the ends of stages whose maps are of one size; other layers by depth. `depth`: the same share of
+            the way through both models. `cka`: the pairs, in order, that are most alike on training rows; only worth
+            it where the student starts from something.
+        count: How many pairs; null for as many as there are.
+        rows: Training rows on which CKA is measured.
+    """
+
+    by: MatchBy = "stage"
+    count: int | None = None
+    rows: int = 256
+
+
+@dataclass(kw_only=True)
 class Recipe:
     """Everything a run is.
 
@@ -135,6 +153,7 @@ class Recipe:
             from the one before it, the student from the last. The student is evaluated against the teacher.
         heads: Further outputs of the student by name, each for a task of its own. Their metrics end in the name:
             `accuracy:NAME`.
+        match: How layers are paired for the losses that say `pairs: auto`; the word `auto` stands for the defaults.
         baseline: Train the same student for as many steps without the teacher as well, where there are labels.
         seeds: One student for each; the best on the development split is delivered.
         select: The metric on the development split by which the best weights are kept; null for the task's own.
@@ -156,6 +175,7 @@ class Recipe:
     earlier_stages: list[Stage] = field(default_factory=list)
     assistants: list[Assistant] = field(default_factory=list)
     heads: dict[str, Head] = field(default_factory=dict)
+    match: Match | Literal["auto"] = field(default_factory=Match)
     baseline: bool = True
     seeds: list[int] = field(default_factory=lambda: [0])
     select: str | None = None
@@ -178,6 +198,7 @@ class Recipe:
                 self._check_assistants,
                 self._check_teacher_training,
                 self._check_similarity_sets,
+                self._check_match,
                 self._check_measure,
                 self._check_budget,
             ]
@@ -196,6 +217,19 @@ class Recipe:
         lists |= {f"earlier_stages[{i}].losses": stage.losses for i, stage in enumerate(self.earlier_stages)}
         lists |= {f"assistants[{i}].losses": assistant.losses or [] for i, assistant in enumerate(self.assistants)}
         return {f"{key}[{index}]": loss for key, losses in lists.items() for index, loss in enumerate(losses)}
+
+    @property
+    def matching(self) -> Match:
+        """How layers are paired."""
+        return Match() if isinstance(self.match, str) else self.match
+
+    def _check_match(self) -> None:
+        if self.matching.count is not None and self.matching.count < 1:
+            raise RecipeError("match.count", expected="at least 1, or null", found=str(self.matching.count))
+        if self.matching.rows < 4:
+            raise RecipeError(
+                "match.rows", expected="at least 4: fewer say nothing of CKA", found=str(self.matching.rows)
+            )
 
     def _check_assistants(self) -> None:
         for index, assistant in enumerate(self.assistants):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Weight, require_choice
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerKind, LayerPairs, Pairs
 from tutelage.losses.maps import Resize, same_size
 from tutelage.losses.reduce import unit, widen
 from tutelage.signals import Batch
@@ -51,7 +51,7 @@ class AttentionTransfer(LayerPairs):
     Neural Networks via Attention Transfer", 2017.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         variant: Which of the two forms above.
         resize: What to do with attention maps of different size: `refuse` them, average-`pool` the larger one to the
             size of the smaller, or `interpolate` the student's to the size of the teacher's (bilinear).
@@ -61,9 +61,11 @@ class AttentionTransfer(LayerPairs):
         ValueError: There are no pairs, or an argument is none of its choices.
     """
 
+    compares: ClassVar[tuple[LayerKind, ...]] = ("maps",)
+
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         *,
         variant: Literal["paper", "official"] = "official",
         resize: Resize = "refuse",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Weight, require_choice, require_same_shape
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerKind, LayerPairs, Pairs
 from tutelage.losses.logit_mse import logit_mse
 from tutelage.losses.projectors import Projectors
 from tutelage.losses.reduce import mean_per_position
@@ -35,7 +35,7 @@ class HiddenState(LayerPairs):
     Source: Jiao et al., "TinyBERT: Distilling BERT for Natural Language Understanding", 2020, equation 8.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         variant: Which of the two forms above.
         weight: Factor of this term in the total.
 
@@ -43,9 +43,9 @@ class HiddenState(LayerPairs):
         ValueError: There are no pairs, or `variant` is none of its choices.
     """
 
-    def __init__(
-        self, pairs: dict[str, str], *, variant: Literal["paper", "official"] = "paper", weight: Weight = 1.0
-    ) -> None:
+    compares: ClassVar[tuple[LayerKind, ...]] = ("tokens",)
+
+    def __init__(self, pairs: Pairs, *, variant: Literal["paper", "official"] = "paper", weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)
         require_choice("variant", variant, ("paper", "official"))
         self.variant = variant

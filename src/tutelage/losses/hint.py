@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from tutelage.losses.base import Weight, require_choice, require_same_shape
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerPairs, Pairs
 from tutelage.losses.maps import Resize, same_size
 from tutelage.losses.projectors import Projectors
 from tutelage.losses.reduce import mean_per_position, widen
@@ -55,7 +55,7 @@ class Hint(LayerPairs):
     Source: Romero et al., "FitNets: Hints for Thin Deep Nets", 2015.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         variant: Which of the two forms above.
         projector: Whether `r` is made only where widths differ, or always, as in the paper.
         resize: What to do with maps of different size: `refuse` them, average-`pool` the larger one to the size of
@@ -68,7 +68,7 @@ class Hint(LayerPairs):
 
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         *,
         variant: Literal["paper", "official"] = "official",
         projector: Literal["where_widths_differ", "always"] = "where_widths_differ",

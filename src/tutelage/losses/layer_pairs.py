@@ -3,34 +3,79 @@
 from __future__ import annotations
 
 import abc
+import copy
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
-from tutelage.errors import SignalError
+from tutelage.errors import RecipeError, SignalError
 from tutelage.losses.base import Loss, Needs, Weight
 from tutelage.losses.reduce import visible, widen
 from tutelage.signals import Batch, Request, Signals
 
-__all__ = ["LayerPairs"]
+__all__ = ["LayerKind", "LayerPairs", "Pairs"]
+
+Pairs = dict[str, str] | Literal["auto"]
+"""Student's layer -> teacher's layer, each a dotted module path; or `auto`, for which the plan finds them."""
+LayerKind = Literal["maps", "tokens", "vectors"]
+"""What a layer puts out: `[B, C, H, W]`, `[B, L, D]` or `[B, D]`."""
 
 
 class LayerPairs(Loss):
     """Base of the losses between inner layers: the mean, over pairs of layers, of what `compare` gives for one pair.
 
+    With `pairs: auto` the plan replaces the loss by one whose pairs it has found; until then it can't be used.
+
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         weight: Factor of this term in the total.
 
     Raises:
         ValueError: There are no pairs.
     """
 
-    def __init__(self, pairs: dict[str, str], *, weight: Weight = 1.0) -> None:
+    compares: ClassVar[tuple[LayerKind, ...]] = ("maps", "tokens", "vectors")
+    """The kinds of layers that `compare` takes: `auto` proposes no others."""
+
+    def __init__(self, pairs: Pairs, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)
         if not pairs:
             raise ValueError("pairs must name at least one layer of the student and one of the teacher, found none")
-        self.pairs = pairs
+        if isinstance(pairs, str) and pairs != "auto":
+            raise ValueError(f"pairs must be layers by name, or `auto`, found {pairs!r}")
+        # The property `pairs` is what was found for `auto`; `vars(self)` holds the argument of that name.
+        vars(self)["pairs"] = pairs
+        self._pairs = None if isinstance(pairs, str) else pairs
+
+    @property
+    def pairs(self) -> dict[str, str]:
+        """Student's layer -> teacher's layer.
+
+        Raises:
+            RecipeError: They are still `auto`.
+        """
+        if self._pairs is None:
+            raise RecipeError(
+                f"{type(self).__name__}: pairs",
+                expected="pairs of layers by name",
+                found="auto, for which no layers have been looked for yet",
+                harm="there would be nothing to compare",
+                mend="make a plan, which finds them (`make_plan(recipe).recipe` has them), or write what "
+                "`tutelage match RECIPE` proposes",
+            )
+        return self._pairs
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the pairs are still to be found: `auto`."""
+        return self._pairs is None
+
+    def with_pairs(self, pairs: dict[str, str]) -> Self:
+        """The same loss with these pairs; this one stays as it is."""
+        other = copy.deepcopy(self)
+        vars(other)["pairs"] = other._pairs = pairs
+        return other
 
     @property
     def needs(self) -> Needs:

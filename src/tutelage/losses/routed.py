@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Literal
 
@@ -73,7 +74,11 @@ class Routed(WrappedLoss):
         self.teacher_model = teacher_model
         self.member = member
         self.labels = labels
-        self._inner = loss.needs
+
+    @functools.cached_property
+    def _inner(self) -> Needs:
+        """What the inner loss needs: known once its pairs of layers are."""
+        return self.loss.needs
 
     @property
     def needs(self) -> Needs:

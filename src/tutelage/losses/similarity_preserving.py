@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from tutelage.losses.base import Weight
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerPairs, Pairs
 from tutelage.losses.reduce import full_precision, unit, widen
 from tutelage.signals import Batch
 
@@ -44,7 +44,7 @@ class SimilarityPreserving(LayerPairs):
     Source: Tung, Mori, "Similarity-Preserving Knowledge Distillation", 2019.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         weight: Factor of this term in the total (the paper's γ; 3000 there).
 
     Raises:
@@ -54,7 +54,7 @@ class SimilarityPreserving(LayerPairs):
     per_sample: ClassVar[bool] = False
     fewest_rows: ClassVar[int] = 2
 
-    def __init__(self, pairs: dict[str, str], *, weight: Weight = 1.0) -> None:
+    def __init__(self, pairs: Pairs, *, weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)
 
     def compare(self, path: str, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
