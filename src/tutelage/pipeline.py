@@ -76,9 +76,11 @@ def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = Fals
     """
     workspace = Workspace(Path(out) if out is not None else Path("runs") / recipe.name)
     say = _Narrator(progress)
+    accelerator = make_accelerator()
+    if accelerator.is_main_process:
+        workspace.check()
     say("plan")
     plan = make_plan(recipe)
-    accelerator = make_accelerator()
     with workspace.locked() if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
             _claim(plan, workspace, fresh=fresh)
