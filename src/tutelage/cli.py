@@ -87,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, unknown = parser.parse_known_args(words)
     if unknown and options.command not in RECIPE_COMMANDS:
         parser.error(f"unknown argument: {unknown[0]}")
+    # Threads that wait asleep: on a machine that is shared, spinning ones make each step many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models and data come from folders, never from a hub
     try:
         status, text = options.run(options, [*overrides, *unknown])
