@@ -1,3 +1,8 @@
+"""Gates and verdicts.
+
+Longer than 400 lines because the rules of a verdict are to be read as one list.
+"""
+
 from __future__ import annotations
 
 import json
