@@ -153,12 +153,15 @@ def _options(parser: argparse.ArgumentParser, command: str) -> set[str]:
 
 
 def _distill(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
+    from tutelage.doctor import describe_benefit
     from tutelage.pipeline import distill
     from tutelage.recipe_file import load_recipe
 
     recipe = load_recipe(options.recipe, overrides)
     result = distill(recipe, options.out, fresh=options.fresh, progress=not options.quiet)
-    return result.verdict.exit_status, "\n".join([*_verdict_lines(result.verdict), f"report: {result.report}"])
+    gained = describe_benefit(result.metrics(), [gate.name for gate in result.verdict.gates])
+    lines = [*_verdict_lines(result.verdict), *([gained] if gained else []), f"report: {result.report}"]
+    return result.verdict.exit_status, "\n".join(lines)
 
 
 def _verdict_lines(verdict: Any) -> list[str]:
