@@ -67,6 +67,15 @@ def test_overrides_may_stand_before_and_after_the_recipe(place: str, capsys: pyt
     assert "7 of 64 rows" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("word", ["--outt", "--ou", "--frehs", "--outt=3"])
+def test_a_misspelt_option_is_not_taken_for_a_field_of_the_recipe(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["distill", str(RECIPE), word, "3"]) == 2
+    shown = capsys.readouterr().err
+    assert "did you mean `--fresh`" in shown if "fre" in word else "did you mean `--out`" in shown
+
+
 @pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 def test_threads_wait_asleep_unless_told_otherwise(given: str | None, kept: str) -> None:
     code = (
