@@ -10,18 +10,22 @@ import tutelage as tt
 images, labels = load_digits(return_X_y=True)
 images = (images / 16).astype(np.float32)
 
+# The teacher may see training rows alone: what it is later compared on has to be new to it too.
+split = np.random.default_rng(0).choice(["train", "development", "test"], len(images), p=[0.5, 0.1, 0.4])
+seen_images, seen_labels = torch.tensor(images[split == "train"]), torch.tensor(labels[split == "train"])
+
 # Your teacher: any trained torch module. Here it is trained on the spot; yours is loaded with your own code.
 torch.manual_seed(0)
 teacher = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
 optimizer = torch.optim.Adam(teacher.parameters(), lr=2e-3)
 for _ in range(300):
-    loss = nn.functional.cross_entropy(teacher(torch.tensor(images[:1000])), torch.tensor(labels[:1000]))
+    loss = nn.functional.cross_entropy(teacher(seen_images), seen_labels)
     optimizer.zero_grad(), loss.backward(), optimizer.step()
 
 recipe = tt.Recipe(
     name="your-own-model",
     task="classification",
-    data=tt.Data(source=tt.Arrays(images, labels), splits=tt.Splits(test=0.4), labelled=100),
+    data=tt.Data(source=tt.Arrays(images, labels, split=split), labelled=100),
     teacher=tt.ModuleTeacher(teacher),
     student=tt.ModuleStudent(lambda: nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))),
     losses=[tt.losses.KLDivergence(temperature=3.0), tt.losses.CrossEntropy(weight=0.2)],

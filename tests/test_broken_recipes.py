@@ -87,7 +87,11 @@ BROKEN: dict[str, tuple[Change, str]] = {
         r"losses\[0\]\.temprature\n.*\n.*\n.*did you mean `temperature`",
     ),
     "text for a temperature": (put(f"{LOSS}.temperature", "hot"), r"losses\[0\]\.temperature\n.*a number\n.*'hot'"),
-    "temperature of zero": (put(f"{LOSS}.temperature", 0.0), "temperature must be positive, found 0"),
+    "temperature of zero": (
+        put(f"{LOSS}.temperature", 0.0),
+        r"losses\[0\]\.temperature\n.*\n.*  temperature must be positive, found 0\S*\n",
+    ),
+    "negative weight": (put("losses.1.init_args.weight", -0.2), r"losses\[1\]\.weight\n.*\n.*  weight must .*-0\.2\n"),
     "no losses": (put("losses", []), "losses\n.*at least one"),
     "losses not a list": (put("losses", {"class_path": "KLDivergence"}), "losses\n.*a list"),
     "arguments outside init_args": (
@@ -220,6 +224,10 @@ def test_mistakes_of_several_fields_of_the_recipe_are_named_at_once(
     [
         ("name: [", "YAML"),
         ("- a\n- b\n", "keys and values"),
+        (
+            "name: a\ntraining:\n  steps: 3\n  epochs: 1\n  steps: 4\n",
+            "steps\n  expected: each key once\n  found:    it is there again in line 5",
+        ),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -64,6 +65,28 @@ def test_overrides_may_stand_before_and_after_the_recipe(place: str, capsys: pyt
     words = [*overrides, str(RECIPE)] if place == "before" else [str(RECIPE), *overrides]
     assert main(["doctor", "--no-forecast", *words]) == 0
     assert "7 of 64 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["--outt", "--ou", "--frehs", "--outt=3"])
+def test_a_misspelt_option_is_not_taken_for_a_field_of_the_recipe(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["distill", str(RECIPE), word, "3"]) == 2
+    shown = capsys.readouterr().err
+    assert "did you mean `--fresh`" in shown if "fre" in word else "did you mean `--out`" in shown
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_asleep_unless_told_otherwise(given: str | None, kept: str) -> None:
+    code = (
+        "import os, sys, tutelage.cli as cli\n"
+        "cli._explain = lambda *_: (0, os.environ['OMP_WAIT_POLICY'] + str('torch' in sys.modules))\n"
+        "cli.main(['explain'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == kept + "False"  # set before torch reads it
 
 
 def test_an_error_that_nobody_foresaw_is_not_a_fail(

@@ -21,6 +21,15 @@ def run(*command: str, folder: Path, statuses: tuple[int, ...] = (0,)) -> str:
     return done.stdout + done.stderr
 
 
+def test_the_teachers_of_tutorial_and_example_see_training_rows_alone() -> None:
+    fits = r"(?s)cross_entropy\((?:net|teacher)\((\w+)\), (\w+)\)"
+    tutorial, example = (ROOT / "docs" / "tutorial.md").read_text(), (ROOT / "examples/your_own_model.py").read_text()
+    assert re.findall(fits, tutorial) == [("x", "y")]
+    assert "torch.tensor(inputs[train]" in tutorial and ".fit(table.data[train])" in tutorial
+    assert re.findall(fits, example) == [("seen_images", "seen_labels")] and "split=split" in example
+    assert "split: split" in tutorial
+
+
 def test_tutorial_from_nothing_to_a_verdict(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "tutorial.md").read_text()
     for kind, name, body in re.findall(r"```(python|yaml)\n# (\w+\.(?:py|yaml))[^\n]*\n(.*?)```", text, re.DOTALL):
@@ -31,6 +40,11 @@ def test_tutorial_from_nothing_to_a_verdict(tmp_path: Path) -> None:
     assert "layers of the student" in run(*tutelage, "doctor", "wine.yaml", "--layers", folder=tmp_path)
     shown = run(*tutelage, "distill", "wine.yaml", "--out", "runs/wine", folder=tmp_path, statuses=(0, 1, 3))
     assert re.search(r"^(PASS|FAIL|INCONCLUSIVE)$", shown, re.MULTILINE)
+    promised = re.search(r"```\n((?:PASS|FAIL|INCONCLUSIVE)\n.*?)```", text, re.DOTALL)
+    assert promised
+    for line in promised[1].splitlines()[1:]:  # not the numbers: another processor trains a little otherwise
+        told = re.split(r" is | [0-9+-]|: ", line.removeprefix("  PASS         "))[0]
+        assert told in shown, line
     assert (tmp_path / "runs/wine/bundle/report.html").stat().st_size > 20_000
     use = re.search(r"```python\n(import numpy, onnxruntime\n.*?)```", text, re.DOTALL)
     assert use

@@ -67,7 +67,9 @@ def test_a_folder_that_cannot_be_made_is_refused_without_a_traceback(
         pass
 
 
-def test_a_damaged_bundle_of_ours_is_made_again_and_a_whole_one_is_found(tmp_path: Path) -> None:
+def test_a_damaged_bundle_of_ours_is_made_again_and_a_whole_one_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.manual_seed(0)
     recipe = tt.Recipe(
         name="small",
@@ -76,11 +78,14 @@ def test_a_damaged_bundle_of_ours_is_made_again_and_a_whole_one_is_found(tmp_pat
         teacher=tt.ModuleTeacher(torch.nn.Linear(4, 3)),
         student=tt.ModuleStudent(lambda: torch.nn.Linear(4, 3)),
         losses=[tt.losses.KLDivergence()],
-        training=tt.Training(steps=3, batch_size=8),
+        training=tt.Training(steps=3, batch_size=800),
         export=tt.Export(onnx=False),
         measure=tt.Measure(seconds=0.5, rounds=2),
     )
-    bundle = tt.distill(recipe, tmp_path, progress=False).bundle
+    bundle = tt.distill(recipe, tmp_path).bundle
+    shown = capsys.readouterr().err
+    assert "\r" not in shown and "student (seed 0): step 3 of 3, dev " in shown  # this is no terminal
+    assert "batch_size 800 is more than the" in shown
     (bundle / "verdict.json").unlink()
     assert (tt.distill(recipe, tmp_path, progress=False).bundle / "verdict.json").exists()
     made = (bundle / "verdict.json").stat().st_mtime_ns

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import tutelage as tt
+from tutelage.errors import RecipeError
 from tutelage.recipe_file import build_recipe, dump_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -37,6 +40,39 @@ def in_python() -> tt.Recipe:
         budget=tt.Budget(size_mb=0.01, latency_p95_ms=5.0),
         policy=[tt.Gate(metric="accuracy", margin=0.05), tt.Gate(metric="agreement", at_least=0.85)],
     )
+
+
+LINEAR = torch.nn.Linear(64, 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"task": "clasification"}, ["task\n", "one of classification", "'clasification'", "`classification`"]),
+        ({"teacher": LINEAR}, ["teacher\n", "a Teacher", "a Linear", "tt.ModuleTeacher(module)"]),
+        ({"student": LINEAR}, ["student\n", "a Student", "a Linear", "tt.ModuleStudent(lambda: module)"]),
+        ({"training": {"steps": 3}}, ["training\n", "a Training", "a dict", "tt.Training("]),
+        ({"teacher_training": {"steps": 3}}, ["teacher_training\n", "a Training", "a dict"]),
+        ({"policy": tt.Gate("accuracy", margin=0.1)}, ["policy\n", "a list", "a Gate", "policy=[...]"]),
+        ({"policy": [{"metric": "accuracy"}]}, ["policy[0]\n", "a Gate", "a dict", "tt.Gate("]),
+        ({"losses": tt.losses.KLDivergence()}, ["losses\n", "a list", "a KLDivergence"]),
+        ({"losses": [tt.losses.KLDivergence]}, ["losses[0]\n", "a Loss", "tt.losses.KLDivergence()"]),
+        ({"budget": {"size_mb": 1}}, ["budget\n", "a Budget", "a dict"]),
+        ({"data": [[1.0]]}, ["data\n", "a Data", "a list", "tt.Data("]),
+        ({"data": tt.Data(source=([1.0], [0]))}, ["data.source\n", "a Source", "a tuple", "tt.Arrays(inputs, labels)"]),
+        ({"data": tt.Data(source=tt.transfer.Digits(), splits=0.3)}, ["data.splits\n", "a Splits", "a float"]),
+        ({"seeds": 3}, ["seeds\n", "a list", "a int"]),
+    ],
+)
+def test_a_part_of_the_wrong_type_in_python_is_named_with_what_to_write(changes: dict, said: list[str]) -> None:
+    recipe = dataclasses.replace(in_python(), **changes)
+    for ask in (recipe.check, lambda: tt.make_plan(recipe)):
+        with pytest.raises(RecipeError) as caught:
+            ask()
+        assert type(caught.value) is RecipeError
+        for text in said:
+            assert text in str(caught.value)
+    assert str(caught.value).startswith(said[0])
 
 
 def test_yaml_and_python_say_the_same() -> None:

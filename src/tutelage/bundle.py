@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import tutelage
-from tutelage.devices.cost import Cost
+from tutelage.devices.cost import Cost, significant
 from tutelage.evaluation.evidence import Evidence, PairEvidence
 from tutelage.evaluation.plots import worst_disagreements
 from tutelage.evaluation.results import MetricResult
@@ -166,7 +166,7 @@ def model_card(provenance: dict[str, Any], findings: Findings) -> str:
         + (f" (teacher {teacher['parameters']['total']:,})" if teacher["parameters"] else ""),
     ]
     if "student" in cost:
-        lines.append(f"* Weights: {cost['student'].size_bytes / 1e6:.2f} MB")
+        lines.append(f"* Weights: {significant(cost['student'].size_bytes / 1e6)} MB")
     rows = provenance["data"]["rows"]
     lines += [
         f"* Rows: {rows['train']:,} for training, {rows['development']:,} for development, {rows['test']:,} held out",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import tutelage
-from tutelage.errors import MissingExtra, RunError, UserError
+from tutelage.errors import MissingExtra, RunError, UserError, did_you_mean
 
 __all__ = ["main"]
 
@@ -87,7 +87,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and gives its exit status."""
     parser = build_parser()
-    words, overrides = split_overrides(parser, list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        words, overrides = split_overrides(parser, list(sys.argv[1:] if arguments is None else arguments))
+    except UserError as error:
+        _write(f"tutelage: {error}", sys.stderr)
+        return 2
     options, unknown = parser.parse_known_args(words)
     if unknown and options.command not in RECIPE_COMMANDS:
         parser.error(f"unknown argument: {unknown[0]}")
@@ -137,9 +141,21 @@ def split_overrides(parser: argparse.ArgumentParser, words: Sequence[str]) -> tu
         if not word.startswith("--") or name in known:
             own.append(word)
         else:
+            _refuse_misspelt(name, known)
             overrides.append(word)
             overrides += [rest.pop(0)] if rest and not equals else []
     return own, overrides
+
+
+def _refuse_misspelt(name: str, known: set[str]) -> None:
+    """Refuses `--outt`: no field of a recipe, and nearly an option."""
+    near = did_you_mean(name, {option for option in known if option.startswith("--")}, list_up_to=0)
+    if "." in name or not near.startswith("did you mean"):
+        return
+    from tutelage.explain import dotted_fields
+
+    if name.removeprefix("--") not in {field.partition(".")[0] for field in dotted_fields()}:
+        raise UserError(name, expected="an option, or a field of the recipe", found="no such one", mend=near)
 
 
 def _subparser(parser: argparse.ArgumentParser, command: str) -> argparse.ArgumentParser:
@@ -153,12 +169,15 @@ def _options(parser: argparse.ArgumentParser, command: str) -> set[str]:
 
 
 def _distill(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
+    from tutelage.doctor import describe_benefit
     from tutelage.pipeline import distill
     from tutelage.recipe_file import load_recipe
 
     recipe = load_recipe(options.recipe, overrides)
     result = distill(recipe, options.out, fresh=options.fresh, progress=not options.quiet)
-    return result.verdict.exit_status, "\n".join([*_verdict_lines(result.verdict), f"report: {result.report}"])
+    gained = describe_benefit(result.metrics(), [gate.name for gate in result.verdict.gates])
+    lines = [*_verdict_lines(result.verdict), *([gained] if gained else []), f"report: {result.report}"]
+    return result.verdict.exit_status, "\n".join(lines)
 
 
 def _verdict_lines(verdict: Any) -> list[str]:

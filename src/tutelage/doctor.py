@@ -1,17 +1,18 @@
-"""The plan and the cost as text, for a terminal."""
+"""The plan, the cost and what distillation gained as text, for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from tutelage.devices.cost import Cost
+from tutelage.devices.cost import Cost, significant
+from tutelage.evaluation.results import MetricResult
 from tutelage.lessons import Lesson
 from tutelage.matching import Proposal
 from tutelage.plan import Forecast, Plan
 from tutelage.signals import Request
 from tutelage.training.step import term_names
 
-__all__ = ["describe_cost", "describe_plan", "describe_proposals"]
+__all__ = ["describe_benefit", "describe_cost", "describe_plan", "describe_proposals"]
 
 
 def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool = True) -> str:
@@ -135,14 +136,35 @@ def describe_cost(cost: Cost) -> str:
     about = ", ".join(f"{key}: {value}" for key, value in cost.device.items() if isinstance(value, (str, int, float)))
     lines = [about, ""]
     for name, model in cost.models.items():
-        lines.append(f"{name}: {model.parameters:,} parameters, {model.size_bytes / 1e6:.2f} MB")
+        lines.append(f"{name}: {model.parameters:,} parameters, {significant(model.size_bytes / 1e6)} MB")
         for form, peak in model.peak_memory_bytes.items():
-            lines.append(f"  {form}: peak memory {peak / 1e6:.0f} MB")
+            lines.append(f"  {form}: peak memory {significant(peak / 1e6)} MB")
         for x in model.latencies:
             lines.append(
-                f"  {x.form:<12} batch {x.batch:<4} p50 {x.p50_ms:8.2f} ms   p95 {x.p95_ms:8.2f} ms "
-                f"[{x.p95_low_ms:.2f}, {x.p95_high_ms:.2f}]   p99 {x.p99_ms:8.2f} ms"
+                f"  {x.form:<12} batch {x.batch:<4} p50 {significant(x.p50_ms):>8} ms   "
+                f"p95 {significant(x.p95_ms):>8} ms [{significant(x.p95_low_ms)}, {significant(x.p95_high_ms)}]   "
+                f"p99 {significant(x.p99_ms):>8} ms"
             )
     for key, ratio in cost.ratios.items():
         lines.append(f"student / teacher, {key}: {ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]")
     return "\n".join(lines)
+
+
+def describe_benefit(metrics: Sequence[MetricResult], gated: Collection[str] = ()) -> str:
+    """What distillation gained over the same student without it, in one line; empty where there is no baseline.
+
+    Args:
+        metrics: Of every evaluation set.
+        gated: Names of the metrics that the policy judges: the first quality metric among them is told of.
+    """
+    compared = [x for x in metrics if x.kind == "quality" and "student - baseline" in x.differences]
+    if not compared:
+        return ""
+    metric = min(compared, key=lambda x: (x.name not in gated, x.set != "test"))
+    found = metric.differences["student - baseline"]
+    scale, places, what = (100, ".1f", "points of ") if metric.unit == "%" else (1, ".3g", "in ")
+    value, low, high = (f"{scale * x:+{places}}" for x in (found.value, found.low, found.high))
+    better, worse = (found.low > 0, found.high < 0) if metric.higher_is_better else (found.high < 0, found.low > 0)
+    shown = "" if better else "did harm: " if worse else "not shown to help: "
+    interval = f"{metric.confidence:.0%} interval {low} to {high}"
+    return f"distillation: {shown}{value} {what}{metric.name} over the same student without it ({interval})"

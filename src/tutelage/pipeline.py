@@ -60,6 +60,11 @@ class Result:
         """The page a person reads."""
         return self.bundle / "report.html"
 
+    def metrics(self) -> list[MetricResult]:
+        """The metrics in the bundle, with their intervals."""
+        with _sound(self.bundle):
+            return [MetricResult.from_dict(metric) for metric in _read(self.bundle / "metrics.json")["metrics"]]
+
 
 def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = False, progress: bool = True) -> Result:
     """Distils a teacher into a student and shows whether it meets its budget and policy.

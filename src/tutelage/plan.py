@@ -27,7 +27,7 @@ from tutelage.losses import Loss
 from tutelage.matching import Proposal, propose_for, with_pairs
 from tutelage.parts import baseline_losses, build_student, teacher_data
 from tutelage.probe import ask_teacher, run_student
-from tutelage.recipe import Assistant, Recipe
+from tutelage.recipe import Assistant, Recipe, check_types
 from tutelage.signals import Request
 from tutelage.students import ParameterCount, parameter_count
 from tutelage.taps import Layer, layers
@@ -137,6 +137,7 @@ def make_plan(recipe: Recipe) -> Plan:
     Raises:
         UserError: Something does not fit.
     """
+    check_types(recipe)
     check_all(_checks_of_the_recipe(recipe))
     device = make_accelerator(recipe.training.precision).device
     checks.check_precision(recipe, device)
@@ -351,6 +352,12 @@ def _notes(
             for name, loss in lesson.named_losses().items()
             if not loss.per_sample and split > 1
         ]
+    rows = data.sizes["train"]
+    notes += [
+        f"{key}.batch_size {training.batch_size:,} is more than the {rows:,} training rows: batches are smaller"
+        for key, training in recipe.trainings().items()
+        if training.batch_size > rows
+    ]
     split = recipe.training.micro_batches * processes
     normalised = [path for path, module in student.named_modules() if isinstance(module, _BATCH_NORM)]
     if normalised and split > 1:

@@ -7,6 +7,7 @@ jsonargparse then builds the objects from the same types, so the meaning of a re
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 import traceback
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
             mend=_similar_file(path),
         )
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(str(path), expected="YAML", found=str(error).replace("\n", " ")) from error
     if not isinstance(data, dict):
@@ -61,6 +62,26 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     for key, value in parse_overrides(overrides):
         _override(data, key, value)
     return data
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a key that is there twice: YAML would keep the last and drop the other without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise RecipeError(
+                        key.value,
+                        expected="each key once",
+                        found=f"it is there again in line {key.start_mark.line + 1}",
+                        harm="only the last would count",
+                        mend="remove one of them",
+                    )
+                seen.add(key.value)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
 
 
 def _similar_file(path: Path) -> str:
@@ -159,6 +180,10 @@ def _culprit(error: BaseException, resolved: Any) -> tuple[str, str] | None:
             )
             keys = _keys_of(f"{home}.{name}", resolved, "")
             if keys:
+                # Our own checks begin with the name of the argument; where in our code they stand is no help.
+                argument = str(seen).partition(" ")[0] if isinstance(seen, ValueError) else ""
+                if argument in inspect.signature(made if of_class else frame.f_globals[code.co_name]).parameters:
+                    return " or ".join(f"{key}.{argument}" for key in keys), " ".join(str(seen).split())
                 return " or ".join(keys), blame(seen)
         seen = seen.__cause__ or seen.__context__
     return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from tutelage.workspace import History, Workspace
 __all__ = ["train_assistants", "train_baseline", "train_student", "train_teacher", "trainings"]
 
 Array = np.ndarray[Any, Any]
+Record = StepRecord | EvaluationRecord
 
 
 def _evaluator(
@@ -74,12 +77,29 @@ def _run(job: Fit, role: str, work: Path, *, progress: bool) -> None:
     history = History(job.folder / "history.jsonl", role, job.seed, resumed_at=resumed_at)
     records = tracked(fit(job), work / "tensorboard" / job.folder.name)
     title = f"{role} (seed {job.seed})"
-    with tqdm(total=job.steps, initial=resumed_at, desc=title, unit="step", disable=not progress) as bar:
-        for record in _shown(records, bar):
+    lines = progress and not sys.stderr.isatty()  # a log gets lines: a bar would write itself into it hundreds of times
+    with tqdm(total=job.steps, initial=resumed_at, desc=title, unit="step", disable=lines or not progress) as bar:
+        for record in _told(_shown(records, bar), title) if lines else _shown(records, bar):
             history.write(record)
 
 
-def _shown(records: Iterator[StepRecord | EvaluationRecord], bar: tqdm[Any]) -> Iterator[StepRecord | EvaluationRecord]:
+def _told(records: Iterator[Record], title: str, *, seconds: float = 30.0) -> Iterator[Record]:
+    """Passes records on and writes a line to standard error for each evaluation, and when so many seconds are over."""
+    last = time.monotonic()
+    for record in records:
+        said = ""
+        if isinstance(record, EvaluationRecord):
+            name, value = next(iter(record.development.items()))
+            said = f"dev {name} {value:.4f}"
+        elif time.monotonic() - last >= seconds:
+            said = f"loss {record.loss:.4g}, {record.samples_per_second:.0f} rows/s"
+        if said:
+            last = time.monotonic()
+            print(f"tutelage: {title}: step {record.step:,} of {record.steps:,}, {said}", file=sys.stderr, flush=True)
+        yield record
+
+
+def _shown(records: Iterator[Record], bar: tqdm[Any]) -> Iterator[Record]:
     """Passes records on and shows them on the bar: loss, rows a second, last evaluation."""
     shown: dict[str, str] = {}
     for record in records:

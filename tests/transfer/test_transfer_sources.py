@@ -127,6 +127,23 @@ def test_compressed_tables_are_read(tmp_path: Path) -> None:
     assert Table(str(tmp_path / "t.csv.gz"), "text").load().columns["text"] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n", ["no rows"]),
+        ("a,b\n1,2\n3,4\n5,six\n", ["column `b`, row 2", "numbers", "'six'"]),
+        ("a;b\n1;2\n", ["`a;b`", "separated by ';'", "write it with ','"]),
+        ("a\tb\n1\t2\n", ["separated by '\\t'", "name the file .tsv"]),
+    ],
+)
+def test_a_csv_file_that_was_written_otherwise_is_told_how(text: str, said: list[str], tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError) as caught:
+        Table(str(tmp_path / "t.csv"), inputs=["a", "b"]).load()
+    for words in said:
+        assert words in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
 @pytest.mark.parametrize("role", ["text", "inputs", "label", "group", "split"])
 def test_an_unknown_column_names_the_nearest(tmp_path: Path, kind: str, role: str) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-__all__ = ["Cost", "Latency", "ModelCost"]
+__all__ = ["Cost", "Latency", "ModelCost", "significant"]
+
+
+def significant(value: float) -> str:
+    """A measured number in three significant digits: 0.00364, 4.1, 69.6, 12,345."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,6 +89,10 @@ def rows_of(table: pa.Table, roles: Roles) -> Rows:
     Raises:
         DataError: A cell is empty where it may not be, lists are ragged, or a column is of the wrong kind.
     """
+    if not table.num_rows:
+        raise DataError(
+            "data.source", expected="at least one row", found="no rows", mend="check the file or the filter"
+        )
     columns: dict[str, Array | Sequence[str]] = {name: _texts(table[name], name) for name in roles.text}
     if roles.image is not None:
         columns[roles.image] = _images(table[roles.image], roles.image)
@@ -175,14 +179,25 @@ def _numbers(column: pa.ChunkedArray, name: str) -> Array:
         array = array.flatten()
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)):
         texts = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+        row, shown = _first_text(array) if texts else (0, str(array.type))
         raise DataError(
-            f"column `{name}`",
+            f"column `{name}`" + (f", row {row // int(np.prod(shape[1:]))}" if texts else ""),
             expected="numbers",
-            found=str(array.type),
+            found=shown,
             mend="name it under `text`, or encode it as numbers" if texts else "encode it as numbers",
         )
     values: Array = array.to_numpy(zero_copy_only=False).reshape(shape)
     return values
+
+
+def _first_text(array: pa.Array) -> tuple[int, str]:
+    """The first of these texts that is no number, and where it is."""
+    for row, text in enumerate(array.to_pylist()):
+        try:
+            float(text)
+        except ValueError:
+            return row, f"the text {text!r}"[:80]
+    return 0, f"the text {array[0].as_py()!r}"[:80]
 
 
 def _is_list(kind: pa.DataType) -> bool:

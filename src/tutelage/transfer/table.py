@@ -142,7 +142,15 @@ def _read_csv(file: Path, roles: Roles, delimiter: str) -> pa.Table:
     """Texts, groups and splits are read as they stand: a text `007` or `NA` is no number and not missing."""
     parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     with csv.open_csv(file, parse_options=parse) as reader:
-        roles.check(reader.schema.names, file.name)
+        columns = reader.schema.names
+    if len(columns) == 1 and (other := next((mark for mark in ";\t," if mark != delimiter and mark in columns[0]), "")):
+        raise DataError(
+            str(file),
+            expected=f"columns separated by {delimiter!r}",
+            found=f"one column, `{columns[0][:60]}`: its names seem to be separated by {other!r}",
+            mend="name the file .tsv" if other == "\t" else f"write it with {delimiter!r} between the columns",
+        )
+    roles.check(columns, file.name)
     names = [*roles.text, *(name for name in (roles.group, roles.split) if name)]
     convert = csv.ConvertOptions(
         include_columns=roles.columns,
