@@ -116,6 +116,28 @@ def test_fewer_pairs_are_spread_over_the_depth() -> None:
     assert tt.make_plan(recipe(match=Match(count=1))).losses[1].pairs == {"3": "7"}
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "count", "expected"),
+    [
+        (3, 6, None, [(1, 2), (2, 4), (3, 6)]),
+        (2, 3, None, [(1, 2), (2, 3)]),  # 1/2 lies between 1/3 and 2/3: the deeper one
+        (3, 2, None, [(2, 1), (3, 2)]),  # a student that is deeper: no layer is paired twice
+        (6, 12, 3, [(2, 4), (4, 8), (6, 12)]),
+        (5, 7, 3, [(2, 2), (3, 5), (5, 7)]),
+    ],
+)
+def test_depth_pairs_the_layers_at_the_nearest_share(
+    ours: int, theirs: int, count: int | None, expected: list[tuple[int, int]]
+) -> None:
+    changed = recipe(
+        teacher=tt.ModuleTeacher(perceptron(4, *[8] * theirs, 3)),
+        student=tt.ModuleStudent(lambda: perceptron(4, *[5] * ours, 3)),
+        match=Match(by="depth", count=count),
+    )
+    pairs = tt.make_plan(changed).losses[1].pairs  # layer k of the network is module 2k - 1
+    assert [((int(i) + 1) // 2, (int(j) + 1) // 2) for i, j in pairs.items()] == expected
+
+
 def test_each_kind_of_loss_gets_layers_that_it_can_compare() -> None:
     """The kind of which there are most are vectors here; attention maps need maps."""
 
