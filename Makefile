@@ -4,7 +4,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export HF_HUB_OFFLINE := 1
-# Threads that wait asleep: on a machine that is shared, spinning ones make each step five times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: demo test check benchmark clean help

@@ -63,10 +63,6 @@ def ensemble_with_hint(recipe: Recipe, _: Path) -> None:
     recipe.pop("teacher_training")
 
 
-def trained_ensemble(recipe: Recipe, _: Path) -> None:
-    recipe["teacher"] = {"class_path": "Ensemble", "init_args": {"members": [recipe["teacher"]]}}
-
-
 def hint(student: str, teacher: str) -> Change:
     return put("losses.0", {"class_path": "Hint", "init_args": {"pairs": {student: teacher}}})
 
@@ -167,7 +163,6 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "all frozen": (put("training.freeze", ["hidden", "output"]), r"training\.freeze\n.*at least one parameter"),
     "teacher all frozen": (put("teacher_training.freeze", ["hidden", "output"]), r"teacher_training\.freeze\n"),
-    "training of an ensemble": (trained_ensemble, r"teacher_training\n.*one torch module\n.*Ensemble"),
     "float16 teacher on a cpu": (put("teacher_training.precision", "float16"), r"teacher_training\.precision\n"),
 }
 

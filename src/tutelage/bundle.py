@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from tutelage.governance.verdict import Verdict
 from tutelage.images import png_data_uri
 from tutelage.report import write_report
 from tutelage.transfer import TransferSet
-from tutelage.workspace import read_lines, write_json
+from tutelage.workspace import read_lines, remove, write_json
 
 __all__ = ["Findings", "disagreements", "finish_bundle", "write_findings"]
 
@@ -148,7 +147,7 @@ def finish_bundle(partial: Path, final: Path, provenance: dict[str, Any], findin
         },
     )
     write_report(partial)  # reads the provenance, so it is not among the digests: it can be made again from the rest
-    shutil.rmtree(final, ignore_errors=True)
+    remove(final)
     partial.rename(final)
 
 

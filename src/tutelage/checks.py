@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from tutelage.errors import (
 )
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import point_values
-from tutelage.losses import KLDivergence, Loss
+from tutelage.losses import DIST, KLDivergence, Loss, Routed, SoftCrossEntropy
 from tutelage.parts import baseline_losses, prepared, teacher_loss
 from tutelage.paths import resolve_path
 from tutelage.probe import forward_pass
@@ -104,8 +104,12 @@ def _check_mean(teacher: Teacher, key: str, task: str) -> None:
 
 
 def _check_divergence(loss: Loss, key: str, task: str) -> None:
-    if isinstance(loss, KLDivergence) and task == "multilabel" and loss.outputs == "softmax":
-        raise _other_distribution(f"{key}.outputs", "sigmoid", loss.outputs, task)
+    """A loss on distributions, or one inside a wrapper, takes the outputs for what the task says they are."""
+    if task != "multilabel" or isinstance(loss, Routed):  # what is routed may be of another task
+        return
+    for part in loss.modules():
+        if isinstance(part, KLDivergence | SoftCrossEntropy | DIST) and part.outputs == "softmax":
+            raise _other_distribution(f"{key}.outputs", "sigmoid", part.outputs, task)
 
 
 def _other_distribution(key: str, right: str, found: str, task: str) -> RecipeError:
@@ -125,8 +129,8 @@ def check_pairs(recipe: Recipe) -> None:
             pairs.load()
 
 
-def check_batches(training: Training, data: TransferSet, key: str) -> None:
-    """Refuses more pieces of a batch than it has rows."""
+def check_batches(training: Training, losses: Mapping[str, Loss], data: TransferSet, key: str) -> None:
+    """Refuses more pieces of a batch than it has rows, and pieces too small for a loss between rows."""
     processes = make_accelerator(training.precision).num_processes
     rows = len(data.rows("train"))
     pieces = training.micro_batches * processes
@@ -137,6 +141,16 @@ def check_batches(training: Training, data: TransferSet, key: str) -> None:
             found=f"{training.micro_batches} pieces x {processes} processes",
             mend="lower micro_batches or raise batch_size",
         )
+    smallest = min(training.batch_size, rows) // pieces
+    for name, loss in losses.items():
+        if smallest < loss.fewest_rows:
+            raise RecipeError(
+                f"{key}.batch_size",
+                expected=f"at least {loss.fewest_rows} rows in a piece, for {name}",
+                found=f"{smallest}: {min(training.batch_size, rows)} rows in {pieces} piece(s)",
+                harm="this loss compares the rows of a piece, and of so few it says nothing: it would always be 0",
+                mend="raise batch_size, or lower micro_batches",
+            )
 
 
 def check_tokenizers(teacher: Teacher, student: Student, data: TransferSet) -> None:

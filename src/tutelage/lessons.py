@@ -105,7 +105,7 @@ def checks_of(lesson: Lesson, recipe: Recipe, data: TransferSet, student: nn.Mod
 
     return [
         *(functools.partial(check, name, loss) for name, loss in lesson.named_losses().items()),
-        lambda: checks.check_batches(lesson.training, data, f"{lesson.key}training"),
+        lambda: checks.check_batches(lesson.training, lesson.named_losses(), data, f"{lesson.key}training"),
         lambda: checks.check_trained(student, lesson.training.freeze, f"{lesson.key}training", "student"),
     ]
 

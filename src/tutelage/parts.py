@@ -91,7 +91,7 @@ def teacher_loss(recipe: Recipe, teacher: str) -> Loss | None:
 
 def baseline_losses(recipe: Recipe) -> list[Loss]:
     """What the student learns without its teacher: the recipe's own losses against labels, else the task's."""
-    own = [loss for loss in recipe.losses if loss.needs.labels and not loss.needs.teacher]
+    own = [loss for loss in recipe.losses if loss.supervised]
     if own:
         return copy.deepcopy(own)
     loss = supervised_loss(recipe.task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -24,7 +25,8 @@ from tutelage.evaluation.results import MetricResult
 from tutelage.evaluation.seeds import seed_summary
 from tutelage.evaluation.statistics import evaluate as evaluate_evidence
 from tutelage.export import measure_bundle
-from tutelage.governance.verdict import Verdict, judge
+from tutelage.governance.provenance import changed_files
+from tutelage.governance.verdict import GateResult, Verdict, judge
 from tutelage.parts import build_student
 from tutelage.plan import Plan, make_plan
 from tutelage.recipe import Recipe
@@ -76,9 +78,11 @@ def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = Fals
     """
     workspace = Workspace(Path(out) if out is not None else Path("runs") / recipe.name)
     say = _Narrator(progress)
+    accelerator = make_accelerator()
+    if accelerator.is_main_process:
+        workspace.check()
     say("plan")
     plan = make_plan(recipe)
-    accelerator = make_accelerator()
     with workspace.locked() if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
             _claim(plan, workspace, fresh=fresh)
@@ -222,31 +226,55 @@ def _counts(count: ParameterCount | None) -> dict[str, int] | None:
 
 
 def evaluate(bundle: str | Path) -> tuple[Verdict, list[str]]:
-    """Recomputes a bundle's metrics and verdict from its raw pairs.
+    """Recomputes a bundle's metrics and verdict from its raw pairs, and the digests of its files.
 
     Returns:
         The verdict as recomputed, and what differs from what the bundle says: nothing, if it is sound.
 
     Raises:
-        DataError: The folder is not a bundle.
+        DataError: The folder is not a bundle, or lacks its record or its evidence.
     """
     folder = _bundle(bundle)
+    differences = changed_files(folder)
     metrics = [metric for path in _evidence_files(folder) for metric in evaluate_evidence(read_evidence(path))]
     policy, budget = policy_of(folder / "recipe.yaml")
     with _sound(folder):
         stored = {m["name"]: MetricResult.from_dict(m) for m in _read(folder / "metrics.json")["metrics"]}
         cost = Cost.from_dict(_read(folder / "cost.json"))
         verdict = judge(metrics, cost, policy, budget, _read(folder / "export.json"))
-        said = str(_read(folder / "verdict.json")["verdict"])
-    differences = []
+        said = Verdict.from_dict(_read(folder / "verdict.json"))
     for metric in metrics:
         before = stored.pop(metric.name, None)
         if before is None or not _same(before.to_dict(), metric.to_dict()):
             differences.append(f"{metric.name}: stored {_values(before)}, recomputed {_values(metric)}")
     differences += [f"{name}: stored, but does not follow from the evidence" for name in stored]
-    if said != verdict.verdict:
-        differences.append(f"verdict: stored {said}, recomputed {verdict.verdict}")
+    differences += _changed_gates(said.gates, verdict.gates)
+    if said.verdict != verdict.verdict:
+        differences.append(f"verdict: stored {said.verdict}, recomputed {verdict.verdict}")
     return verdict, differences
+
+
+def _changed_gates(stored: Sequence[GateResult], recomputed: Sequence[GateResult]) -> list[str]:
+    """Gates whose answer or numbers are not those that follow; their sentences may be another version's."""
+    differences = []
+    for before, after in itertools.zip_longest(map(_answer, stored), map(_answer, recomputed)):
+        if not _same(before, after):
+            name = (before or after or {})["name"]
+            differences.append(f"gate {name}: stored {_numbers(before)}, recomputed {_numbers(after)}")
+    return differences
+
+
+def _answer(gate: GateResult) -> dict[str, Any]:
+    return {name: getattr(gate, name) for name in ("name", "outcome", "value", "low", "high", "threshold")}
+
+
+def _numbers(answer: dict[str, Any] | None) -> str:
+    if answer is None:
+        return "nothing"
+    value, low, high, limit = (
+        "nothing" if answer[name] is None else f"{answer[name]:.6g}" for name in ("value", "low", "high", "threshold")
+    )
+    return f"{answer['name']} {answer['outcome']}, {value} [{low}, {high}] against {limit}"
 
 
 def measure(bundle: str | Path, *, device: str = "cpu:1", batch_sizes: Sequence[int] = (1, 32)) -> Cost:
@@ -309,7 +337,7 @@ def _same(a: Any, b: Any) -> bool:
     """Equal, numbers to 1e-6: other machines round otherwise."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, float) and isinstance(b, float):
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
     return bool(a == b)
 

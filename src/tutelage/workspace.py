@@ -20,7 +20,10 @@ from typing import Any
 from tutelage.errors import RecipeError, RunError
 from tutelage.training.loop import EvaluationRecord, StepRecord
 
-__all__ = ["History", "Workspace", "write_json"]
+__all__ = ["History", "Workspace", "remove", "write_json"]
+
+MARKS = ("verdict.json", "provenance.json")
+"""The files by which a bundle is known."""
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -28,6 +31,27 @@ def write_json(path: Path, data: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a folder, renamed first: a removal that is killed half way leaves none whose owner can't be told."""
+    aside = path.with_name(f".removed-{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    if path.exists():
+        path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists() or path.is_symlink()
+    except OSError:  # within a folder that may not be read
+        return False
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether there is anything to lose: a file, a link, or a folder that is not empty."""
+    return path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 class Workspace:
@@ -49,20 +73,55 @@ class Workspace:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def check(self) -> None:
+        """Refuses a folder that can't be written, or in which a run would replace what is not tutelage's.
+
+        Raises:
+            RecipeError: The folder can't be made, or its `work` or `bundle` are somebody else's.
+        """
+        there = next(path for path in (self.folder, *self.folder.absolute().parents) if _exists(path))
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise self._unusable(f"`{there}` is {'not writable' if there.is_dir() else 'a file'}")
+        ours = (self.work / "identity.json").is_file() and (self.work / "recipe.yaml").is_file()
+        if _holds_something(self.work) and not ours:
+            raise self._foreign(self.work, "identity.json and recipe.yaml")
+        left = [name for name in MARKS if (self.bundle / name).is_file()]
+        # Beside our work a bundle may be damaged; what holds none of our files is a folder of the user's even there.
+        if _holds_something(self.bundle) and len(left) < (1 if ours else len(MARKS)):
+            raise self._foreign(self.bundle, " and ".join(MARKS))
+
+    def _foreign(self, path: Path, marks: str) -> RecipeError:
+        return RecipeError(
+            "--out",
+            expected="an empty folder, a new one, or that of a run",
+            found=f"`{path}`, which no run made: {marks} are not in it",
+            harm="the run would delete it to write its own there",
+            mend="give another --out, or move that folder away",
+        )
+
+    def _unusable(self, found: str) -> RecipeError:
+        return RecipeError(
+            "--out", expected=f"a folder that can be written: `{self.folder}`", found=found, mend="give another --out"
+        )
+
     def clear(self) -> None:
         """Removes the run's work and bundle."""
         for path in (self.work, self.bundle):
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder: a second run in it is refused while this one lives.
 
         Raises:
+            RecipeError: The folder can't be made or written.
             RunError: Another process is at work here.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR)
+        except OSError as error:
+            raise self._unusable(str(error)) from error
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,11 +141,13 @@ class Workspace:
         Raises:
             RecipeError: The folder holds the work of another recipe, other data or another model.
         """
-        self.work.mkdir(parents=True, exist_ok=True)
         identity, recipe_path = self.work / "identity.json", self.work / "recipe.yaml"
         if not identity.exists():
-            recipe_path.write_text(trained_by, encoding="utf-8")
-            write_json(identity, fingerprints)
+            begun = self.folder / ".work"  # renamed when whole: a folder `work` without an identity is not ours
+            begun.mkdir(parents=True, exist_ok=True)
+            (begun / recipe_path.name).write_text(trained_by, encoding="utf-8")
+            write_json(begun / identity.name, fingerprints)
+            begun.rename(self.work)
             return
         before = recipe_path.read_text(encoding="utf-8")
         if before != trained_by:

@@ -425,6 +425,16 @@ def test_a_loss_that_says_it_compares_samples_does(case: Case) -> None:
     assert not torch.allclose(halves, run(numbers))
 
 
+@cases(lambda case: case.make().fewest_rows > 1)
+def test_as_many_rows_as_a_loss_asks_for_say_something(case: Case) -> None:
+    fewest = case.make().fewest_rows
+    numbers = part(case.draw(), slice(0, fewest))
+    values = prepared(case, numbers)(
+        signals_of(numbers.student, torch.float64), signals_of(numbers.teacher, torch.float64), batch_of(numbers)
+    )
+    assert float(values.detach().abs().sum()) > 0
+
+
 @cases(lambda case: bool(list(prepared(case, case.draw()).parameters())))
 def test_a_projector_is_not_silently_made_anew_for_other_widths(case: Case) -> None:
     """What was trained is refused for models it does not fit, or kept beside a new one for these."""

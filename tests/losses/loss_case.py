@@ -46,8 +46,8 @@ class Case:
         tokens: L where the rows are masked sequences.
         labels: Draws labels for B rows.
         counts: What counts, where it is not the weight of the row (and of the token).
-        floor: The value of every sample where the teacher says what the student says; None where there is no such
-            point (a projector stands between, or there is no teacher).
+        floor: The value of every sample, or of each, where the teacher says what the student says; None where there is
+            no such point (a projector stands between, or there is no teacher).
         samples: B.
         modules: The teacher's modules that the loss borrows, by path; the golden formula finds their weights in
             `trained`, under `borrowed/PATH.weight`.
@@ -62,7 +62,7 @@ class Case:
     tokens: int | None = None
     labels: Callable[[np.random.Generator, int], NDArray] | None = None
     counts: Callable[[Numbers], Array] | None = None
-    floor: float | None = None
+    floor: float | Array | None = None
     samples: int = 4
     modules: Callable[[], dict[str, nn.Module]] = dict
     detached: tuple[str, ...] = ()

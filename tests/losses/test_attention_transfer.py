@@ -5,7 +5,8 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from loss_case import Array, Case, Numbers, batch_of, prepared, signals_of
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain, batch_of, prepared, signals_of
 from resizing import interpolate, pool
 
 from tutelage.errors import SignalError
@@ -58,6 +59,26 @@ CASES = {
         {"b": (2, 4, 3)},
         lambda n: distance(interpolate(attention(n.student["a"]), (4, 3)), attention(n.teacher["b"]), "official"),
     ),
+}
+
+
+def maps_of(features: torch.Tensor) -> torch.Tensor:
+    return F.normalize(features.square().sum(1).flatten(1))
+
+
+def plain_distance(s: torch.Tensor, t: torch.Tensor, variant: str) -> torch.Tensor:
+    difference = maps_of(s) - maps_of(t)
+    return difference.square().mean() if variant == "official" else difference.norm(dim=1).mean() / 2
+
+
+PLAIN = {
+    variant: Plain(
+        lambda variant=variant: AttentionTransfer(PAIRS, variant=variant),
+        {"a": (64, 32, 32)},
+        {"b": (128, 32, 32)},
+        lambda s, t, labels, loss, variant=variant: plain_distance(s["a"], t["b"], variant),
+    )
+    for variant in ("official", "paper")
 }
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from loss_case import Array, Case, Numbers, batch_of, prepared, signals_of
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain, batch_of, prepared, signals_of
 
 from tutelage.errors import SignalError
 from tutelage.losses.binary_cross_entropy import BinaryCrossEntropy, binary_cross_entropy
@@ -26,6 +27,16 @@ CASES = {
     ),
     "one logit": Case(
         BinaryCrossEntropy, {"output": (1,)}, {}, golden, labels=lambda rng, B: rng.integers(0, 2, size=B)
+    ),
+}
+
+PLAIN = {
+    "many classes": Plain(
+        BinaryCrossEntropy,
+        {"output": (5000,)},
+        {},
+        lambda s, t, labels, loss: F.binary_cross_entropy_with_logits(s["output"], labels, reduction="sum") / 64,
+        labels=lambda rng, B: rng.integers(0, 2, size=(B, 5000)).astype(np.float32),
     ),
 }
 

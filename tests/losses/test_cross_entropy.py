@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from loss_case import Array, Case, Numbers, batch_of, prepared, signals_of
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain, batch_of, prepared, signals_of
 
 from tutelage.errors import SignalError
-from tutelage.losses.cross_entropy import CrossEntropy
+from tutelage.losses.cross_entropy import CrossEntropy, cross_entropy
 from tutelage.signals import Signals
 
 
@@ -87,6 +88,47 @@ CASES = {
 }
 
 
+def drawn(classes: int, *positions: int):
+    return lambda rng, B: rng.integers(0, classes, size=(B, *positions))
+
+
+PLAIN = {
+    "classes": Plain(
+        CrossEntropy,
+        {"output": (1000,)},
+        {},
+        lambda s, t, labels, loss: F.cross_entropy(s["output"], labels),
+        labels=drawn(1000),
+        samples=512,
+    ),
+    "smoothed": Plain(
+        lambda: CrossEntropy(0.1),
+        {"output": (1000,)},
+        {},
+        lambda s, t, labels, loss: F.cross_entropy(s["output"], labels, label_smoothing=0.1),
+        labels=drawn(1000),
+        samples=512,
+    ),
+    "tokens": Plain(
+        CrossEntropy,
+        {"output": (64, 16000)},
+        {},
+        lambda s, t, labels, loss: F.cross_entropy(s["output"].flatten(0, 1), labels.flatten()),
+        labels=drawn(16000, 64),
+        tokens=64,
+        samples=4,
+    ),
+    "pixels": Plain(
+        lambda: CrossEntropy(axis=1),
+        {"output": (21, 128, 128)},
+        {},
+        lambda s, t, labels, loss: F.cross_entropy(s["output"], labels),
+        labels=drawn(21, 128, 128),
+        samples=4,
+    ),
+}
+
+
 def test_what_stands_in_rows_without_a_label_is_never_read() -> None:
     """A label of 10**6 in such a row would be an index out of range."""
     numbers = CASES["classes"].draw()
@@ -151,3 +193,12 @@ def test_labels_that_do_not_fit_are_refused_before_training(labels, classes: int
 def test_smoothing_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match="label_smoothing"):
         CrossEntropy(1.0)
+
+
+def test_a_small_loss_is_not_rounded_away_beside_large_logits() -> None:
+    """log Σ e^s - s_y as written is 0 here: float32 has steps of 0.001 at 10000."""
+    logits = torch.tensor([[10000.0, 9990.0]], requires_grad=True)
+    value = cross_entropy(logits, torch.tensor([0]))
+    value.sum().backward()
+    torch.testing.assert_close(value, torch.tensor([4.5398899e-05]), rtol=1e-2, atol=0)
+    torch.testing.assert_close(logits.grad, torch.tensor([[-4.5397869e-05, 4.5397869e-05]]), rtol=1e-2, atol=0)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from loss_case import Array, Case, Numbers, prepared
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain, prepared
 
 from tutelage.errors import SignalError
 from tutelage.losses.embedding_cosine import EmbeddingCosine, cosine_distance
@@ -19,6 +20,23 @@ def golden(n: Numbers) -> Array:
 CASES = {
     "same width": Case(EmbeddingCosine, {"output": (6,)}, {"output": (6,)}, golden, floor=0.0),
     "projected": Case(lambda: EmbeddingCosine(projector=True), {"output": (3,)}, {"output": (6,)}, golden),
+}
+
+PLAIN = {
+    "same width": Plain(
+        EmbeddingCosine,
+        {"output": (768,)},
+        {"output": (768,)},
+        lambda s, t, labels, loss: 1 - F.cosine_similarity(s["output"], t["output"]).mean(),
+        samples=1024,
+    ),
+    "projected": Plain(
+        lambda: EmbeddingCosine(projector=True),
+        {"output": (384,)},
+        {"output": (768,)},
+        lambda s, t, labels, loss: 1 - F.cosine_similarity(loss.projectors["output"](s["output"]), t["output"]).mean(),
+        samples=256,
+    ),
 }
 
 

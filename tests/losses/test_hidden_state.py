@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from loss_case import Array, Case, Numbers, prepared
+import torch
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain, prepared
 
 from tutelage.errors import SignalError
 from tutelage.losses.hidden_state import HiddenState
@@ -30,6 +32,32 @@ CASES = {
         tokens=3,
     ),
     "positions": Case(lambda: HiddenState(PAIRS), {"s.1": (3, 2)}, {"t.3": (3, 4)}, lambda n: one(n).mean(1)),
+}
+
+
+def masked_mse(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """The mask is what a script has for its tokens; here none is padding."""
+    mask = s.new_ones(s.shape[:2])
+    return (F.mse_loss(s, t, reduction="none").mean(-1) * mask).sum() / mask.sum()
+
+
+PLAIN = {
+    "narrow": Plain(
+        lambda: HiddenState(PAIRS),
+        {"s.1": (128, 312)},
+        {"t.3": (128, 768)},
+        lambda s, t, labels, loss: masked_mse(loss.projectors["312_to_768"](s["s.1"]), t["t.3"]),
+        tokens=128,
+        samples=8,
+    ),
+    "same width": Plain(
+        lambda: HiddenState(PAIRS),
+        {"s.1": (128, 384)},
+        {"t.3": (128, 384)},
+        lambda s, t, labels, loss: masked_mse(s["s.1"], t["t.3"]),
+        tokens=128,
+        samples=32,
+    ),
 }
 
 

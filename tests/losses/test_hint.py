@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from loss_case import Array, Case, Numbers, batch_of, prepared, signals_of
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain, batch_of, prepared, signals_of
 from resizing import interpolate, pool
 
 from tutelage.errors import SignalError
@@ -71,6 +72,32 @@ CASES = {
         {"a.0": (3,), "a.2": (4,)},
         {"b.1": (4,)},
         lambda n: (squares(n).sum(1) + squares(n, ("a.2", "b.1")).sum(1)) / 2,
+    ),
+}
+
+PLAIN = {
+    "maps": Plain(
+        lambda: Hint(PAIRS),
+        {"a.0": (64, 16, 16)},
+        {"b.1": (128, 16, 16)},
+        lambda s, t, labels, loss: (
+            F.mse_loss(loss.projectors["a/0"](s["a.0"]), t["b.1"]) * 64  # the sum over 128 channels, halved
+        ),
+        samples=32,
+    ),
+    "same width": Plain(
+        lambda: Hint(PAIRS),
+        {"a.0": (128, 16, 16)},
+        {"b.1": (128, 16, 16)},
+        lambda s, t, labels, loss: F.mse_loss(s["a.0"], t["b.1"]) * 64,
+    ),
+    "tokens": Plain(
+        lambda: Hint(PAIRS),
+        {"a.0": (128, 312)},
+        {"b.1": (128, 768)},
+        lambda s, t, labels, loss: F.mse_loss(loss.projectors["a/0"](s["a.0"]), t["b.1"]) * 384,
+        tokens=128,
+        samples=8,
     ),
 }
 

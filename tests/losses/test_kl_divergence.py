@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from loss_case import Array, Case, Numbers
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain
 
 from tutelage.errors import SignalError
 from tutelage.losses.kl_divergence import KLDivergence, bernoulli_kl, softmax_kl
@@ -52,6 +53,53 @@ CASES = {
         {"output": (3, 2, 4)},
         lambda n: kl(n, 1.0, axis=1).mean((1, 2)),
         floor=0.0,
+    ),
+}
+
+
+def plain_kl(s: torch.Tensor, t: torch.Tensor, temperature: float, axis: int = -1) -> torch.Tensor:
+    """`[..., C]` -> the sum over classes and positions."""
+    log_q, log_p = F.log_softmax(s / temperature, axis), F.log_softmax(t / temperature, axis)
+    return F.kl_div(log_q, log_p, reduction="sum", log_target=True) * temperature**2
+
+
+def plain_bernoulli(s: torch.Tensor, t: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The cross-entropy less the teacher's own entropy."""
+    s, t = s / temperature, t / temperature
+    p = torch.sigmoid(t)
+    cross = F.binary_cross_entropy_with_logits(s, p, reduction="sum")
+    return (cross - F.binary_cross_entropy_with_logits(t, p, reduction="sum")) * temperature**2
+
+
+PLAIN = {
+    "softmax": Plain(
+        lambda: KLDivergence(4.0),
+        {"output": (1000,)},
+        {"output": (1000,)},
+        lambda s, t, labels, loss: plain_kl(s["output"], t["output"], 4.0) / 512,
+        samples=512,
+    ),
+    "sigmoid": Plain(
+        lambda: KLDivergence(2.0, outputs="sigmoid"),
+        {"output": (1000,)},
+        {"output": (1000,)},
+        lambda s, t, labels, loss: plain_bernoulli(s["output"], t["output"], 2.0) / 256,
+        samples=256,
+    ),
+    "tokens": Plain(
+        lambda: KLDivergence(2.0),
+        {"output": (64, 8000)},
+        {"output": (64, 8000)},
+        lambda s, t, labels, loss: plain_kl(s["output"], t["output"], 2.0) / (4 * 64),
+        tokens=64,
+        samples=4,
+    ),
+    "pixels": Plain(
+        lambda: KLDivergence(1.0, axis=1),
+        {"output": (21, 128, 128)},
+        {"output": (21, 128, 128)},
+        lambda s, t, labels, loss: plain_kl(s["output"], t["output"], 1.0, axis=1) / (4 * 128 * 128),
+        samples=4,
     ),
 }
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from loss_case import Array, Case, Numbers, batch_of, signals_of
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain, batch_of, signals_of
 
 from tutelage.errors import SignalError
 from tutelage.losses.logit_mse import LogitMSE
@@ -23,6 +24,24 @@ CASES = {
     ),
     "pixels": Case(
         LogitMSE, {"output": (3, 2, 4)}, {"output": (3, 2, 4)}, lambda n: squares(n).sum((1, 2, 3)) / 24, floor=0.0
+    ),
+}
+
+PLAIN = {
+    "logits": Plain(
+        LogitMSE,
+        {"output": (1000,)},
+        {"output": (1000,)},
+        lambda s, t, labels, loss: F.mse_loss(s["output"], t["output"]),
+        samples=2048,
+    ),
+    "tokens": Plain(
+        LogitMSE,
+        {"output": (64, 8000)},
+        {"output": (64, 8000)},
+        lambda s, t, labels, loss: F.mse_loss(s["output"], t["output"]),
+        tokens=64,
+        samples=4,
     ),
 }
 

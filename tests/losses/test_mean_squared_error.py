@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from loss_case import Array, Case, Numbers, batch_of, prepared, signals_of
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain, batch_of, prepared, signals_of
 
 from tutelage.errors import SignalError
 from tutelage.losses.mean_squared_error import MeanSquaredError
@@ -19,6 +20,17 @@ CASES = {
     "values": Case(MeanSquaredError, {"output": (3,)}, {}, golden, labels=lambda rng, B: rng.normal(size=(B, 3))),
     "one value": Case(MeanSquaredError, {"output": (1,)}, {}, golden, labels=lambda rng, B: rng.normal(size=B)),
     "flat": Case(MeanSquaredError, {"output": ()}, {}, golden, labels=lambda rng, B: rng.normal(size=B)),
+}
+
+PLAIN = {
+    "values": Plain(
+        MeanSquaredError,
+        {"output": (512,)},
+        {},
+        lambda s, t, labels, loss: F.mse_loss(s["output"], labels),
+        labels=lambda rng, B: rng.normal(size=(B, 512)).astype(np.float32),
+        samples=4096,
+    ),
 }
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from loss_case import Array, Case, Numbers, prepared
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain, prepared
 
 from tutelage.errors import SignalError
 from tutelage.losses.pairwise_similarity import PairwiseSimilarity, pairwise_similarity
@@ -23,6 +24,23 @@ def golden(n: Numbers) -> Array:
 CASES = {
     "narrow": Case(PairwiseSimilarity, {"output": (3,)}, {"output": (6,)}, golden),
     "same width": Case(PairwiseSimilarity, {"output": (4,)}, {"output": (4,)}, golden, floor=0.0),
+}
+
+
+def cosines(x: torch.Tensor) -> torch.Tensor:
+    unit = F.normalize(x)
+    return unit @ unit.T
+
+
+PLAIN = {
+    "narrow": Plain(
+        PairwiseSimilarity,
+        {"output": (384,)},
+        {"output": (768,)},
+        # On the diagonal both cosines are 1.
+        lambda s, t, labels, loss: F.mse_loss(cosines(s["output"]), cosines(t["output"])) * 512 / 511,
+        samples=512,
+    ),
 }
 
 

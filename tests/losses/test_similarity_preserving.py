@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from loss_case import Array, Case, Numbers
+import torch.nn.functional as F
+from loss_case import Array, Case, Numbers, Plain
 
 from tutelage.losses.similarity_preserving import SimilarityPreserving, similarity_preserving
 
@@ -24,6 +25,37 @@ CASES = {
     "maps": Case(lambda: SimilarityPreserving(PAIRS), {"a": (2, 2, 2)}, {"b": (3, 4, 4)}, golden),
     "tokens": Case(lambda: SimilarityPreserving(PAIRS), {"a": (3, 2)}, {"b": (3, 4)}, golden, tokens=3),
     "vectors": Case(lambda: SimilarityPreserving(PAIRS), {"a": (4,)}, {"b": (4,)}, golden, floor=0.0),
+}
+
+
+def plain_similarity(features: torch.Tensor) -> torch.Tensor:
+    flat = features.flatten(1)
+    return F.normalize(flat @ flat.T)
+
+
+def without_padding(tokens: torch.Tensor) -> torch.Tensor:
+    """The mask that a script has for its tokens; here none is padding."""
+    return tokens * tokens.new_ones(tokens.shape[:2])[..., None]
+
+
+PLAIN = {
+    "maps": Plain(
+        lambda: SimilarityPreserving(PAIRS),
+        {"a": (128, 8, 8)},
+        {"b": (256, 8, 8)},
+        lambda s, t, labels, loss: F.mse_loss(plain_similarity(s["a"]), plain_similarity(t["b"])),
+        samples=128,
+    ),
+    "tokens": Plain(
+        lambda: SimilarityPreserving(PAIRS),
+        {"a": (128, 312)},
+        {"b": (128, 768)},
+        lambda s, t, labels, loss: F.mse_loss(
+            plain_similarity(without_padding(s["a"])), plain_similarity(without_padding(t["b"]))
+        ),
+        tokens=128,
+        samples=32,
+    ),
 }
 
 

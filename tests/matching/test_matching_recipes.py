@@ -16,7 +16,8 @@ from torch import nn
 import tutelage as tt
 from tutelage.cli import main
 from tutelage.errors import ModelError, RecipeError, UserError
-from tutelage.losses import AttentionTransfer, Hint, KLDivergence
+from tutelage.losses import AttentionTransfer, Hint, KLDivergence, all_losses
+from tutelage.losses.layer_pairs import PairedLoss
 from tutelage.losses.routed import Routed
 from tutelage.matching import propose_for
 from tutelage.plan import propose_pairs
@@ -27,6 +28,11 @@ from tutelage.transfer import TransferSet
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _find_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
 
 
 def perceptron(*widths: int) -> nn.Module:
@@ -308,6 +314,23 @@ def test_a_loss_whose_pairs_are_open_compares_nothing() -> None:
         with pytest.raises(RecipeError, match="auto, for which no layers have been looked for"):
             _ = loss.needs
     assert Hint("auto").with_pairs({"a": "b"}).needs.student.features == {"a"}
+
+
+PAIRED = {name: kind for name, kind in all_losses().items() if issubclass(kind, PairedLoss)}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_a_recipe_may_leave_pairs_open_just_where_the_loss_takes_what_is_found(name: str) -> None:
+    arguments = {"pairs": "auto"} | ({"classifier": "output"} if name == "SoftmaxRegression" else {})
+    term = {"class_path": name, "init_args": arguments}
+    data = yaml.safe_load((RECIPES / "stages.yaml").read_text()) | {"losses": [term]}
+    if PAIRED[name].compares:
+        assert build_recipe(data).losses[0].is_open
+    else:
+        with pytest.raises(RecipeError, match="pairs"):
+            build_recipe(data)
+        with pytest.raises(ValueError, match="must be written out"):
+            PAIRED[name](**arguments)
 
 
 @pytest.mark.parametrize(

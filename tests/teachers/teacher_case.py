@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.signals import Batch, Inputs
-from tutelage.teachers import Ensemble, HuggingFaceTeacher, ModuleTeacher, Teacher
+from tutelage.teachers import Ensemble, HuggingFaceTeacher, ModuleTeacher, SeveralTeachers, Teacher
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -95,4 +95,10 @@ CASES: dict[str, TeacherCase] = {
     ),
     "Ensemble": TeacherCase(make=lambda: Ensemble(pair(), "probabilities", weights=[1.0, 3.0]), inputs=pictures),
     "Ensemble-logits": TeacherCase(make=lambda: Ensemble(pair(), "logits"), inputs=pictures),
+    "SeveralTeachers": TeacherCase(
+        make=lambda: SeveralTeachers({"main": ModuleTeacher(Net), "other": ModuleTeacher(lambda: Net(1))}, "main"),
+        inputs=pictures,
+        features=("norm", "conv"),
+        missing=("nrom", "norm"),
+    ),
 }

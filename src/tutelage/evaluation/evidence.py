@@ -260,6 +260,14 @@ def read_evidence(path: Path | str) -> Evidence | PairEvidence:
     Raises:
         DataError: The file is missing or holds no evidence.
     """
+    if not Path(path).is_file():
+        raise DataError(
+            str(path),
+            expected="a Parquet file of evidence",
+            found="no such file",
+            harm="what the models said can't be told without it",
+            mend="restore the file, or make the bundle again",
+        )
     _, about = read_table(Path(path))
     if about["kind"] not in {"evidence", "pairs"}:
         raise DataError(str(path), expected="evidence or pairs", found=f"a file of kind {about['kind']!r}")

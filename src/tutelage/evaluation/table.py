@@ -55,7 +55,12 @@ def read_table(path: Path, kind: str | None = None) -> tuple[pa.Table, dict[str,
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(path.name, expected="a Parquet file of evidence", found=str(error).split("\n")[0]) from error
+        raise DataError(
+            path.name,
+            expected="a Parquet file of evidence",
+            found=str(error).split("\n")[0] if path.exists() else "no such file",
+            mend="restore the file, or make the bundle again",
+        ) from error
     about = json.loads((table.schema.metadata or {}).get(KEY, b"{}"))
     if "kind" not in about or (kind is not None and about["kind"] != kind):
         raise DataError(path.name, expected=f"evidence of kind {kind or 'evidence or pairs'}", found=str(about)[:200])

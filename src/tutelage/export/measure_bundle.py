@@ -39,16 +39,23 @@ def measure_bundle(
         seconds: About how long all timing may take.
 
     Raises:
-        ModelError: It has no ONNX export to say what the inputs are.
+        ModelError: It has no ONNX export to say what the inputs are, or its file is missing.
         UserError: The device is impossible.
         RunError: The measuring process failed.
     """
     export = _read_export(folder)
     specs = [InputSpec.from_dict(spec) for spec in export["onnx"]["inputs"]]
-    stored = export["safetensors"]
+    stored, file = export["safetensors"], folder / export["onnx"]["file"]
+    if not file.is_file():
+        raise ModelError(
+            str(folder),
+            expected="the ONNX file that export.json names",
+            found=f"{file.name} is missing",
+            mend="restore the file, or make the bundle again",
+        )
     student = ModelForms(
         module=_student(folder),
-        onnx=folder / export["onnx"]["file"],
+        onnx=file,
         size=Size(**{name: stored[name] for name in ("parameters", "embedding_parameters", "size_bytes")}),
     )
     return measure_cost(

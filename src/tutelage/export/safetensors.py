@@ -78,6 +78,8 @@ def save_student(
             )
         if tokenizer is not None:
             copy_tokenizer(tokenizer, partial)
+        # safetensors writes for the owner alone; its config, a file like any other, has the mode that others get.
+        (partial / WEIGHTS).chmod((partial / "config.json").stat().st_mode)
     return {"file": WEIGHTS, "layout": layout, **asdict(size_of(module)), **_check(module, folder, example)}
 
 

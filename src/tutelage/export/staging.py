@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,12 +20,15 @@ def staged(folder: Path) -> Iterator[Path]:
     `folder` has changed.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    umask = os.umask(0)
+    os.umask(umask)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
     try:
         yield partial
         for file in sorted(path for path in partial.rglob("*") if path.is_file()):
             target = folder / file.relative_to(partial)
             target.parent.mkdir(parents=True, exist_ok=True)
+            file.chmod(0o666 & ~umask)  # safetensors writes files that only their owner may read
             file.replace(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

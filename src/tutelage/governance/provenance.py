@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Collection
@@ -14,9 +15,11 @@ import torch
 
 from tutelage.errors import DataError
 
-__all__ = ["digest_file", "digest_files", "environment"]
+__all__ = ["changed_files", "digest_file", "digest_files", "environment"]
 
 RECORD = "provenance.json"
+PAGE = "report.html"
+"""Made from the other files, and again whenever it is asked for: it has no digest."""
 PACKAGES = ("tutelage", "torch", "numpy", "safetensors", "pyarrow", "transformers", "onnx", "onnxruntime")
 
 
@@ -48,6 +51,34 @@ def digest_files(folder: Path | str, *, exclude: Collection[str] = (RECORD,)) ->
         if path.is_file() and name not in exclude:
             digests[name] = digest_file(path)
     return digests
+
+
+def changed_files(folder: Path) -> list[str]:
+    """How a bundle's files differ from the digests in its record: changed, missing or extra ones, a line each.
+
+    Raises:
+        DataError: The record is missing, or no longer a record of digests.
+    """
+    path = folder / RECORD
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))["files"]
+        if not (isinstance(stored, dict) and stored and all(isinstance(digest, str) for digest in stored.values())):
+            raise ValueError("`files` holds no digests")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            str(path),
+            expected="the record of a bundle, with the digest of every file",
+            found="no such file" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}",
+            harm="whether the files are those that were judged could not be told",
+            mend="restore the file, or make the bundle again",
+        ) from error
+    found = digest_files(folder, exclude=(RECORD, PAGE))
+    changed = [
+        f"{name}: " + ("not the file that was stored" if name in found else "missing")
+        for name in stored
+        if found.get(name) != stored[name]
+    ]
+    return changed + [f"{name}: not among the files that were stored" for name in found if name not in stored]
 
 
 def environment() -> dict[str, Any]:

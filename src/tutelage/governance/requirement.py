@@ -149,15 +149,18 @@ def _advice(gate: Gate, metric: MetricResult, estimate: Estimate, demand: Demand
         return None, " The estimate is exactly at the limit: no number of samples would decide while it stays there."
     side = f"{'inside' if met else 'outside'} the limit"
     deviation = _row_deviation(gate, metric, estimate)
+    half = estimate.value - estimate.low if met == demand.at_least else estimate.high - estimate.value
     if deviation is None:
-        half = estimate.value - estimate.low if met == demand.at_least else estimate.high - estimate.value
         narrower = half / distance
         return None, (
             f" The estimate is {side}, but its interval would have to be {narrower:.2g} times as narrow to show it; how"
             " many more samples that takes can't be told for this metric."
         )
     size = metric.n / metric.groups if metric.groups else 1.0
-    more = max(rows_to_decide(deviation, distance, metric.confidence, group_size=size) - metric.n, 1)
+    rows = rows_to_decide(deviation, distance, metric.confidence, group_size=size)
+    if deviation > 0:  # with few events the interval that judges is wider than the textbook's, and skewed
+        rows = max(rows, math.ceil(metric.n * (half / distance) ** 2))
+    more = max(rows - metric.n, 1)
     samples = "1 more sample" if more == 1 else f"{more:,} more samples"
     grouped = f" in {metric.groups:,} groups; further groups of this size" if metric.groups else ""
     return more, (

@@ -57,6 +57,12 @@ class Loss(nn.Module, abc.ABC):
     batch: accumulating smaller batches is then another loss, and the plan says so. To be read of an instance: that
     of a wrapper is the inner loss's."""
 
+    supervised: ClassVar[bool] = False
+    """Whether it compares an output with labels and no more: what the baseline without distillation is trained by."""
+
+    fewest_rows: ClassVar[int] = 1
+    """Rows of a piece below which the loss is always 0 and teaches nothing; the plan refuses smaller ones."""
+
     def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__()
         require_weight(weight)

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, cast
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight
 from tutelage.losses.labels import labels_of, match_labels
+from tutelage.losses.rows import clear_
 from tutelage.signals import Batch, Request, Signals
 
 __all__ = ["BinaryCrossEntropy", "binary_cross_entropy"]
 
 
-def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """`-Σ_c y_c · log σ(s_c) + (1 - y_c) · log σ(-s_c)` over all axes but the first: `[B, ...]` -> `[B]`."""
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    values = F.binary_cross_entropy_with_logits(wide, labels.to(wide.dtype), reduction="none")
-    return values.reshape(len(values), -1).sum(1)
+def binary_cross_entropy(logits: Tensor, labels: Tensor, keep: Tensor | None = None) -> Tensor:
+    """`-Σ_c y_c · log σ(s_c) + (1 - y_c) · log σ(-s_c)` over all axes but the first: `[B, ...]` -> `[B]`.
+
+    Rows where `keep` is False give 0.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).reshape(len(logits), -1)
+    labels = labels.to(wide.dtype).reshape(len(labels), -1)
+    values = _BinaryCrossEntropy.apply(wide, labels, keep)  # type: ignore[no-untyped-call]
+    return cast("Tensor", values)
+
+
+class _BinaryCrossEntropy(torch.autograd.Function):
+    """Its gradient `σ(s) - y` in one tensor, and none in rows that do not count."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, keep: Tensor | None) -> Tensor:
+        ctx.save_for_backward(logits, labels, keep)
+        # log(1 + e^-|s|) + max(s, 0) - y s, in place: torch's own takes more room for the same number.
+        softplus = logits.abs().neg_().exp_().log1p_()
+        values = softplus.add_(logits.clamp(min=0).addcmul_(logits, labels, value=-1)).sum(1)
+        return values if keep is None else values.masked_fill(~keep, 0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        logits, labels, keep = ctx.saved_tensors
+        slope = torch.sigmoid(logits).sub_(labels)
+        return (slope if keep is None else clear_(slope, keep)).mul_(gradient[:, None]), None, None
 
 
 class BinaryCrossEntropy(Loss):
@@ -40,6 +64,8 @@ class BinaryCrossEntropy(Loss):
     Args:
         weight: Factor of this term in the total.
     """
+
+    supervised: ClassVar[bool] = True
 
     def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, cast
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight
 from tutelage.losses.labels import labels_of
-from tutelage.losses.reduce import class_last, visible
+from tutelage.losses.reduce import class_last
+from tutelage.losses.rows import clear_
 from tutelage.signals import Batch, Request, Signals
 
 __all__ = ["IGNORED", "CrossEntropy", "cross_entropy"]
@@ -18,22 +20,43 @@ IGNORED = -100
 """The label of a position that does not count: torch's and Hugging Face's convention."""
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """`-Σ_c y_c · log softmax(s)_c` over the last axis: `[..., C]` and indices `[...]` -> `[...]`; 0 at label -100.
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, axis: int = -1) -> Tensor:
+    """`-Σ_c y_c · log softmax(s)_c` over an axis: `[..., C]` and indices `[...]` -> `[...]`; 0 at label -100.
 
     `y_c` is `1 - ε + ε/C` at the label and `ε/C` elsewhere, with `ε` the label smoothing.
     """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    # The logits at ignored positions may be anything: without this, 0 · NaN would reach the gradient.
-    wide = wide.masked_fill((labels == IGNORED)[..., None], 0)
-    flat = F.cross_entropy(
-        wide.reshape(-1, wide.shape[-1]),
-        labels.reshape(-1),
-        ignore_index=IGNORED,
-        reduction="none",
-        label_smoothing=label_smoothing,
-    )
-    return flat.view(labels.shape)
+    values = _CrossEntropy.apply(wide, labels, label_smoothing, axis)  # type: ignore[no-untyped-call]
+    return cast("Tensor", values)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Its gradient `softmax(s) - y` in one tensor; what stands at ignored positions, NaN too, does not reach it."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float, axis: int) -> Tensor:
+        counted, at_label = labels != IGNORED, labels.clamp(min=0).unsqueeze(axis)
+        highest = logits.amax(axis, keepdim=True)
+        powers = (logits - highest).exp_()
+        total = powers.sum(axis, keepdim=True)
+        ctx.save_for_backward(powers, total, counted, at_label)
+        ctx.smoothing, ctx.axis = smoothing, axis
+        # The highest logit is taken off before the sum is added: beside 1e4 its logarithm would be rounded away.
+        values = highest - logits.gather(axis, at_label)
+        if smoothing:
+            values = (1 - smoothing) * values + smoothing * (highest - logits.mean(axis, keepdim=True))
+        values = values.add_(total.log()).squeeze(axis)
+        return clear_(values.unsqueeze(-1), counted).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        powers, total, counted, at_label = ctx.saved_tensors
+        gradient = clear_(gradient.unsqueeze(-1).clone(), counted).squeeze(-1).unsqueeze(ctx.axis)
+        slope = powers * (gradient / total)
+        if ctx.smoothing:
+            slope.sub_(gradient * (ctx.smoothing / powers.shape[ctx.axis]))
+        clear_(slope, counted, ctx.axis).scatter_add_(ctx.axis, at_label, (ctx.smoothing - 1) * gradient)
+        return slope, None, None, None
 
 
 class CrossEntropy(Loss):
@@ -61,6 +84,8 @@ class CrossEntropy(Loss):
     Raises:
         ValueError: `label_smoothing` is out of its range.
     """
+
+    supervised: ClassVar[bool] = True
 
     def __init__(self, label_smoothing: float = 0.0, *, axis: int = -1, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)
@@ -104,16 +129,16 @@ class CrossEntropy(Loss):
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """`[B]`, or `[B, L]` for labels `[B, L]`."""
         assert student.output is not None
-        logits = visible(class_last(student.output, self.axis), batch)
+        positions = class_last(student.output, self.axis).shape[:-1]
         targets = self.targets(batch)
-        if logits.shape[:-1] != targets.shape:
+        if positions != targets.shape:
             raise SignalError(
                 "CrossEntropy on labels",
-                expected=f"one label for each of the student's positions: {tuple(logits.shape[:-1])}",
+                expected=f"one label for each of the student's positions: {tuple(positions)}",
                 found=f"labels of shape {tuple(targets.shape)}",
                 mend="give labels for what the student puts out, or set `axis` to the axis that holds the classes",
             )
-        values = cross_entropy(logits, targets, self.label_smoothing)
+        values = cross_entropy(student.output, targets, self.label_smoothing, self.axis)
         if values.dim() <= 2:
             return values
         counted = (targets != IGNORED).flatten(1).sum(1)

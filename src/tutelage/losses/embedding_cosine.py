@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import torch
 from torch import Tensor
 
 from tutelage.losses.base import Weight
 from tutelage.losses.embeddings import Embeddings, require_directions
-from tutelage.losses.reduce import unit, widen
+from tutelage.losses.reduce import widen
 from tutelage.signals import Batch, Signals
 
 __all__ = ["EmbeddingCosine", "cosine_distance"]
@@ -17,8 +20,34 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
     Computed as `½ ‖s/‖s‖ - t/‖t‖‖²`, which is the same number and does not cancel where student and teacher agree.
     """
-    student, teacher = widen(student, teacher)
-    return (unit(student) - unit(teacher)).square().sum(-1) / 2
+    values = _CosineDistance.apply(*widen(student, teacher))  # type: ignore[no-untyped-call]
+    return cast("Tensor", values)
+
+
+class _CosineDistance(torch.autograd.Function):
+    """With `u = s/‖s‖` and `d = u - t/‖t‖`, the gradient is `(d - (u·d) u) / ‖s‖`: two tensors are saved, not six."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        (u, inverse), (v, inverse_t) = _unit(student), _unit(teacher)
+        difference = u - v
+        value: Tensor = torch.linalg.vector_norm(difference, dim=-1).square() / 2
+        # u·d = ½ (‖d‖² + ‖u‖² - ‖v‖²), and a unit vector's length is 1, or 0 where it has no direction.
+        along = value + ((inverse > 0).to(value.dtype) - (inverse_t > 0).to(value.dtype)).squeeze(-1) / 2
+        ctx.save_for_backward(u, difference, inverse, along[..., None])
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        u, difference, inverse, along = ctx.saved_tensors
+        return torch.addcmul(difference, u, along, value=-1).mul_(inverse * gradient[..., None]), None
+
+
+def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """What `reduce.unit` gives, and one over the length, 0 where there is no direction."""
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    inverse = torch.where(length > 1e-12, 1 / length, 0.0)
+    return vectors * inverse, inverse
 
 
 class EmbeddingCosine(Embeddings):

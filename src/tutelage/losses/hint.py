@@ -11,6 +11,7 @@ from tutelage.losses.layer_pairs import LayerPairs, Pairs
 from tutelage.losses.maps import Resize, same_size
 from tutelage.losses.projectors import Projectors
 from tutelage.losses.reduce import mean_per_position, widen
+from tutelage.losses.rows import squared_distance
 from tutelage.signals import Batch, Signals
 
 __all__ = ["Hint", "half_squared_error"]
@@ -27,7 +28,9 @@ def half_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
         `[B, H, W]`, or `[...]`.
     """
     student, teacher = widen(student, teacher)
-    return (student - teacher).square().sum(1 if student.dim() == 4 else -1) / 2
+    if student.dim() != 4:
+        return squared_distance(student, teacher) / 2
+    return (student - teacher).square().sum(1) / 2
 
 
 class Hint(LayerPairs):
@@ -95,6 +98,9 @@ class Hint(LayerPairs):
         student = self.projectors.project(path, student)
         mend = "pair layers of one kind: maps with maps, tokens of one tokenizer, vectors with vectors"
         require_same_shape("Hint", student, teacher, where=f"layer `{path}` of the student", mend=mend)
+        if student.dim() == 4:  # all places at once: the error of each need not be written down
+            half = squared_distance(student.flatten(1), teacher.flatten(1)) / 2
+            return half if self.variant == "paper" else half / student[0, 0].numel()
         values = half_squared_error(student, teacher)
         tokens = batch.mask is not None and values.shape == batch.mask.shape
         if self.variant == "paper" and not tokens:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,28 +11,50 @@ from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight, require_choice, require_same_shape
-from tutelage.losses.reduce import class_last, mean_per_position, visible, widen
+from tutelage.losses.reduce import class_last, mean_per_position, widen
+from tutelage.losses.rows import cut_gradient, token_mask
 from tutelage.signals import Batch, Request, Signals
 
 __all__ = ["KLDivergence", "bernoulli_kl", "softmax_kl"]
 
 
-def softmax_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """`T² · KL(softmax(t/T) ‖ softmax(s/T))` over the last axis: `[..., C]` -> `[...]`, in float32 or wider."""
+def softmax_kl(student: Tensor, teacher: Tensor, temperature: float, axis: int = -1) -> Tensor:
+    """`T² · KL(softmax(t/T) ‖ softmax(s/T))` over an axis: `[..., C]` -> `[...]`, in float32 or wider."""
     student, teacher = widen(student, teacher)
-    log_q = F.log_softmax(student / temperature, dim=-1)
-    log_p = F.log_softmax(teacher / temperature, dim=-1)
-    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1) * temperature**2
+    log_q = F.log_softmax(student / temperature, dim=axis)
+    log_p = F.log_softmax(teacher / temperature, dim=axis)
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(axis) * temperature**2
 
 
-def bernoulli_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """`T² · Σ_c KL(Bernoulli(σ(t_c/T)) ‖ Bernoulli(σ(s_c/T)))` over the last axis: `[..., C]` -> `[...]`."""
+def bernoulli_kl(student: Tensor, teacher: Tensor, temperature: float, axis: int = -1) -> Tensor:
+    """`T² · Σ_c KL(Bernoulli(σ(t_c/T)) ‖ Bernoulli(σ(s_c/T)))` over an axis: `[..., C]` -> `[...]`."""
     student, teacher = widen(student, teacher)
-    s, t = student / temperature, teacher / temperature
-    # σ(-t), not 1 - σ(t): the latter is 0 from t = 17 on, and the two terms then no longer cancel where s nears t.
-    on = torch.sigmoid(t) * (F.logsigmoid(t) - F.logsigmoid(s))
-    off = torch.sigmoid(-t) * (F.logsigmoid(-t) - F.logsigmoid(-s))
-    return (on + off).sum(-1) * temperature**2
+    divergences = _BernoulliKL.apply(student, teacher, temperature)  # type: ignore[no-untyped-call]
+    return cast("Tensor", divergences).sum(axis) * temperature**2
+
+
+class _BernoulliKL(torch.autograd.Function):
+    """Of each pair of logits; its gradient `σ(s) - σ(t)` is at hand, where autograd would save six tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        # The divergence is the same with both signs turned. Turned so that the teacher says yes, every term is small
+        # where it is sure; 1 - σ(t) is 0 from t = 17 on, and the terms then no longer cancel where s nears t.
+        turn = torch.copysign(teacher.new_full((), 1 / temperature), teacher)
+        s, t = student * turn, teacher * turn
+        no = torch.sigmoid(-t)
+        values = F.logsigmoid(t).sub_(F.logsigmoid(s))
+        apart = t.sub_(s)
+        # Only a wrapper that trains something on the teacher's side asks for the second slope: σ(t) σ(-t) (t - s).
+        of_teacher = (no * (1 - no) * apart).mul_(turn) if ctx.needs_input_grad[1] else None
+        values = values.sub_(apart.mul_(no))
+        ctx.save_for_backward(no.sub_(s.neg_().sigmoid_()).mul_(turn), of_teacher)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        slope, of_teacher = ctx.saved_tensors
+        return gradient * slope, None if of_teacher is None else gradient * of_teacher, None
 
 
 class KLDivergence(Loss):
@@ -90,9 +112,10 @@ class KLDivergence(Loss):
         require_same_shape(
             "KLDivergence", student.output, teacher.output, where="outputs", mend="give both as many classes"
         )
-        s = visible(class_last(student.output, self.axis), batch)
-        t = visible(class_last(teacher.output, self.axis), batch)
-        if self.outputs == "softmax" and s.shape[-1] == 1:
+        s, t, axis = student.output, teacher.output, self.axis
+        if class_last(s, axis).dim() <= 3:
+            s, t, axis = class_last(s, axis), class_last(t, axis), -1
+        if self.outputs == "softmax" and s.shape[axis] == 1:
             raise SignalError(
                 "KLDivergence on outputs",
                 expected="two classes or more",
@@ -101,4 +124,6 @@ class KLDivergence(Loss):
                 mend='set `outputs: "sigmoid"` for one logit a class, or use LogitMSE for values',
             )
         divergence = softmax_kl if self.outputs == "softmax" else bernoulli_kl
-        return mean_per_position(divergence(s, t, self.temperature), batch)
+        mask = token_mask(s, batch)
+        values = divergence(cut_gradient(s, mask), t, self.temperature, axis)
+        return mean_per_position(values if mask is None else values.masked_fill(~mask, 0), batch)

@@ -32,11 +32,12 @@ class PairedLoss(Loss):
         weight: Factor of this term in the total.
 
     Raises:
-        ValueError: There are no pairs.
+        ValueError: There are no pairs, or `auto` where layers have to be named.
     """
 
     compares: ClassVar[tuple[LayerKind, ...]] = ("maps", "tokens", "vectors")
-    """The kinds of layers that it can compare: `auto` proposes no others."""
+    """The kinds of layers that it can compare: `auto` proposes no others. Empty for a loss that reads layers of a
+    special place, such as those before an activation: they have to be named."""
 
     def __init__(self, pairs: Pairs, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)
@@ -44,6 +45,11 @@ class PairedLoss(Loss):
             raise ValueError("pairs must name at least one layer of the student and one of the teacher, found none")
         if isinstance(pairs, str) and pairs != "auto":
             raise ValueError(f"pairs must be layers by name, or `auto`, found {pairs!r}")
+        if isinstance(pairs, str) and not self.compares:
+            raise ValueError(
+                f"pairs must be written out, found `auto`: {type(self).__name__} reads layers of a special place "
+                "(`tutelage explain` says which) and not the ends of stages"
+            )
         # The property `pairs` is what was found for `auto`; `vars(self)` holds the argument of that name.
         vars(self)["pairs"] = pairs
         self._pairs = None if isinstance(pairs, str) else pairs

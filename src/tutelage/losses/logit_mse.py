@@ -5,16 +5,16 @@ from __future__ import annotations
 from torch import Tensor
 
 from tutelage.losses.base import Loss, Needs, Weight, require_same_shape
-from tutelage.losses.reduce import mean_per_position, visible, widen
+from tutelage.losses.reduce import mean_per_position, widen
+from tutelage.losses.rows import squared_distance, token_mask
 from tutelage.signals import Batch, Request, Signals
 
 __all__ = ["LogitMSE", "logit_mse"]
 
 
-def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """`(1/C) · Σ_c (s_c - t_c)²` over the last axis: `[..., C]` -> `[...]`, in float32 or wider."""
-    student, teacher = widen(student, teacher)
-    return (student - teacher).square().mean(-1)
+def logit_mse(student: Tensor, teacher: Tensor, keep: Tensor | None = None) -> Tensor:
+    """`(1/C) · Σ_c (s_c - t_c)²` over the last axis: `[..., C]` -> `[...]`, in float32 or wider; 0 where not `keep`."""
+    return squared_distance(*widen(student, teacher), keep) / student.shape[-1]
 
 
 class LogitMSE(Loss):
@@ -53,4 +53,4 @@ class LogitMSE(Loss):
         require_same_shape("LogitMSE", s, t, where="outputs", mend="give both as many outputs")
         if s.dim() == 1:
             s, t = s[:, None], t[:, None]
-        return mean_per_position(logit_mse(visible(s, batch), visible(t, batch)), batch)
+        return mean_per_position(logit_mse(s, t, token_mask(s, batch)), batch)

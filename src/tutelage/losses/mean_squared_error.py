@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight
 from tutelage.losses.labels import labels_of, match_labels
+from tutelage.losses.logit_mse import logit_mse
 from tutelage.signals import Batch, Request, Signals
 
 __all__ = ["MeanSquaredError", "squared_error"]
 
 
-def squared_error(student: Tensor, target: Tensor) -> Tensor:
-    """`(1/K) · Σ_k (s_k - y_k)²` over all axes but the first: `[B, ...]` -> `[B]`, in float32 or wider."""
+def squared_error(student: Tensor, target: Tensor, keep: Tensor | None = None) -> Tensor:
+    """`(1/K) · Σ_k (s_k - y_k)²` over all axes but the first: `[B, ...]` -> `[B]`, in float32 or wider.
+
+    Rows where `keep` is False give 0.
+    """
     wide = torch.promote_types(student.dtype, torch.float32)
-    return (student.to(wide) - target.to(wide)).square().reshape(len(student), -1).mean(1)
+    return logit_mse(student.to(wide).reshape(len(student), -1), target.to(wide).reshape(len(student), -1), keep)
 
 
 class MeanSquaredError(Loss):
@@ -33,6 +39,8 @@ class MeanSquaredError(Loss):
     Args:
         weight: Factor of this term in the total.
     """
+
+    supervised: ClassVar[bool] = True
 
     def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)

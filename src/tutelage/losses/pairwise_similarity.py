@@ -47,6 +47,7 @@ class PairwiseSimilarity(Loss):
     """
 
     per_sample: ClassVar[bool] = False
+    fewest_rows: ClassVar[int] = 2
 
     def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)

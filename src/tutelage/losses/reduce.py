@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.signals import Batch
 
-__all__ = ["class_last", "full_precision", "mean_per_position", "unit", "visible", "widen"]
+__all__ = ["TeacherGradient", "class_last", "full_precision", "mean_per_position", "unit", "visible", "widen"]
+
+
+class TeacherGradient:
+    """A context in which `widen` leaves the teacher's side its gradient.
+
+    For a wrapper that trains something between the teacher and the inner loss, such as a temperature. It detaches what
+    the teacher itself has said.
+    """
+
+    passes: ClassVar[bool] = False
+
+    def __enter__(self) -> None:
+        TeacherGradient.passes = True
+
+    def __exit__(self, *raised: object) -> None:
+        TeacherGradient.passes = False
 
 
 def widen(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Both in float32 or, where one of them is wider, in its type; the teacher's without a gradient."""
     wide = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    return student.to(wide), teacher.detach().to(wide)
+    return student.to(wide), (teacher if TeacherGradient.passes else teacher.detach()).to(wide)
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:

@@ -52,6 +52,7 @@ class SimilarityPreserving(LayerPairs):
     """
 
     per_sample: ClassVar[bool] = False
+    fewest_rows: ClassVar[int] = 2
 
     def __init__(self, pairs: Pairs, *, weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)

@@ -47,6 +47,16 @@ class WrappedLoss(Loss):
         return self.loss.per_sample
 
     @property
+    def supervised(self) -> bool:  # type: ignore[override]
+        """Whether the inner loss is."""
+        return self.loss.supervised
+
+    @property
+    def fewest_rows(self) -> int:  # type: ignore[override]
+        """Those of the inner loss."""
+        return self.loss.fewest_rows
+
+    @property
     def needs(self) -> Needs:
         """Those of the inner loss."""
         return self.loss.needs

@@ -7,6 +7,7 @@ from tutelage.students.module import ModuleStudent
 from tutelage.students.parameters import ParameterCount, parameter_count
 from tutelage.students.peers import Peers
 from tutelage.students.pretrained import PretrainedStudent
+from tutelage.students.reused_classifier import ReusedClassifier
 
 __all__ = [
     "CutStudent",
@@ -15,6 +16,7 @@ __all__ = [
     "ParameterCount",
     "Peers",
     "PretrainedStudent",
+    "ReusedClassifier",
     "Student",
     "parameter_count",
 ]

@@ -1,0 +1,141 @@
+"""DIST: correlations instead of a divergence, within each sample and within each class."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tutelage.errors import SignalError
+from tutelage.losses.base import Loss, Needs, Weight, require_choice
+from tutelage.losses.logits import paired_logits, require_not_negative, require_positive
+from tutelage.losses.reduce import mean_per_position
+from tutelage.signals import Batch, Request, Signals
+
+__all__ = ["DIST", "correlation"]
+
+
+def correlation(student: Tensor, teacher: Tensor, dim: int, floor: float, counted: Tensor | None = None) -> Tensor:
+    """Pearson's `ρ` of two tensors along an axis, `⟨ŝ, t̂⟩ / (‖ŝ‖ · ‖t̂‖ + floor)` with `ŝ = s - mean(s)`.
+
+    Where one of both is constant it is 0 and passes no gradient.
+
+    Args:
+        student: Any shape.
+        teacher: The same shape.
+        dim: The axis that `ρ` is taken along, and that the result lacks.
+        floor: What the denominator is raised by.
+        counted: Which entries of the axis count, 1 or 0, in a shape that broadcasts; None for all.
+    """
+    if counted is None:
+        s, t = student - student.mean(dim, keepdim=True), teacher - teacher.mean(dim, keepdim=True)
+    else:
+        size = counted.sum(dim, keepdim=True).clamp(min=1)
+        s, t = ((x - (x * counted).sum(dim, keepdim=True) / size) * counted for x in (student, teacher))
+    lengths = torch.linalg.vector_norm(s, dim=dim) * torch.linalg.vector_norm(t, dim=dim)
+    known = lengths > 0
+    return torch.where(known, (s * t).sum(dim) / torch.where(known, lengths + floor, 1.0), 0.0)
+
+
+class DIST(Loss):
+    """`T² · [β · (1 - ρ_i) + γ · (1/C) · Σ_c (1 - ρ_c)]` with Pearson's correlations `ρ` between both models' outputs.
+
+    `ρ_i` is taken over the classes of sample `i` ("inter-class"), `ρ_c` over the batch for class `c` ("intra-class":
+    for which samples a class is more probable); both between the softened probabilities of student and teacher. A
+    correlation knows no scale and no offset, so the student need not be as sure as its teacher.
+
+    Variants: "paper" is Pearson's `ρ` as it is; "official" adds 1e-8 to its denominator, so that a class that is
+    improbable in the whole batch (as most are among many classes) counts for less. `T²` is not in the first
+    version of their code, which had no temperature; the copies that have one have it.
+
+    Shapes: outputs `[B, C]` -> `[B]`. Where outputs have positions (`[B, L, C]` or, with `axis=1`, `[B, C, H, W]`),
+    each token is a value, `[B, L]`, if the rows have a token mask; else each sample is the mean of its positions. `ρ_c`
+    is then over all tokens or pixels of the batch.
+
+    When to use it: a teacher that is much stronger than the student, or trained otherwise, which `KLDivergence` asks
+    the student to match in every number. It compares the samples of a batch (`per_sample` is False): it is another
+    loss for another batch size, and wants batches in which classes occur several times.
+
+    Cost: negligible; some ten tensors of the outputs' size.
+
+    Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", 2022.
+
+    Args:
+        beta: `β`, the factor of the part within samples, 0 or more.
+        gamma: `γ`, the factor of the part within classes, 0 or more.
+        temperature: `T > 0`.
+        variant: Which of the two forms above.
+        axis: The class axis of the output, of student and teacher alike; to be given for `[B, C, H, W]`.
+        outputs: What the logits are turned into probabilities by.
+        weight: Factor of this term in the total.
+
+    Raises:
+        ValueError: `beta` or `gamma` is negative, both are 0, `temperature` is not positive, or an argument is none of
+            its choices.
+    """
+
+    per_sample: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        beta: float = 1.0,
+        gamma: float = 1.0,
+        temperature: float = 1.0,
+        *,
+        variant: Literal["paper", "official"] = "official",
+        axis: int = -1,
+        outputs: Literal["softmax", "sigmoid"] = "softmax",
+        weight: Weight = 1.0,
+    ) -> None:
+        super().__init__(weight=weight)
+        require_not_negative("beta", beta)
+        require_not_negative("gamma", gamma)
+        require_positive("beta + gamma", beta + gamma)
+        require_positive("temperature", temperature)
+        require_choice("variant", variant, ("paper", "official"))
+        require_choice("outputs", outputs, ("softmax", "sigmoid"))
+        self.beta = beta
+        self.gamma = gamma
+        self.temperature = temperature
+        self.variant = variant
+        self.axis = axis
+        self.outputs = outputs
+
+    @property
+    def needs(self) -> Needs:
+        """Both outputs."""
+        return Needs(student=Request(output=True), teacher=Request(output=True))
+
+    def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
+        """Checks that there is something to correlate.
+
+        Raises:
+            SignalError: The batch holds one position alone, or the outputs do not fit.
+        """
+        super().prepare(student, teacher, batch)
+        assert student.output is not None
+        if student.output.numel() == student.output.shape[self.axis]:
+            raise SignalError(
+                "DIST on outputs",
+                expected="two samples or more in a batch",
+                found=f"shape {tuple(student.output.shape)}",
+                harm="a class has no correlation over one sample, so nothing would be learnt of it",
+                mend="raise the batch size, or lower the number of pieces and processes",
+            )
+
+    def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
+        """`[B]`, or `[B, L]` when the rows are masked sequences."""
+        assert student.output is not None and teacher.output is not None
+        logits = paired_logits("DIST", student.output, teacher.output, self.axis, batch)
+        if self.outputs == "softmax":
+            s, t = (F.softmax(x / self.temperature, dim=-1) for x in logits)
+        else:
+            s, t = (torch.sigmoid(x / self.temperature) for x in logits)
+        floor = 1e-8 if self.variant == "official" else 0.0
+        samples = mean_per_position(1 - correlation(s, t, -1, floor), batch)
+        tokens = batch.mask is not None and batch.mask.shape == s.shape[:-1]
+        counted = batch.mask.reshape(-1, 1).to(s.dtype) if tokens and batch.mask is not None else None
+        classes = 1 - correlation(s.flatten(0, -2), t.flatten(0, -2), 0, floor, counted)
+        return (self.beta * samples + self.gamma * classes.mean()) * self.temperature**2

@@ -1,0 +1,82 @@
+"""Rows compared and left out with few passes over memory, which is what a loss on large signals costs.
+
+A row is a vector along the last axis. `masked_fill` and the chain of `sub`, `square` and `sum` say the same with two to
+three times the traffic, forward and backward.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from tutelage.signals import Batch
+
+__all__ = ["clear_", "cut_gradient", "squared_distance", "token_mask"]
+
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def token_mask(signal: Tensor, batch: Batch) -> Tensor | None:
+    """The mask of the batch where the signal is `[B, L, D]` with one row a token, else None."""
+    fits = batch.mask is not None and signal.dim() == 3 and signal.shape[:2] == batch.mask.shape
+    return batch.mask if fits else None
+
+
+def squared_distance(student: Tensor, teacher: Tensor, keep: Tensor | None = None) -> Tensor:
+    """`Σ_d (s_d - t_d)²` over the last axis: `[..., D]` -> `[...]`; nothing flows to the teacher.
+
+    Args:
+        student: `[..., D]`.
+        teacher: The same shape.
+        keep: Which rows count, `[...]`: the others give 0, and 0 to the gradient, whatever stands there.
+    """
+    values = _SquaredDistance.apply(student, teacher, keep)  # type: ignore[no-untyped-call]
+    return cast("Tensor", values)
+
+
+def cut_gradient(values: Tensor, keep: Tensor | None) -> Tensor:
+    """The values as they are; their gradient is 0 in rows where `keep` is False, also where NaN arrives."""
+    if keep is None:
+        return values
+    return cast("Tensor", _CutGradient.apply(values, keep))  # type: ignore[no-untyped-call]
+
+
+def clear_(values: Tensor, keep: Tensor, axis: int = -1) -> Tensor:
+    """Sets rows along an axis to 0 in place where `keep` is False. Autograd does not follow it.
+
+    The bits are and-ed: that clears NaN too, which a factor of 0 does not, and is faster than `masked_fill_`.
+    """
+    bits = _BITS[values.element_size()]
+    values.view(bits).bitwise_and_(-keep.unsqueeze(axis).to(bits))
+    return values
+
+
+class _SquaredDistance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, keep: Tensor | None) -> Tensor:
+        difference = student - teacher
+        if keep is not None:
+            clear_(difference, keep)
+        ctx.save_for_backward(difference)
+        length: Tensor = torch.linalg.vector_norm(difference, dim=-1)
+        return length.square()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        (difference,) = ctx.saved_tensors
+        slope = difference * (2 * gradient[..., None])
+        return slope, -slope if ctx.needs_input_grad[1] else None, None
+
+
+class _CutGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, keep: Tensor) -> Tensor:
+        ctx.save_for_backward(keep)
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (keep,) = ctx.saved_tensors
+        return clear_(gradient.clone(), keep), None

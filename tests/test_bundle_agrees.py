@@ -1,0 +1,141 @@
+"""A bundle that was changed after it was judged says so: files, gates, record and page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tutelage as tt
+from tutelage.cli import main
+from tutelage.governance.provenance import digest_files
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(300, 4)).astype(np.float32)
+    torch.manual_seed(0)
+    recipe = tt.Recipe(
+        name="small",
+        task="classification",
+        data=tt.Data(source=tt.Arrays(inputs, rng.integers(0, 3, 300))),
+        teacher=tt.ModuleTeacher(torch.nn.Linear(4, 3)),
+        student=tt.ModuleStudent(lambda: torch.nn.Linear(4, 3)),
+        losses=[tt.losses.KLDivergence()],
+        training=tt.Training(steps=200, batch_size=32, learning_rate=3e-2),
+        measure=tt.Measure(seconds=0.5, rounds=2),
+        budget=tt.Budget(size_mb=1),
+        policy=[tt.Gate("agreement", at_least=0.5), tt.Gate("agreement", at_least=0.6)],
+    )
+    result = tt.distill(recipe, tmp_path_factory.mktemp("run"), progress=False)
+    assert result.verdict.verdict == "PASS", result.verdict
+    return result.bundle
+
+
+@pytest.fixture
+def bundle(original: Path, tmp_path: Path) -> Path:
+    for path in original.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def edit(path: Path, change: Callable[[dict], object]) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def evaluated(bundle: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    capsys.readouterr()
+    status = main(["evaluate", str(bundle)])
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    return status, shown.out + shown.err
+
+
+def test_a_bundle_as_it_was_made_agrees_also_after_its_page_was_written_again(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluated(bundle, capsys)[0] == 0
+    (bundle / "report.html").write_text("lost")
+    assert main(["report", str(bundle)]) == 0
+    status, shown = evaluated(bundle, capsys)
+    assert (status, shown.splitlines()[0]) == (0, "PASS")
+    assert "all agree" in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda b: (b / "model.safetensors").write_bytes(b"other"), "model.safetensors: not the file that was stored"),
+        (lambda b: (b / "README.md").write_text("PASS at everything"), "README.md: not the file"),
+        (lambda b: (b / "model.onnx").unlink(), "model.onnx: missing"),
+        (lambda b: (b / "extra.bin").write_text(""), "extra.bin: not among the files"),
+    ],
+    ids=["weights", "card", "missing", "extra"],
+)
+def test_a_file_that_is_not_the_stored_one_is_named_and_nothing_opens_with_pass(
+    change: Callable[[Path], object], told: str, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(bundle)
+    status, shown = evaluated(bundle, capsys)
+    assert status == 1
+    assert shown.splitlines()[0] == "the bundle does not agree with itself"
+    assert shown.count("DIFFERS") == 1 and f"DIFFERS      {told}" in shown
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("outcome", "FAIL"), ("value", 0.99), ("low", 0.98), ("high", 1.5), ("threshold", 0.1)]
+)
+@pytest.mark.parametrize("place", [1, 2])
+def test_a_gate_that_was_made_up_is_named_even_where_all_digests_were_made_to_fit(
+    place: int, field: str, value: object, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(bundle / "verdict.json", lambda verdict: verdict["gates"][place].update({field: value}))
+    digests = digest_files(bundle, exclude=("provenance.json", "report.html"))
+    edit(bundle / "provenance.json", lambda record: record.update(files=digests))
+    status, shown = evaluated(bundle, capsys)
+    name = json.loads((bundle / "verdict.json").read_text())["gates"][place]["name"]
+    assert status == 1
+    assert shown.count("DIFFERS") == 1 and f"DIFFERS      gate {name}: stored" in shown
+
+
+def test_a_gate_that_was_dropped_is_named(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(bundle / "verdict.json", lambda verdict: verdict["gates"].pop())
+    status, shown = evaluated(bundle, capsys)
+    assert status == 1 and "recomputed export parity PASS" in shown and "stored nothing" in shown
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off", "without digests", "a list"])
+def test_a_bundle_without_its_record_is_refused(damage: str, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = bundle / "provenance.json"
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_text({"cut off": path.read_text()[:300], "without digests": "{}", "a list": "[1]"}[damage])
+    status, shown = evaluated(bundle, capsys)
+    assert status == 2 and "provenance.json" in shown and "mend:" in shown
+
+
+def test_missing_evidence_is_named_with_a_mend(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bundle / "evidence.parquet").unlink()
+    status, shown = evaluated(bundle, capsys)
+    assert status == 2
+    assert "evidence.parquet" in shown and "no such file" in shown and "mend:" in shown
+
+
+def test_measuring_a_bundle_whose_onnx_file_is_gone_says_so(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bundle / "model.onnx").unlink()
+    assert main(["measure", str(bundle), "--batch-sizes", "1"]) == 2
+    assert "model.onnx is missing" in capsys.readouterr().err
+
+
+def test_every_file_of_a_bundle_may_be_read_by_those_who_may_read_the_others(original: Path) -> None:
+    assert {path.stat().st_mode & 0o777 for path in original.iterdir()} == {
+        (original / "verdict.json").stat().st_mode & 0o777
+    }
