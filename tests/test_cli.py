@@ -36,7 +36,9 @@ def test_help_takes_no_longer_than_python_itself_and_a_little() -> None:
     assert seconds("-m", "tutelage", "--help") < 0.3 + seconds("-c", "pass")
 
 
-@pytest.mark.parametrize("command", ["distill", "doctor", "measure", "evaluate", "report", "explain", "completion"])
+@pytest.mark.parametrize(
+    "command", ["distill", "doctor", "match", "measure", "evaluate", "report", "explain", "completion"]
+)
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

@@ -158,3 +158,38 @@ class Twice(nn.Module):
 
 def test_a_layer_that_is_called_twice_is_not_proposed() -> None:
     assert paths(Twice(), 8) == {"vectors": ["once"]}
+
+
+class Stages(nn.Module):
+    """Two stages of two blocks each: what a hierarchical transformer is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, 8)
+        self.stages = nn.ModuleList(nn.Sequential(*Transformer(2).layers) for _ in range(2))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.embed(x)
+        for stage in self.stages:
+            tokens = stage(tokens)
+        return self.head(tokens.mean(1))
+
+
+def test_of_stacks_within_a_stack_the_outer_one_is_compared() -> None:
+    assert paths(Stages(), 5, 4)["tokens"] == ["stages.0", "stages.1"]
+
+
+class Backbone(nn.Module):
+    """A network in two parts, the first of them a module of its own class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = Around(nn.Sequential(*perceptron(8, 6, 5), nn.ReLU())), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+def test_hidden_layers_within_a_single_part_are_found() -> None:
+    assert paths(Backbone(), 8) == {"vectors": ["body.inner.1", "body"]}

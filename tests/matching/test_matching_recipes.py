@@ -16,7 +16,8 @@ from torch import nn
 import tutelage as tt
 from tutelage.cli import main
 from tutelage.errors import ModelError, RecipeError, UserError
-from tutelage.losses import AttentionTransfer, Hint, KLDivergence
+from tutelage.losses import AttentionTransfer, Hint, KLDivergence, all_losses
+from tutelage.losses.layer_pairs import PairedLoss
 from tutelage.losses.routed import Routed
 from tutelage.matching import propose_for
 from tutelage.plan import propose_pairs
@@ -27,6 +28,11 @@ from tutelage.transfer import TransferSet
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _find_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
 
 
 def perceptron(*widths: int) -> nn.Module:
@@ -114,6 +120,28 @@ def test_the_plan_trains_on_pairs_and_leaves_the_recipe_as_it_is(match: Any) -> 
 
 def test_fewer_pairs_are_spread_over_the_depth() -> None:
     assert tt.make_plan(recipe(match=Match(count=1))).losses[1].pairs == {"3": "7"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "count", "expected"),
+    [
+        (3, 6, None, [(1, 2), (2, 4), (3, 6)]),
+        (2, 3, None, [(1, 2), (2, 3)]),  # 1/2 lies between 1/3 and 2/3: the deeper one
+        (3, 2, None, [(2, 1), (3, 2)]),  # a student that is deeper: no layer is paired twice
+        (6, 12, 3, [(2, 4), (4, 8), (6, 12)]),
+        (5, 7, 3, [(2, 2), (3, 5), (5, 7)]),
+    ],
+)
+def test_depth_pairs_the_layers_at_the_nearest_share(
+    ours: int, theirs: int, count: int | None, expected: list[tuple[int, int]]
+) -> None:
+    changed = recipe(
+        teacher=tt.ModuleTeacher(perceptron(4, *[8] * theirs, 3)),
+        student=tt.ModuleStudent(lambda: perceptron(4, *[5] * ours, 3)),
+        match=Match(by="depth", count=count),
+    )
+    pairs = tt.make_plan(changed).losses[1].pairs  # layer k of the network is module 2k - 1
+    assert [((int(i) + 1) // 2, (int(j) + 1) // 2) for i, j in pairs.items()] == expected
 
 
 def test_each_kind_of_loss_gets_layers_that_it_can_compare() -> None:
@@ -286,6 +314,23 @@ def test_a_loss_whose_pairs_are_open_compares_nothing() -> None:
         with pytest.raises(RecipeError, match="auto, for which no layers have been looked for"):
             _ = loss.needs
     assert Hint("auto").with_pairs({"a": "b"}).needs.student.features == {"a"}
+
+
+PAIRED = {name: kind for name, kind in all_losses().items() if issubclass(kind, PairedLoss)}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_a_recipe_may_leave_pairs_open_just_where_the_loss_takes_what_is_found(name: str) -> None:
+    arguments = {"pairs": "auto"} | ({"classifier": "output"} if name == "SoftmaxRegression" else {})
+    term = {"class_path": name, "init_args": arguments}
+    data = yaml.safe_load((RECIPES / "stages.yaml").read_text()) | {"losses": [term]}
+    if PAIRED[name].compares:
+        assert build_recipe(data).losses[0].is_open
+    else:
+        with pytest.raises(RecipeError, match="pairs"):
+            build_recipe(data)
+        with pytest.raises(ValueError, match="must be written out"):
+            PAIRED[name](**arguments)
 
 
 @pytest.mark.parametrize(

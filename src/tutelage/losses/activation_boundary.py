@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Weight, require_choice, require_same_shape
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerKind, LayerPairs
 from tutelage.losses.maps import Resize, same_size
 from tutelage.losses.projectors import Projectors
 from tutelage.losses.reduce import mean_per_position, visible, widen
@@ -79,6 +79,8 @@ class ActivationBoundary(LayerPairs):
     Raises:
         ValueError: There are no pairs, `margin` is not positive, or an argument is none of its choices.
     """
+
+    compares: ClassVar[tuple[LayerKind, ...]] = ()
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tutelage.losses.base import Weight, require_choice
 from tutelage.losses.kl_divergence import softmax_kl
+from tutelage.losses.layer_pairs import Pairs
 from tutelage.losses.map_pairs import MapPairs, Projection
 from tutelage.losses.maps import Resize
 from tutelage.signals import Batch
@@ -35,7 +36,7 @@ class ChannelWise(MapPairs):
     Source: Shu, Liu, Gao, Yan, Shen, "Channel-wise Knowledge Distillation for Dense Prediction", 2021.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         temperature: `T > 0`.
         axis: What each distribution is over: the `places` of a channel, or the `channels` of a place.
         resize: What to do with maps of different size: `refuse` them, average-`pool` the larger one to the size of
@@ -49,7 +50,7 @@ class ChannelWise(MapPairs):
 
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         temperature: float = 4.0,
         *,
         axis: Literal["places", "channels"] = "places",

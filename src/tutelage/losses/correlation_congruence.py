@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.losses.base import Weight, require_choice, require_same_shape
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerPairs, Pairs
 from tutelage.losses.probabilistic_transfer import cosine_matrix
 from tutelage.losses.reduce import full_precision, widen
 from tutelage.losses.relational import require_samples
@@ -78,7 +78,7 @@ class CorrelationCongruence(LayerPairs):
     `distiller_zoo/CC.py` of RepDistiller.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         variant: Which of the two forms above.
         kernel: The kernel of "paper".
         gamma: `γ > 0` of the Gaussian kernel.
@@ -94,7 +94,7 @@ class CorrelationCongruence(LayerPairs):
 
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         *,
         variant: Literal["paper", "official"] = "paper",
         kernel: Literal["gaussian", "bilinear"] = "gaussian",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Weight, require_same_shape
 from tutelage.losses.embedding_cosine import cosine_distance
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerKind, LayerPairs, Pairs
 from tutelage.losses.projectors import Projectors
 from tutelage.losses.reduce import mean_per_position
 from tutelage.signals import Batch, Signals
@@ -33,7 +35,7 @@ class CosineHidden(LayerPairs):
     authors' code.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         projector: Whether a linear map without bias from the student's width to the teacher's is learnt with the loss
             where the widths differ.
         weight: Factor of this term in the total.
@@ -42,7 +44,9 @@ class CosineHidden(LayerPairs):
         ValueError: There are no pairs.
     """
 
-    def __init__(self, pairs: dict[str, str], *, projector: bool = False, weight: Weight = 1.0) -> None:
+    compares: ClassVar[tuple[LayerKind, ...]] = ("tokens", "vectors")
+
+    def __init__(self, pairs: Pairs, *, projector: bool = False, weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)
         self.projector = projector
         self.projectors = Projectors()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tutelage.losses.attention_transfer import attention_map
 from tutelage.losses.base import Weight, require_choice
+from tutelage.losses.layer_pairs import Pairs
 from tutelage.losses.map_pairs import MapPairs
 from tutelage.losses.maps import Resize
 from tutelage.losses.networks import Networks
@@ -119,7 +120,7 @@ class FactorTransfer(MapPairs):
     Source: Kim, Park, Kwak, "Paraphrasing Complex Network: Network Compression via Factor Transfer", 2018.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         factors: Whether they come from `trained` networks or are the `energy` of each place.
         rate: The paper's `k > 0`: the factors' channels, as a share of the teacher's.
         paraphraser_share: The share of the training in which the paraphraser learns, between 0 and 1.
@@ -137,7 +138,7 @@ class FactorTransfer(MapPairs):
 
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         *,
         factors: Literal["trained", "energy"] = "trained",
         rate: float = 0.5,

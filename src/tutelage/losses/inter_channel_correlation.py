@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Weight, require_choice
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerKind, LayerPairs, Pairs
 from tutelage.losses.projectors import Projectors, width
 from tutelage.losses.reduce import full_precision, unit, widen
 from tutelage.signals import Batch, Signals
@@ -62,7 +62,7 @@ class InterChannelCorrelation(LayerPairs):
     the authors' code; for the grid of cells, whose code is not published, the paper alone.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         variant: Which of the two forms above.
         grid: `n`: the maps are cut into `n × n` cells, each with its own `G`, and the mean over the cells is taken.
         weight: Factor of this term in the total.
@@ -71,9 +71,11 @@ class InterChannelCorrelation(LayerPairs):
         ValueError: There are no pairs, `grid` is not positive, or `variant` is none of its choices.
     """
 
+    compares: ClassVar[tuple[LayerKind, ...]] = ("maps", "tokens")
+
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         *,
         variant: Literal["paper", "official"] = "official",
         grid: int = 1,

@@ -1,4 +1,4 @@
-"""Losses between inner layers: what they share is that each compares pairs of layers and averages over the pairs."""
+"""Losses between inner layers: each names pairs of them, and most compare each pair and average over the pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tutelage.losses.base import Loss, Needs, Weight
 from tutelage.losses.reduce import visible, widen
 from tutelage.signals import Batch, Request, Signals
 
-__all__ = ["LayerKind", "LayerPairs", "Pairs"]
+__all__ = ["LayerKind", "LayerPairs", "PairedLoss", "Pairs"]
 
 Pairs = dict[str, str] | Literal["auto"]
 """Student's layer -> teacher's layer, each a dotted module path; or `auto`, for which the plan finds them."""
@@ -22,8 +22,8 @@ LayerKind = Literal["maps", "tokens", "vectors"]
 """What a layer puts out: `[B, C, H, W]`, `[B, L, D]` or `[B, D]`."""
 
 
-class LayerPairs(Loss):
-    """Base of the losses between inner layers: the mean, over pairs of layers, of what `compare` gives for one pair.
+class PairedLoss(Loss):
+    """Base of every loss that names pairs of layers; it reads them and nothing else.
 
     With `pairs: auto` the plan replaces the loss by one whose pairs it has found; until then it can't be used.
 
@@ -32,11 +32,12 @@ class LayerPairs(Loss):
         weight: Factor of this term in the total.
 
     Raises:
-        ValueError: There are no pairs.
+        ValueError: There are no pairs, or `auto` where layers have to be named.
     """
 
     compares: ClassVar[tuple[LayerKind, ...]] = ("maps", "tokens", "vectors")
-    """The kinds of layers that `compare` takes: `auto` proposes no others."""
+    """The kinds of layers that it can compare: `auto` proposes no others. Empty for a loss that reads layers of a
+    special place, such as those before an activation: they have to be named."""
 
     def __init__(self, pairs: Pairs, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)
@@ -44,6 +45,11 @@ class LayerPairs(Loss):
             raise ValueError("pairs must name at least one layer of the student and one of the teacher, found none")
         if isinstance(pairs, str) and pairs != "auto":
             raise ValueError(f"pairs must be layers by name, or `auto`, found {pairs!r}")
+        if isinstance(pairs, str) and not self.compares:
+            raise ValueError(
+                f"pairs must be written out, found `auto`: {type(self).__name__} reads layers of a special place "
+                "(`tutelage explain` says which) and not the ends of stages"
+            )
         # The property `pairs` is what was found for `auto`; `vars(self)` holds the argument of that name.
         vars(self)["pairs"] = pairs
         self._pairs = None if isinstance(pairs, str) else pairs
@@ -83,6 +89,18 @@ class LayerPairs(Loss):
         return Needs(
             student=Request(features=frozenset(self.pairs)), teacher=Request(features=frozenset(self.pairs.values()))
         )
+
+
+class LayerPairs(PairedLoss):
+    """Base of the losses that compare each pair by itself: the mean, over pairs, of what `compare` gives for one.
+
+    Args:
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
+        weight: Factor of this term in the total.
+
+    Raises:
+        ValueError: There are no pairs.
+    """
 
     @abc.abstractmethod
     def compare(self, path: str, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:

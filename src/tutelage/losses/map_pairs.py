@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Weight, require_choice, require_same_shape
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerKind, LayerPairs, Pairs
 from tutelage.losses.maps import Resize, same_size
 from tutelage.losses.projectors import Projectors
 from tutelage.signals import Batch, Signals
@@ -26,7 +26,7 @@ class MapPairs(LayerPairs):
     The pairs may be the levels of a pyramid, each of its own size.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         resize: What to do with maps of different size: `refuse` them, average-`pool` the larger one to the size of
             the smaller, or `interpolate` the student's to the size of the teacher's (bilinear).
         projector: When a 1x1 convolution brings the student's map to the teacher's width.
@@ -36,12 +36,12 @@ class MapPairs(LayerPairs):
         ValueError: There are no pairs, or an argument is none of its choices.
     """
 
+    compares: ClassVar[tuple[LayerKind, ...]] = ("maps",)
+
     one_width: ClassVar[bool] = True
     """Whether the method compares channel by channel, so that both maps must have as many."""
 
-    def __init__(
-        self, pairs: dict[str, str], *, resize: Resize, projector: Projection = "never", weight: Weight = 1.0
-    ) -> None:
+    def __init__(self, pairs: Pairs, *, resize: Resize, projector: Projection = "never", weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)
         require_choice("resize", resize, ("refuse", "pool", "interpolate"))
         require_choice("projector", projector, ("never", "where_widths_differ", "always"))

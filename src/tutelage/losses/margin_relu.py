@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tutelage.errors import ModelError
 from tutelage.losses.base import Weight, require_choice
+from tutelage.losses.layer_pairs import LayerKind
 from tutelage.losses.map_pairs import MapPairs
 from tutelage.losses.maps import Resize
 from tutelage.losses.reduce import widen
@@ -101,6 +102,8 @@ class MarginReLU(MapPairs):
     Raises:
         ValueError: There are no pairs, or an argument is none of its choices.
     """
+
+    compares: ClassVar[tuple[LayerKind, ...]] = ()
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.losses.base import Weight, require_choice
+from tutelage.losses.layer_pairs import Pairs
 from tutelage.losses.map_pairs import MapPairs
 from tutelage.losses.maps import Resize
 from tutelage.losses.networks import Networks
@@ -66,7 +67,7 @@ class MaskedGenerative(MapPairs):
     Source: Yang, Li, Shao, Shi, Yuan, Yuan, "Masked Generative Distillation", 2022.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         ratio: The share that is masked, from 0 to below 1.
         masked: Whether `places` or `channels` are masked.
         seed: Another one gives other masks.
@@ -80,7 +81,7 @@ class MaskedGenerative(MapPairs):
 
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         ratio: float = 0.65,
         *,
         masked: Literal["places", "channels"] = "places",

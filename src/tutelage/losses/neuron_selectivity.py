@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tutelage.losses.base import Weight, require_choice
+from tutelage.losses.layer_pairs import Pairs
 from tutelage.losses.map_pairs import MapPairs
 from tutelage.losses.maps import Resize
 from tutelage.losses.reduce import full_precision, unit, widen
@@ -48,7 +49,7 @@ class NeuronSelectivity(MapPairs):
     Source: Huang, Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         kernel: Which of the three above.
         degree: `d` of the polynomial kernel, 1 or more.
         offset: `c` of the polynomial kernel, 0 or more.
@@ -65,7 +66,7 @@ class NeuronSelectivity(MapPairs):
 
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         *,
         kernel: Literal["polynomial", "linear", "gaussian"] = "polynomial",
         degree: int = 2,

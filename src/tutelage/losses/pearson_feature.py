@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Weight, require_choice
+from tutelage.losses.layer_pairs import Pairs
 from tutelage.losses.map_pairs import MapPairs, Projection
 from tutelage.losses.maps import Resize
 from tutelage.losses.reduce import widen
@@ -61,7 +62,7 @@ class PearsonFeature(MapPairs):
     Correlation Coefficient", 2022.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         variant: Which of the two forms above.
         resize: What to do with maps of different size: `refuse` them, average-`pool` the larger one to the size of
             the smaller, or `interpolate` the student's to the size of the teacher's (bilinear).
@@ -76,7 +77,7 @@ class PearsonFeature(MapPairs):
 
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         *,
         variant: Literal["paper", "official"] = "official",
         resize: Resize = "refuse",

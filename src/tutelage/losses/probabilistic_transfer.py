@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tutelage.losses.base import Weight, require_choice
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerPairs, Pairs
 from tutelage.losses.reduce import full_precision, widen
 from tutelage.losses.relational import require_samples
 from tutelage.losses.similarity_distribution import others
@@ -72,7 +72,7 @@ class ProbabilisticTransfer(LayerPairs):
     authors' code.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         variant: Which of the two forms above.
         weight: Factor of this term in the total.
 
@@ -83,9 +83,7 @@ class ProbabilisticTransfer(LayerPairs):
     per_sample: ClassVar[bool] = False
     fewest_rows: ClassVar[int] = 3
 
-    def __init__(
-        self, pairs: dict[str, str], *, variant: Literal["paper", "official"] = "paper", weight: Weight = 1.0
-    ) -> None:
+    def __init__(self, pairs: Pairs, *, variant: Literal["paper", "official"] = "paper", weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)
         require_choice("variant", variant, ("paper", "official"))
         self.variant: Literal["paper", "official"] = variant

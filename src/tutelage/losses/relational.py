@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Weight
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerPairs, Pairs
 from tutelage.losses.reduce import full_precision, widen
 from tutelage.signals import Batch, Signals
 
@@ -97,7 +97,7 @@ class RelationalDistance(LayerPairs):
     Source: Park, Kim, Lu, Cho, "Relational Knowledge Distillation", 2019, and the authors' code.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         weight: Factor of this term in the total.
 
     Raises:
@@ -107,7 +107,7 @@ class RelationalDistance(LayerPairs):
     per_sample: ClassVar[bool] = False
     fewest_rows: ClassVar[int] = 3
 
-    def __init__(self, pairs: dict[str, str], *, weight: Weight = 1.0) -> None:
+    def __init__(self, pairs: Pairs, *, weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)
 
     def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
@@ -140,7 +140,7 @@ class RelationalAngle(LayerPairs):
     Source: Park, Kim, Lu, Cho, "Relational Knowledge Distillation", 2019, and the authors' code.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         weight: Factor of this term in the total.
 
     Raises:
@@ -150,7 +150,7 @@ class RelationalAngle(LayerPairs):
     per_sample: ClassVar[bool] = False
     fewest_rows: ClassVar[int] = 3
 
-    def __init__(self, pairs: dict[str, str], *, weight: Weight = 1.0) -> None:
+    def __init__(self, pairs: Pairs, *, weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)
 
     def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:

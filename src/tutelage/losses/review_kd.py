@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.errors import SignalError
-from tutelage.losses.base import Loss, Needs, Weight
+from tutelage.losses.base import Weight
+from tutelage.losses.layer_pairs import LayerKind, PairedLoss, Pairs
 from tutelage.losses.reduce import widen
-from tutelage.signals import Batch, Request, Signals
+from tutelage.signals import Batch, Signals
 
 __all__ = ["Fusion", "ReviewKD", "as_maps", "convolve", "hierarchical_context"]
 
@@ -100,7 +103,7 @@ def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return maps if maps.shape[2:] == size else F.interpolate(maps, size, mode="nearest")
 
 
-class ReviewKD(Loss):
+class ReviewKD(PairedLoss):
     """`mean_i HCL(f_i(s_i, s_{i+1}, ..., s_n), t_i)`: the student's layer `i` and all deeper ones learn teacher's `i`.
 
     From deep to shallow, `f_i` brings `s_i` to a common width with a 1x1 convolution, joins it with what the deeper
@@ -126,7 +129,7 @@ class ReviewKD(Loss):
     Source: Chen, Liu, Zhao, Jia, "Distilling Knowledge via Knowledge Review", 2021.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path, from shallow to deep.
+        pairs: Student's layer -> teacher's layer, each a dotted module path, from shallow to deep; or `auto`.
         width: The common width; where the deepest layer of the student has fewer channels it is that number.
         weight: Factor of this term in the total.
 
@@ -134,22 +137,14 @@ class ReviewKD(Loss):
         ValueError: There are no pairs, or `width` is not positive.
     """
 
-    def __init__(self, pairs: dict[str, str], width: int = 512, *, weight: Weight = 1.0) -> None:
-        super().__init__(weight=weight)
-        if not pairs:
-            raise ValueError("pairs must name at least one layer of the student and one of the teacher, found none")
+    compares: ClassVar[tuple[LayerKind, ...]] = ("maps",)
+
+    def __init__(self, pairs: Pairs, width: int = 512, *, weight: Weight = 1.0) -> None:
+        super().__init__(pairs, weight=weight)
         if width < 1:
             raise ValueError(f"width must be positive, found {width}")
-        self.pairs = pairs
         self.width = width
         self.fusions = nn.ModuleDict()
-
-    @property
-    def needs(self) -> Needs:
-        """The features of the layers in `pairs`."""
-        return Needs(
-            student=Request(features=frozenset(self.pairs)), teacher=Request(features=frozenset(self.pairs.values()))
-        )
 
     def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         """Makes the convolutions for the layers' channels.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from tutelage.losses.base import Weight, require_choice, require_same_shape
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerKind, LayerPairs
 from tutelage.losses.logit_mse import logit_mse
 from tutelage.losses.maps import Resize, same_size
 from tutelage.losses.reduce import mean_per_position
@@ -44,6 +46,8 @@ class SimKD(LayerPairs):
     Raises:
         ValueError: There are no pairs, or `resize` is none of its choices.
     """
+
+    compares: ClassVar[tuple[LayerKind, ...]] = ()
 
     def __init__(self, pairs: dict[str, str], *, resize: Resize = "pool", weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)

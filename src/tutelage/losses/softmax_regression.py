@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Weight, require_choice
 from tutelage.losses.kl_divergence import softmax_kl
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerKind, LayerPairs
 from tutelage.losses.projectors import Projectors, width
 from tutelage.losses.reduce import full_precision, mean_per_position
 from tutelage.losses.rows import squared_distance
@@ -59,6 +59,8 @@ class SoftmaxRegression(LayerPairs):
     Raises:
         ValueError: There are no pairs, an argument is none of its choices, or `features` is negative or not finite.
     """
+
+    compares: ClassVar[tuple[LayerKind, ...]] = ()
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.losses.activation_boundary import sum_over_positions
 from tutelage.losses.base import Weight, require_choice, require_same_shape
-from tutelage.losses.layer_pairs import LayerPairs
+from tutelage.losses.layer_pairs import LayerPairs, Pairs
 from tutelage.losses.maps import Resize, same_size
 from tutelage.losses.networks import Networks
 from tutelage.losses.projectors import width
@@ -83,7 +83,7 @@ class VariationalInformation(LayerPairs):
     Source: Ahn, Hu, Damianou, Lawrence, Dai, "Variational Information Distillation for Knowledge Transfer", 2019.
 
     Args:
-        pairs: Student's layer -> teacher's layer, each a dotted module path.
+        pairs: Student's layer -> teacher's layer, each a dotted module path; or `auto`.
         variant: Which of the two forms above.
         variance: What every `σ_c²` begins with, more than 1e-5.
         projector: Whether `μ` is made always, or only where widths differ; elsewhere it is then the student's layer
@@ -98,7 +98,7 @@ class VariationalInformation(LayerPairs):
 
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         *,
         variant: Literal["paper", "official"] = "official",
         variance: float = 5.0,

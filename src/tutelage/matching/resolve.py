@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import DataError, ModelError, RecipeError, did_you_mean, within
 from tutelage.losses import Loss
-from tutelage.losses.layer_pairs import LayerKind, LayerPairs
+from tutelage.losses.layer_pairs import LayerKind, PairedLoss
 from tutelage.losses.routed import Routed
 from tutelage.losses.wrapped import WrappedLoss
 from tutelage.matching.blocks import Block, find_blocks
@@ -90,7 +90,7 @@ def propose_for(
         return found
     matcher = _Matcher(recipe, student, data, device)
     trained = _is_trained(recipe, guide)
-    return [matcher.propose("student and teacher", guide, LayerPairs.compares, trained=trained)]
+    return [matcher.propose("student and teacher", guide, PairedLoss.compares, trained=trained)]
 
 
 def _is_trained(recipe: Recipe, guide: Teacher) -> bool:
@@ -98,16 +98,16 @@ def _is_trained(recipe: Recipe, guide: Teacher) -> bool:
     return recipe.teacher_training is None and guide is recipe.teacher
 
 
-def _pairs_of(loss: Loss) -> LayerPairs | None:
+def _pairs_of(loss: Loss) -> PairedLoss | None:
     """The loss between layers that a loss is, or wraps."""
     while isinstance(loss, WrappedLoss):
         loss = loss.loss
-    return loss if isinstance(loss, LayerPairs) else None
+    return loss if isinstance(loss, PairedLoss) else None
 
 
 def _closed(loss: Loss, pairs: dict[str, str]) -> Loss:
     """The loss with these pairs, within whatever wraps it."""
-    if isinstance(loss, LayerPairs):
+    if isinstance(loss, PairedLoss):
         return loss.with_pairs(pairs)
     assert isinstance(loss, WrappedLoss)
     other = copy.deepcopy(loss)

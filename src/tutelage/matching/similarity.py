@@ -89,7 +89,7 @@ def _small(features: Tensor, batch: Batch) -> Tensor:
     """`[B, p]`: what is compared of a layer, where `p` does not grow with the size of maps or the length of sequences.
 
     Of tokens it is the mean over those that count. All positions one after the other would compare the lengths of the
-    texts and the words at each place, which layers of any depth have in common: see docs/matching.md.
+    texts and the words at each place, which layers of any depth have in common: see docs/experiments.md.
     """
     features = features.float()
     if features.dim() == 4:
