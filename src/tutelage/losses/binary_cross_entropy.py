@@ -95,7 +95,8 @@ class BinaryCrossEntropy(Loss):
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """`[B]`."""
         assert student.output is not None
-        return binary_cross_entropy(*match_labels("BinaryCrossEntropy", student.output, batch))
+        output, labels = match_labels("BinaryCrossEntropy", student.output, batch, fill=False)
+        return binary_cross_entropy(output, labels, batch.labelled)
 
     def counts(self, batch: Batch) -> Tensor:
         """The weight of the row, 0 where it has no label: `[B]`."""

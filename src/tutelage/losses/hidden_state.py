@@ -11,7 +11,8 @@ from tutelage.losses.base import Weight, require_choice, require_same_shape
 from tutelage.losses.layer_pairs import LayerKind, LayerPairs, Pairs
 from tutelage.losses.logit_mse import logit_mse
 from tutelage.losses.projectors import Projectors
-from tutelage.losses.reduce import mean_per_position
+from tutelage.losses.reduce import mean_per_position, visible
+from tutelage.losses.rows import token_mask
 from tutelage.signals import Batch, Signals
 
 __all__ = ["HiddenState"]
@@ -44,6 +45,7 @@ class HiddenState(LayerPairs):
     """
 
     compares: ClassVar[tuple[LayerKind, ...]] = ("tokens",)
+    hides_padding: ClassVar[bool] = False
 
     def __init__(self, pairs: Pairs, *, variant: Literal["paper", "official"] = "paper", weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)
@@ -70,10 +72,12 @@ class HiddenState(LayerPairs):
                 found=f"shapes {tuple(student.shape)} and {tuple(teacher.shape)}",
                 mend="name layers of the transformer; for maps and vectors use Hint",
             )
-        student = self.projectors.project(self._name(student, teacher), student)
+        name = self._name(student, teacher)
+        if name in self.projectors:  # the gradient of its weights reads every token
+            student = self.projectors.project(name, visible(student, batch))
         mend = "give both models the same tokens, so that their lengths agree"
         require_same_shape("HiddenState", student, teacher, where=where, mend=mend)
-        return mean_per_position(logit_mse(student, teacher), batch)
+        return mean_per_position(logit_mse(student, teacher, token_mask(student, batch)), batch)
 
     @staticmethod
     def _name(student: Tensor, teacher: Tensor) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import SignalError
+from tutelage.losses.rows import keep_rows
 from tutelage.signals import Batch
 
 __all__ = ["labels_of", "match_labels"]
@@ -27,8 +28,8 @@ def labels_of(loss: str, batch: Batch) -> tuple[Tensor, Tensor]:
     return batch.labels, batch.labelled
 
 
-def match_labels(loss: str, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Output and float labels in one shape, `[B]` or `[B, K]`; labels are 0 in rows that have none.
+def match_labels(loss: str, output: Tensor, batch: Batch, *, fill: bool = True) -> tuple[Tensor, Tensor]:
+    """Output and float labels in one shape, `[B]` or `[B, K]`; with `fill`, labels are 0 in rows that have none.
 
     An output `[B, 1]` fits labels `[B]`. Anything else that broadcasting would accept is refused.
 
@@ -46,7 +47,7 @@ def match_labels(loss: str, output: Tensor, batch: Batch) -> tuple[Tensor, Tenso
             harm="broadcasting would compare values that don't belong together",
             mend="give the student as many outputs as the labels have columns",
         )
-    rows = labelled.view(-1, *[1] * (labels.dim() - 1))
     # Not the output's type: labels of 101.3 would be 101.5 in bf16.
     wide = torch.promote_types(output.dtype, torch.float32)
-    return output, labels.to(wide).masked_fill(~rows, 0)
+    labels = labels.to(wide)
+    return output, keep_rows(labels.reshape(len(labels), -1), labelled).view_as(labels) if fill else labels

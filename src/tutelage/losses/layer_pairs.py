@@ -102,13 +102,16 @@ class LayerPairs(PairedLoss):
         ValueError: There are no pairs.
     """
 
+    hides_padding: ClassVar[bool] = True
+    """Whether `compare` gets 0 at padding. A loss that leaves padding out itself saves two copies with False."""
+
     @abc.abstractmethod
     def compare(self, path: str, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """The loss of one pair, `[B]` or `[B, L]`.
 
         Args:
             path: The student's layer.
-            student: What it put out: float32 or wider, padding set to 0.
+            student: What it put out: float32 or wider, padding set to 0 unless `hides_padding` is False.
             teacher: The same of the teacher's layer, without a gradient.
             batch: The rows.
         """
@@ -127,7 +130,9 @@ class LayerPairs(PairedLoss):
                         harm="samples would be compared with other samples",
                         mend="name a layer that puts out one entry a sample",
                     )
-            values.append(self.compare(path, visible(of_student, batch), visible(of_teacher, batch), batch))
+            if self.hides_padding:
+                of_student, of_teacher = visible(of_student, batch), visible(of_teacher, batch)
+            values.append(self.compare(path, of_student, of_teacher, batch))
         if any(value.shape != values[0].shape for value in values):
             raise SignalError(
                 f"{type(self).__name__} on pairs {self.pairs}",

@@ -70,7 +70,8 @@ class MeanSquaredError(Loss):
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """`[B]`."""
         assert student.output is not None
-        return squared_error(*match_labels("MeanSquaredError", student.output, batch))
+        output, labels = match_labels("MeanSquaredError", student.output, batch, fill=False)
+        return squared_error(output, labels, batch.labelled)
 
     def counts(self, batch: Batch) -> Tensor:
         """The weight of the row, 0 where it has no label: `[B]`."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import SignalError
+from tutelage.losses.rows import keep_rows
 from tutelage.signals import Batch
 
 __all__ = ["TeacherGradient", "class_last", "full_precision", "mean_per_position", "unit", "visible", "widen"]
@@ -72,7 +73,7 @@ def visible(signal: Tensor, batch: Batch) -> Tensor:
     """
     if batch.mask is None or signal.dim() != 3 or signal.shape[:2] != batch.mask.shape:
         return signal
-    return signal.masked_fill(~batch.mask[..., None], 0)
+    return keep_rows(signal, batch.mask)
 
 
 def mean_per_position(values: Tensor, batch: Batch) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tutelage.signals import Batch
 
-__all__ = ["clear_", "cut_gradient", "squared_distance", "token_mask"]
+__all__ = ["clear_", "cut_gradient", "keep_rows", "squared_distance", "token_mask"]
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -41,6 +41,11 @@ def cut_gradient(values: Tensor, keep: Tensor | None) -> Tensor:
     if keep is None:
         return values
     return cast("Tensor", _CutGradient.apply(values, keep))  # type: ignore[no-untyped-call]
+
+
+def keep_rows(values: Tensor, keep: Tensor) -> Tensor:
+    """The rows where `keep` is True, else 0; so is their gradient."""
+    return cast("Tensor", _KeepRows.apply(values, keep))  # type: ignore[no-untyped-call]
 
 
 def clear_(values: Tensor, keep: Tensor, axis: int = -1) -> Tensor:
@@ -75,6 +80,18 @@ class _CutGradient(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, keep: Tensor) -> Tensor:
         ctx.save_for_backward(keep)
         return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (keep,) = ctx.saved_tensors
+        return clear_(gradient.clone(), keep), None
+
+
+class _KeepRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, keep: Tensor) -> Tensor:
+        ctx.save_for_backward(keep)
+        return clear_(values.clone(), keep)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
