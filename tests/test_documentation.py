@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -58,6 +60,14 @@ def test_example_with_own_module_and_arrays_ends_with_a_verdict(tmp_path: Path) 
     shown = run(sys.executable, "your_own_model.py", folder=tmp_path)
     assert re.search(r"^(PASS|FAIL|INCONCLUSIVE)$", shown, re.MULTILINE)
     assert (tmp_path / "runs/your-own-model/bundle/report.html").exists()
+
+
+def test_the_page_of_the_losses_is_what_their_docstrings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it fails: `python tools/losses_page.py`."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from losses_page import PAGE, page
+
+    assert PAGE.read_text(encoding="utf-8") == page()
 
 
 def test_every_file_that_the_readme_names_exists() -> None:

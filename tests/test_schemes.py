@@ -229,3 +229,35 @@ def test_a_checkpoint_of_the_teacher_may_teach_an_early_stage() -> None:
     # An early teacher of zeros finds all classes alike: its divergence from the student vanishes.
     lines = [line for line in history(bundle) if line["role"] == "student stage 1" and "terms" in line]
     assert lines[-1]["terms"]["KLDivergence"] < 0.01
+
+
+def test_a_head_that_is_called_like_the_test_set_is_refused() -> None:
+    """Its evidence would take the place of the test set's."""
+    heads = "{test: {student: further, task: classification, teacher: odd, labels: odd}}"
+    assert "no evaluation set has" in refused("multitask", "--heads", heads)
+
+
+def test_the_weights_of_a_stage_s_teacher_are_part_of_what_a_run_is() -> None:
+    from safetensors.torch import save_file
+
+    def distil_by(value: float) -> None:
+        recipe = tt.load_recipe(RECIPES / "digits.yaml", overrides)
+        module = recipe.earlier_stages[0].teacher
+        assert isinstance(module, tt.ModuleTeacher)
+        shapes = {
+            "hidden.1.weight": (512, 64),
+            "hidden.1.bias": (512,),
+            "output.weight": (10, 512),
+            "output.bias": (10,),
+        }
+        save_file({name: torch.full(shape, value) for name, shape in shapes.items()}, "stage.safetensors")
+        tt.distill(recipe, "runs/stage-teacher", progress=False)
+
+    teacher = "{class_path: ModuleTeacher, init_args: {weights: stage.safetensors, module: {class_path: "
+    teacher += "models.Perceptron, init_args: {inputs: 64, hidden: 512, classes: 10}}}}"
+    stage = f"{{losses: [{{class_path: KLDivergence}}], teacher: {teacher}, training: {{steps: 2}}}}"
+    quick = ["--teacher_training", "{steps: 2}", "--training.steps", "2", "--export.onnx", "false", "--budget", "{}"]
+    overrides = ["--earlier_stages", f"[{stage}]", "--measure.seconds", "0.1", *quick]
+    distil_by(0.0)
+    with pytest.raises(RecipeError, match=r"earlier_stages\[0\]\.teacher that this run began with"):
+        distil_by(0.5)

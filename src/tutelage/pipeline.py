@@ -110,10 +110,17 @@ def _claim(plan: Plan, workspace: Workspace, *, fresh: bool) -> None:
         {
             "data": plan.data.fingerprint,
             "inputs": plan.data.inputs_fingerprint,
-            "teacher": recipe.teacher.fingerprint(),
+            **_fingerprints(recipe),
             "student": fingerprint_of(build_student(recipe, recipe.seeds[0], plan.device)),
         },
     )
+
+
+def _fingerprints(recipe: Recipe) -> dict[str, str]:
+    """The fingerprint of each teacher that is there before the run, by its key."""
+    stages = {f"earlier_stages[{index}].teacher": stage.teacher for index, stage in enumerate(recipe.earlier_stages)}
+    teachers = {"teacher": recipe.teacher, **stages}
+    return {key: teacher.fingerprint() for key, teacher in teachers.items() if teacher is not None}
 
 
 def _is_complete(plan: Plan, workspace: Workspace) -> bool:
@@ -148,7 +155,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
     show = progress and accelerator.is_main_process
     if recipe.teacher_training is not None:
         train_teacher(plan, workspace, progress=show)
-    before = teacher.fingerprint()
+    before = _fingerprints(recipe)
     says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device)
     train_assistants(plan, workspace, says, progress=show)
     students, baselines = {}, {}
@@ -156,8 +163,11 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
         students[seed] = train_student(plan, workspace, seed, says, progress=show)
         if plan.has_baseline:
             baselines[seed] = train_baseline(plan, workspace, seed, says, progress=show)
-    if teacher.fingerprint() != before:
-        raise TeacherChanged("the teacher's weights changed during the run: no student of it can be trusted")
+    changed = [key for key, fingerprint in _fingerprints(recipe).items() if fingerprint != before[key]]
+    if changed:
+        raise TeacherChanged(
+            f"the weights of {', '.join(changed)} changed during the run: no student of it can be trusted"
+        )
     if accelerator.is_main_process:
         partial = _new_folder(workspace.work / "bundle")
         shipped = _best_seed(plan, workspace)
@@ -178,7 +188,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
             verdict=judge(metrics, cost, recipe.policy, recipe.budget, export),
             notes=[*plan.notes, *notes],
         )
-        _write(plan, workspace, partial, findings, before)
+        _write(plan, workspace, partial, findings, before["teacher"])
     accelerator.wait_for_everyone()
     return _finished(workspace)
 

@@ -243,8 +243,16 @@ class Recipe:
                 )
 
     def _check_words(self) -> None:
-        if not self.name or any(letter in self.name for letter in "/\\\0"):
-            raise RecipeError("name", expected="a name that can be a folder's", found=repr(self.name))
+        _check_name("name", self.name)
+        for name in self.heads:
+            _check_name("heads", name)
+            if name in {"test", *(pairs.name for pairs in self.similarity_sets)}:
+                raise RecipeError(
+                    "heads",
+                    expected="a name that no evaluation set has",
+                    found=repr(name),
+                    mend="name the head otherwise",
+                )
         lists = {"losses": self.losses}
         lists |= {f"earlier_stages[{i}].losses": stage.losses for i, stage in enumerate(self.earlier_stages)}
         lists |= {f"assistants[{i}].losses": a.losses for i, a in enumerate(self.assistants) if a.losses is not None}
@@ -372,3 +380,9 @@ def _check_type(value: Any, hint: Any, key: str) -> None:
 
 def _type_of(value: Any) -> str:
     return f"a {type(value).__name__}: {value!r}".replace("\n", " ")[:100]
+
+
+def _check_name(key: str, name: str) -> None:
+    """Refuses a name that can't be a part of a file's: the files of a run are called by it."""
+    if not name or any(letter in name for letter in "/\\\0"):
+        raise RecipeError(key, expected="a name that can be a folder's", found=repr(name))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from attention_case import log_probabilities, sample_scores, seen_by
 from loss_case import Array, Case, Numbers, Plain, batch_of, prepared, signals_of
 from torch import nn
@@ -126,7 +127,6 @@ def test_probabilities_are_those_of_torchs_attention() -> None:
 
 def test_padded_berts_are_compared_by_the_attention_that_they_give_out_themselves() -> None:
     """At the paths that a recipe names; keys that BERT masks are no part of the probabilities."""
-    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     inputs = {"input_ids": torch.randint(0, 9, (2, 5)), "attention_mask": torch.tensor([[1] * 5, [1, 1, 1, 0, 0]])}
     mask = inputs["attention_mask"].bool()

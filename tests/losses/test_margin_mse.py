@@ -44,7 +44,8 @@ def test_the_mean_is_over_the_negatives_not_over_all_candidates() -> None:
 
 
 def test_agrees_with_sentence_transformers() -> None:
-    losses = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
+    from sentence_transformers.sentence_transformer import losses
+
     query, positive, *negatives = torch.randn(5, 4, 6, dtype=torch.float64)
     s = torch.stack([(query * other).sum(1) for other in (positive, *negatives)], dim=1)
     t = torch.randn(4, 4, dtype=torch.float64)

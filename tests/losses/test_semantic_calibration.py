@@ -168,7 +168,12 @@ def test_a_smaller_last_batch_needs_no_network_of_its_own() -> None:
         {path: numbers.teacher[path][:3] for path in T},
         numbers.weights[:3],
     )
-    loss(signals_of(three.student, torch.float64), signals_of(three.teacher, torch.float64), batch_of(three))
+    before = {name: tensor.clone() for name, tensor in loss.state_dict().items()}
+    student, teacher = signals_of(three.student, torch.float64), signals_of(three.teacher, torch.float64)
+    loss.prepare(student, teacher, batch_of(three))
+    assert loss(student, teacher, batch_of(three)).shape == (3,)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in loss.state_dict().items())
+    assert loss.state_dict().keys() == before.keys()
 
 
 @pytest.mark.parametrize("samples", [1, 5])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from tutelage.errors import SignalError
 from tutelage.losses.base import Weight, require_choice, require_same_shape
 from tutelage.losses.layer_pairs import LayerKind, LayerPairs
+from tutelage.losses.logits import require_positive
 from tutelage.losses.maps import Resize, same_size
 from tutelage.losses.projectors import Projectors
 from tutelage.losses.reduce import mean_per_position, visible, widen
@@ -92,8 +92,7 @@ class ActivationBoundary(LayerPairs):
         weight: Weight = 1.0,
     ) -> None:
         super().__init__(pairs, weight=weight)
-        if not (math.isfinite(margin) and margin > 0):
-            raise ValueError(f"margin must be positive, found {margin}")
+        require_positive("margin", margin)
         require_choice("projector", projector, ("where_widths_differ", "always"))
         require_choice("resize", resize, ("refuse", "pool", "interpolate"))
         self.margin = margin

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from tutelage.losses.base import Weight, require_choice
 from tutelage.losses.kl_divergence import softmax_kl
 from tutelage.losses.layer_pairs import Pairs
+from tutelage.losses.logits import require_positive
 from tutelage.losses.map_pairs import MapPairs, Projection
 from tutelage.losses.maps import Resize
 from tutelage.signals import Batch
@@ -59,8 +59,7 @@ class ChannelWise(MapPairs):
         weight: Weight = 1.0,
     ) -> None:
         super().__init__(pairs, resize=resize, projector=projector, weight=weight)
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature must be positive, found {temperature}")
+        require_positive("temperature", temperature)
         require_choice("axis", axis, ("places", "channels"))
         self.temperature = temperature
         self.axis = axis

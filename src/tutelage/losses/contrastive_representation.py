@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight, require_choice
+from tutelage.losses.logits import require_positive
 from tutelage.losses.projectors import Projectors
 from tutelage.losses.reduce import full_precision, unit, widen
 from tutelage.signals import Batch, Request, Signals
@@ -98,8 +98,7 @@ class ContrastiveRepresentation(Loss):
         super().__init__(weight=weight)
         if width < 1 or memory < 2:
             raise ValueError(f"width must be 1 or more, memory 2 or more, found {width} and {memory}")
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature must be positive, found {temperature}")
+        require_positive("temperature", temperature)
         require_choice("variant", variant, ("paper", "official"))
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be 0 or more and below 1, found {momentum}")

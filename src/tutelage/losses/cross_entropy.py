@@ -7,17 +7,20 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight
-from tutelage.losses.labels import labels_of
+from tutelage.losses.labels import (
+    IGNORED,
+    class_targets,
+    count_positions,
+    mean_of_counted,
+    require_classes,
+    require_labelled_positions,
+)
 from tutelage.losses.reduce import class_last
 from tutelage.losses.rows import clear_
 from tutelage.signals import Batch, Request, Signals
 
-__all__ = ["IGNORED", "CrossEntropy", "cross_entropy"]
-
-IGNORED = -100
-"""The label of a position that does not count: torch's and Hugging Face's convention."""
+__all__ = ["CrossEntropy", "cross_entropy"]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, axis: int = -1) -> Tensor:
@@ -106,56 +109,16 @@ class CrossEntropy(Loss):
             SignalError: Labels are not class indices, are out of range, or there is only one class.
         """
         assert student.output is not None
-        classes = class_last(student.output, self.axis).shape[-1]
-        labels, _ = labels_of("CrossEntropy", batch)
-        if labels.is_floating_point() or classes < 2:
-            raise SignalError(
-                "CrossEntropy on labels",
-                expected="class indices, and an output with two classes or more",
-                found=f"labels of {labels.dtype}, and {classes} classes",
-                mend="use MeanSquaredError for values, BinaryCrossEntropy for yes or no",
-            )
-        targets = self.targets(batch)
-        counted = targets[targets != IGNORED]
-        if counted.numel() and not (int(counted.min()) >= 0 and int(counted.max()) < classes):
-            raise SignalError(
-                "CrossEntropy on labels",
-                expected=f"class indices from 0 to {classes - 1}, as the student has {classes} classes",
-                found=f"labels from {int(counted.min())} to {int(counted.max())}",
-                mend="give the student as many classes as the data has, and number them from 0",
-            )
+        require_classes("CrossEntropy", batch, class_last(student.output, self.axis).shape[-1])
         super().prepare(student, teacher, batch)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """`[B]`, or `[B, L]` for labels `[B, L]`."""
         assert student.output is not None
-        positions = class_last(student.output, self.axis).shape[:-1]
-        targets = self.targets(batch)
-        if positions != targets.shape:
-            raise SignalError(
-                "CrossEntropy on labels",
-                expected=f"one label for each of the student's positions: {tuple(positions)}",
-                found=f"labels of shape {tuple(targets.shape)}",
-                mend="give labels for what the student puts out, or set `axis` to the axis that holds the classes",
-            )
-        values = cross_entropy(student.output, targets, self.label_smoothing, self.axis)
-        if values.dim() <= 2:
-            return values
-        counted = (targets != IGNORED).flatten(1).sum(1)
-        return values.flatten(1).sum(1) / counted.clamp(min=1)
+        targets = class_targets("CrossEntropy", batch)
+        require_labelled_positions("CrossEntropy", class_last(student.output, self.axis).shape[:-1], targets)
+        return mean_of_counted(cross_entropy(student.output, targets, self.label_smoothing, self.axis), targets)
 
     def counts(self, batch: Batch) -> Tensor:
         """The weight of the row where there is a label, 0 elsewhere: `[B]`, or `[B, L]` for labels `[B, L]`."""
-        counted = self.targets(batch) != IGNORED
-        if counted.dim() > 2:
-            counted = counted.flatten(1).any(1)
-        rows = 1.0 if batch.weights is None else batch.weights.float().view(-1, *[1] * (counted.dim() - 1))
-        return counted.float() * rows
-
-    def targets(self, batch: Batch) -> Tensor:
-        """The labels, and -100 where a row has none or a token is masked."""
-        labels, labelled = labels_of("CrossEntropy", batch)
-        counted = labelled.view(-1, *[1] * (labels.dim() - 1)).expand(labels.shape)
-        if batch.mask is not None and batch.mask.shape == labels.shape:
-            counted = counted & batch.mask
-        return labels.long().masked_fill(~counted, IGNORED)
+        return count_positions(class_targets("CrossEntropy", batch), batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, cast
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight, require_choice, require_same_shape
+from tutelage.losses.logits import require_positive
 from tutelage.losses.reduce import class_last, mean_per_position, widen
 from tutelage.losses.rows import cut_gradient, token_mask
 from tutelage.signals import Batch, Request, Signals
@@ -94,8 +94,7 @@ class KLDivergence(Loss):
         weight: Weight = 1.0,
     ) -> None:
         super().__init__(weight=weight)
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature must be positive, found {temperature}")
+        require_positive("temperature", temperature)
         require_choice("outputs", outputs, ("softmax", "sigmoid"))
         self.temperature = temperature
         self.axis = axis

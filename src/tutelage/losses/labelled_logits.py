@@ -7,10 +7,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight
-from tutelage.losses.cross_entropy import IGNORED
-from tutelage.losses.labels import labels_of
+from tutelage.losses.labels import (
+    IGNORED,
+    class_targets,
+    count_positions,
+    mean_of_counted,
+    require_classes,
+    require_labelled_positions,
+)
 from tutelage.losses.logits import paired_logits
 from tutelage.losses.reduce import class_last
 from tutelage.signals import Batch, Request, Signals
@@ -58,24 +63,7 @@ class LabelledLogits(Loss):
             SignalError: Labels are not class indices or are out of range, or the outputs do not fit.
         """
         assert student.output is not None
-        name, labels = type(self).__name__, labels_of(type(self).__name__, batch)[0]
-        classes = class_last(student.output, self.axis).shape[-1]
-        if labels.is_floating_point():
-            raise SignalError(
-                f"{name} on labels",
-                expected="class indices",
-                found=f"labels of {labels.dtype}",
-                mend="use Regression and MeanSquaredError for values, KLDivergence for several classes a row",
-            )
-        targets = self._targets(batch)
-        counted = targets[targets != IGNORED]
-        if counted.numel() and not (int(counted.min()) >= 0 and int(counted.max()) < classes):
-            raise SignalError(
-                f"{name} on labels",
-                expected=f"class indices from 0 to {classes - 1}, as the student has {classes} classes",
-                found=f"labels from {int(counted.min())} to {int(counted.max())}",
-                mend="give the student as many classes as the data has, and number them from 0",
-            )
+        require_classes(type(self).__name__, batch, class_last(student.output, self.axis).shape[-1])
         super().prepare(student, teacher, batch)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
@@ -84,36 +72,15 @@ class LabelledLogits(Loss):
         other = teacher.output if self.reads_teacher else student.output
         assert other is not None
         s, t = paired_logits(type(self).__name__, student.output, other, self.axis, batch)
-        targets = self._targets(batch)
-        if s.shape[:-1] != targets.shape:
-            raise SignalError(
-                f"{type(self).__name__} on labels",
-                expected=f"one label for each of the student's positions: {tuple(s.shape[:-1])}",
-                found=f"labels of shape {tuple(targets.shape)}",
-                mend="give labels for what the student puts out, or set `axis` to the axis that holds the classes",
-            )
+        targets = class_targets(type(self).__name__, batch)
+        require_labelled_positions(type(self).__name__, s.shape[:-1], targets)
         ignored = targets == IGNORED
         if targets.dim() > 1:
             # What models say of padding may be anything: without this, 0 · NaN would reach the gradient.
             s = s.masked_fill(ignored[..., None], 0)
             t = t.masked_fill(ignored[..., None], 0) if self.reads_teacher else s.detach()
-        values = self.compare(s, t, targets.clamp(min=0)).masked_fill(ignored, 0)
-        if values.dim() <= 2:
-            return values
-        return values.flatten(1).sum(1) / (~ignored).flatten(1).sum(1).clamp(min=1)
+        return mean_of_counted(self.compare(s, t, targets.clamp(min=0)).masked_fill(ignored, 0), targets)
 
     def counts(self, batch: Batch) -> Tensor:
         """The weight of the row where there is a label, 0 elsewhere: `[B]`, or `[B, L]` for labels `[B, L]`."""
-        counted = self._targets(batch) != IGNORED
-        if counted.dim() > 2:
-            counted = counted.flatten(1).any(1)
-        rows = 1.0 if batch.weights is None else batch.weights.float().view(-1, *[1] * (counted.dim() - 1))
-        return counted.float() * rows
-
-    def _targets(self, batch: Batch) -> Tensor:
-        """The labels, and -100 where a row has none or a token is masked."""
-        labels, labelled = labels_of(type(self).__name__, batch)
-        counted = labelled.view(-1, *[1] * (labels.dim() - 1)).expand(labels.shape)
-        if batch.mask is not None and batch.mask.shape == labels.shape:
-            counted = counted & batch.mask
-        return labels.long().masked_fill(~counted, IGNORED)
+        return count_positions(class_targets(type(self).__name__, batch), batch)

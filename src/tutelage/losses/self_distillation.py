@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight
-from tutelage.losses.cross_entropy import CrossEntropy, cross_entropy
+from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.kl_divergence import softmax_kl
+from tutelage.losses.labels import class_targets, count_positions, require_classes
+from tutelage.losses.logits import require_positive
 from tutelage.losses.projectors import Projectors
 from tutelage.losses.reduce import visible, widen
 from tutelage.signals import Batch, Request, Signals
@@ -55,15 +55,13 @@ class SelfDistillation(Loss):
         super().__init__(weight=weight)
         if not layers:
             raise ValueError("layers must name at least one layer of the student, found none")
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature must be positive, found {temperature}")
+        require_positive("temperature", temperature)
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be from 0 to 1, found {alpha}")
         self.layers = layers
         self.temperature = temperature
         self.alpha = alpha
         self.classifiers = Projectors()
-        self._labels = CrossEntropy()
 
     @property
     def needs(self) -> Needs:
@@ -85,7 +83,7 @@ class SelfDistillation(Loss):
                 found=f"shape {tuple(output.shape)}",
                 mend="use Routed(KLDivergence(...), teacher_model='student') between layers that hold logits",
             )
-        self._labels.prepare(Signals(output=output), Signals(), batch)
+        require_classes("SelfDistillation", batch, output.shape[1])
         for path in self.layers:
             self.classifiers.ensure(path, pooled(student.features[path], batch), output, bias=True, always=True)
         super().prepare(student, teacher, batch)
@@ -93,7 +91,7 @@ class SelfDistillation(Loss):
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """`[B]`."""
         assert student.output is not None
-        targets = self._labels.targets(batch)
+        targets = class_targets("SelfDistillation", batch)
         values = []
         for path in self.layers:
             features, output = widen(pooled(student.features[path], batch), student.output)
@@ -105,7 +103,7 @@ class SelfDistillation(Loss):
 
     def counts(self, batch: Batch) -> Tensor:
         """The weight of each row that has a label."""
-        return self._labels.counts(batch)
+        return count_positions(class_targets("SelfDistillation", batch), batch)
 
 
 def pooled(features: Tensor, batch: Batch) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight
+from tutelage.losses.logits import require_positive
 from tutelage.losses.maps import same_size
 from tutelage.losses.reduce import full_precision, unit, widen
 from tutelage.losses.review_kd import as_maps, convolve
@@ -145,8 +145,7 @@ class SemanticCalibration(Loss):
                 raise ValueError(f"{name} must name at least one layer, each once, found {paths}")
         if samples < 2 or reduction < 1:
             raise ValueError(f"samples must be 2 or more, reduction 1 or more, found {samples} and {reduction}")
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature must be positive, found {temperature}")
+        require_positive("temperature", temperature)
         self.layers = layers
         self.teacher_layers = teacher_layers
         self.samples = samples

@@ -41,7 +41,7 @@ class SeveralTeachers(Teacher):
         main: The name of the one that the student is evaluated against, and cut from where it is cut.
 
     Raises:
-        RecipeError: There is no teacher called `main`.
+        RecipeError: There is no teacher called `main`, or a name can't be a part of a file's.
     """
 
     def __init__(self, teachers: dict[str, Teacher], main: str) -> None:
@@ -52,6 +52,14 @@ class SeveralTeachers(Teacher):
                 found=repr(main),
                 mend=did_you_mean(main, teachers) or "name at least one teacher",
             )
+        for name in teachers:
+            if not name or any(letter in name for letter in "/\\. \0"):
+                raise RecipeError(
+                    "teacher.teachers",
+                    expected="names without dots, slashes and spaces: files of the run are called by them",
+                    found=repr(name),
+                    mend="name that teacher otherwise",
+                )
         self.teachers = teachers
         self.main = main
 

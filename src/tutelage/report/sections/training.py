@@ -31,8 +31,9 @@ def training(bundle: Bundle) -> Markup:
         why = "history.jsonl is not in the bundle" if "history.jsonl" in bundle.absent else "history.jsonl is empty"
         return section("training", "Training", LEDE, note(why, ", so the course of training can't be shown."))
     seed = _shipped(bundle)
-    records = [r for r in bundle.history if r.get("seed", seed) == seed or r.get("role") == "teacher"]
-    losses = [_losses(role, [r for r in records if r.get("role") == role and "loss" in r]) for role in HEADINGS]
+    records = [r for r in bundle.history if r.get("seed", seed) == seed or _once(str(r.get("role")))]
+    roles = dict.fromkeys([*HEADINGS, *(str(r.get("role")) for r in records)])
+    losses = [_losses(role, [r for r in records if r.get("role") == role and "loss" in r]) for role in roles]
     developments = [_development(bundle, name, records) for name in _ranked(bundle, records)]
     first, further = developments[:FIRST], developments[FIRST:]
     fold = tag("details", tag("summary", f"{len(further)} further metrics"), tag("div", further, class_="charts"))
@@ -47,6 +48,16 @@ def training(bundle: Bundle) -> Markup:
         several,
     ]
     return section("training", "Training", LEDE, *parts)
+
+
+def _once(role: str) -> bool:
+    """Whether a training is made once a run, whatever the seeds: teachers and assistants."""
+    return role.startswith(("teacher", "assistant"))
+
+
+def _heading(role: str) -> str:
+    """What a training is called; stages, assistants and several teachers are called as the run called them."""
+    return HEADINGS.get(role, role.capitalize())
 
 
 def _ranked(bundle: Bundle, records: list[dict[str, Any]]) -> list[str]:
@@ -76,7 +87,7 @@ def _losses(role: str, records: list[dict[str, Any]]) -> Markup | None:
     if not records:
         return None
     terms = sorted({name for r in records for name in r.get("terms") or {}})
-    named: list[tuple[str, str, list[float]]] = [("total", role, [_number(r["loss"]) for r in records])]
+    named: list[tuple[str, str, list[float]]] = [("total", _colour(role), [_number(r["loss"]) for r in records])]
     if len(terms) > 1:
         named += [
             (t, f"term-{k % 6}", [_number((r.get("terms") or {}).get(t)) for r in records]) for k, t in enumerate(terms)
@@ -90,7 +101,7 @@ def _losses(role: str, records: list[dict[str, Any]]) -> Markup | None:
     log = bool(known) and min(known) > 0 and max(known) > 30 * min(known)
     total = finite(lines[0].y)
     summary = (
-        f"{HEADINGS[role]}: the total loss goes from {plain(total[0])} to {plain(total[-1])} in {steps[-1]:,.0f} steps."
+        f"{_heading(role)}: the total loss goes from {plain(total[0])} to {plain(total[-1])} in {steps[-1]:,.0f} steps."
         if total
         else ""
     )
@@ -100,10 +111,15 @@ def _losses(role: str, records: list[dict[str, Any]]) -> Markup | None:
         if any(len(finite(v)) < len(v) for _, _, v in named[:1])
         else ""
     )
-    words = Words(title=HEADINGS[role], summary=summary, legend=legend, footnote=broken)
+    words = Words(title=_heading(role), summary=summary, legend=legend, footnote=broken)
     title = "loss (logarithmic)" if log else "loss"
     scale = Scale.over(known, log=True) if log else Scale(low=min([0.0, *known]), high=1.06 * max([1e-9, *known]))
     return line_chart(words, lines, "step", Axis(title=title, scale=scale))
+
+
+def _colour(role: str) -> str:
+    """The style of a training's line: a teacher's, the baseline's, else the student's."""
+    return next((known for known in HEADINGS if role.split(" ", maxsplit=1)[0] == known), "student")
 
 
 def _number(value: Any) -> float:
