@@ -60,14 +60,14 @@ class Learner(nn.Module):
         self._taps = Taps(student, request.features, model="student")
         # A list hides the compiled wrapper from nn.Module, so that names in the state dict stay those of the student.
         self._run: list[nn.Module] = [cast("nn.Module", torch.compile(student)) if compiled else student]
+        self._every = [part for part in self.losses.modules() if isinstance(part, Loss)]  # those within wrappers too
         self.at(0.0)
 
     def at(self, progress: float) -> None:
         """Tells the losses which share of the training is done, and takes their weights there."""
-        for part in self.losses.modules():
-            if isinstance(part, Loss):
-                part.progress = progress
-        self._weights = [weight_at(cast("Loss", loss).weight, progress) for loss in self.losses]
+        for loss in self._every:
+            loss.progress = progress
+        self._weights = [weight_at(cast("Loss", term).weight, progress) for term in self.losses]
 
     def after_step(self) -> None:
         """Tells the losses that the optimiser has made its step."""
