@@ -53,6 +53,8 @@ def needs(loss: Loss) -> str:
         if sides:
             which = {"output": "output", "features": "layers"}[name]
             words.append(f"{which} of both" if len(sides) == 2 else f"the {sides[0]}'s {which}")
+    if loss.takes_top_k:
+        words[0] += " (the teacher's may be its likeliest classes alone)"
     words += ["labels"] if wanted.labels else []
     words += ["the teacher's own modules"] if loss.borrows else []
     return ", ".join(words)

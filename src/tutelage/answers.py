@@ -39,9 +39,7 @@ def _asking(model: nn.Module | Teacher) -> Callable[[Batch], torch.Tensor]:
     def ask(batch: Batch) -> torch.Tensor:
         if isinstance(model, nn.Module):
             return output_of(call(model, batch.inputs))
-        output = model.ask(batch, Request(output=True)).output
-        assert output is not None
-        return output
+        return model.ask(batch, Request(output=True)).dense()
 
     return ask
 
@@ -103,9 +101,7 @@ def _head_evidence(plan: Plan, models: dict[str, nn.Module], name: str, head: He
 
     def of_teacher(batch: Batch) -> torch.Tensor:
         request = Request(members={head.teacher: Request(output=True)})
-        output = plan.recipe.teacher.ask(batch, request).members[head.teacher].output
-        assert output is not None
-        return output
+        return plan.recipe.teacher.ask(batch, request).members[head.teacher].dense()
 
     def of(module: nn.Module) -> Callable[[Batch], torch.Tensor]:
         request = Request(features=frozenset({head.student}))

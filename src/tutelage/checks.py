@@ -255,8 +255,7 @@ def check_supervised(
 
 def check_labels(recipe: Recipe, data: TransferSet, teacher: Signals, student: Signals) -> None:
     """Labels are what the task means by them, in every row, and outputs are as wide as they say."""
-    assert teacher.output is not None and student.output is not None
-    outputs = {"teacher": teacher.output, "student": student.output}
+    outputs = {"teacher": teacher.dense(), "student": student.dense()}
     if recipe.task in ("classification", "multilabel"):
         for name, output in outputs.items():
             if output.dim() != 2 or (recipe.task == "classification" and output.shape[1] < 2):
@@ -343,10 +342,9 @@ def check_answers(recipe: Recipe, data: TransferSet, student: nn.Module, device:
     rows = rows[np.argsort(~data.labelled[rows], kind="stable")][:EXAMINED]  # labelled ones first
     batch = data.batch(rows).to(device)
     with within("teacher"), forward_pass("the teacher"):
-        said = recipe.teacher.ask(batch, Request(output=True)).output
+        said = recipe.teacher.ask(batch, Request(output=True)).dense()
     with within("student"), forward_pass("the student"):
         answered = output_of(call(student.eval(), batch.inputs), "student")
-    assert said is not None
     labelled = data.labelled[rows]
     labels = data.labels[rows] if data.labels is not None and labelled.any() else None
     outputs: dict[str, Array] = {"teacher": said.float().cpu().numpy(), "student": answered.float().cpu().numpy()}

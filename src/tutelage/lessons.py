@@ -13,6 +13,7 @@ from torch import nn
 from tutelage import checks
 from tutelage.errors import within
 from tutelage.losses import Loss
+from tutelage.losses.base import require_form
 from tutelage.parts import introduce, labelled_order
 from tutelage.probe import ask_teacher
 from tutelage.recipe import Recipe
@@ -119,6 +120,7 @@ def prepare(
     reseed(seed, 0, 1)  # the losses' own trained parts start the same each time
     for name, loss in lesson.named_losses().items():
         with within(name):
+            require_form(loss, teacher_says)
             introduce([loss], lesson.teacher, data)
             loss.prepare(student_says.only(loss.needs.student), teacher_says.only(loss.needs.teacher), batch)
             loss.to(device)

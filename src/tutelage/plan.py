@@ -247,8 +247,7 @@ def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device:
     for lesson in lessons:
         prepare(lesson, student_says, batch, data=data, device=device, seed=recipe.seeds[0])
     labelled = bool(data.labelled[data.rows("test")].any())
-    assert teacher_says.output is not None and student_says.output is not None
-    same_width = teacher_says.output.shape == student_says.output.shape
+    same_width = teacher_says.dense().shape == student_says.dense().shape
     sets = [pairs.name for pairs in recipe.similarity_sets]
     metrics = available_metrics(recipe.task, labels=labelled, sets=sets, same_width=same_width)
     for name, head in recipe.heads.items():

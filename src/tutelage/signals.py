@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import ModelError
+from tutelage.forms import TopK
 
 __all__ = ["Batch", "Inputs", "Request", "Signals", "call", "output_of"]
 
@@ -70,11 +71,13 @@ class Signals:
 
     Attributes:
         output: The model's output, or None if it was not asked for.
+        top: What a teacher gives in the place of dense logits: some classes, and the mass of the rest.
         features: Outputs of inner layers, by dotted module path.
         members: What each of several teachers says, by its name.
     """
 
     output: Tensor | None = None
+    top: TopK | None = None
     features: dict[str, Tensor] = field(default_factory=dict)
     members: dict[str, Signals] = field(default_factory=dict)
 
@@ -82,14 +85,23 @@ class Signals:
         """The same signals with `change` applied to each tensor."""
         return Signals(
             output=None if self.output is None else change(self.output),
+            top=None if self.top is None else self.top.map(change),
             features={path: change(tensor) for path, tensor in self.features.items()},
             members={name: member.map(change) for name, member in self.members.items()},
         )
+
+    def dense(self) -> Tensor:
+        """The output; of a teacher that names a few classes, as log-probabilities (`TopK.dense`)."""
+        if self.top is not None:
+            return self.top.dense()
+        assert self.output is not None
+        return self.output
 
     def only(self, request: Request) -> Signals:
         """What was requested of these signals, and nothing else."""
         return Signals(
             output=self.output if request.output else None,
+            top=self.top if request.output else None,
             features={path: self.features[path] for path in request.features},
             members={name: self.members[name].only(wanted) for name, wanted in request.members.items()},
         )

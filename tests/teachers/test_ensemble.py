@@ -10,7 +10,8 @@ from teacher_case import Net, batch_of
 from torch import Tensor, nn
 
 from tutelage.errors import ModelError, RecipeError
-from tutelage.signals import Request
+from tutelage.forms import TopK
+from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers import Ensemble, ModuleTeacher, Teacher
 
 CPU = torch.device("cpu")
@@ -123,3 +124,28 @@ def test_a_member_whose_time_is_not_this_machines_leaves_the_ensemble_untimed() 
     teacher = Ensemble([ModuleTeacher(Net), Remote(Net)])
     teacher.load(CPU)
     assert teacher.as_module() is None
+
+
+class LabelsAlone(Teacher):
+    """A black box that gives nothing but a class."""
+
+    def __init__(self, labels: list[int]) -> None:
+        self.labels = labels
+
+    def load(self, device: torch.device) -> None: ...
+
+    def check(self, request: Request) -> None: ...
+
+    def ask(self, batch: Batch, request: Request) -> Signals:
+        return Signals(top=TopK.of_labels(torch.tensor(self.labels), 3))
+
+    def fingerprint(self) -> str:
+        return str(self.labels)
+
+
+def test_votes_of_black_boxes_become_shares_and_a_class_without_votes_stays_without_mass() -> None:
+    ensemble = Ensemble([LabelsAlone([0, 1]), LabelsAlone([0, 2]), LabelsAlone([1, 2])])
+    batch = Batch(inputs=torch.zeros(2, 1), rows=torch.arange(2), views=torch.zeros(2, dtype=torch.long))
+    says = ensemble.ask(batch, Request(output=True))
+    assert says.output is None
+    torch.testing.assert_close(says.dense().exp(), torch.tensor([[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]]))

@@ -22,7 +22,16 @@ from tutelage.errors import SignalError, did_you_mean
 from tutelage.losses.reduce import visible
 from tutelage.signals import Batch, Request, Signals
 
-__all__ = ["Loss", "Needs", "Weight", "require_choice", "require_finite", "require_same_shape", "weight_at"]
+__all__ = [
+    "Loss",
+    "Needs",
+    "Weight",
+    "require_choice",
+    "require_finite",
+    "require_form",
+    "require_same_shape",
+    "weight_at",
+]
 
 Weight = float | list[list[float]]
 """The factor of a term: a number, or points `[share of the training, factor]` with straight lines between them."""
@@ -59,6 +68,10 @@ class Loss(nn.Module, abc.ABC):
 
     supervised: ClassVar[bool] = False
     """Whether it compares an output with labels and no more: what the baseline without distillation is trained by."""
+
+    takes_top_k: ClassVar[bool] = False
+    """Whether the teacher's output may be a `TopK` in the place of dense logits. Like `per_sample`, to be read of an
+    instance."""
 
     fewest_rows: ClassVar[int] = 1
     """Rows of a piece below which the loss is always 0 and teaches nothing; the plan refuses smaller ones."""
@@ -130,7 +143,7 @@ class Loss(nn.Module, abc.ABC):
         """Raises a `SignalError` that names the model and the layer when a signal that counts is NaN or infinite."""
         name, needs = type(self).__name__, self.needs
         for model, signals, request in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
-            if request.output:
+            if request.output and signals.top is None:
                 require_finite(name, f"output of the {model}", signals.output, batch)
             for path in sorted(request.features):
                 require_finite(name, f"layer `{path}` of the {model}", signals.features[path], batch)
@@ -193,6 +206,21 @@ def require_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raises a `ValueError` when a hyper-parameter is none of its choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {sorted(choices)}, found {value!r}: {did_you_mean(value, choices)}")
+
+
+def require_form(loss: Loss, teacher: Signals) -> None:
+    """Raises a `SignalError` when a loss needs the logits of all classes and the teacher names a few."""
+    request = loss.needs.teacher
+    heard = [(teacher, request), *((teacher.members[name], wanted) for name, wanted in request.members.items())]
+    if any(wanted.output and said.top is not None for said, wanted in heard) and not loss.takes_top_k:
+        raise SignalError(
+            f"{type(loss).__name__} on outputs",
+            expected="the teacher's logits of all classes",
+            found="its likeliest classes, its samples or its label alone",
+            harm="what it says of the other classes would have to be invented",
+            mend="use KLDivergence or SoftCrossEntropy with softmax outputs, or a teacher (or a cache of its answers) "
+            "that gives dense logits",
+        )
 
 
 def require_same_shape(loss: str, student: Tensor, teacher: Tensor, *, where: str, mend: str) -> None:

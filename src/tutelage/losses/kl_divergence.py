@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight, require_choice, require_same_shape
+from tutelage.losses.events import divergence_on_events
 from tutelage.losses.logits import require_positive
 from tutelage.losses.reduce import class_last, mean_per_position, widen
 from tutelage.losses.rows import cut_gradient, token_mask
@@ -101,13 +102,23 @@ class KLDivergence(Loss):
         self.outputs = outputs
 
     @property
+    def takes_top_k(self) -> bool:  # type: ignore[override]
+        """Where the classes are one distribution."""
+        return self.outputs == "softmax"
+
+    @property
     def needs(self) -> Needs:
         """Both outputs."""
         return Needs(student=Request(output=True), teacher=Request(output=True))
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """`[B]`, or `[B, L]` when the rows are masked sequences."""
-        assert student.output is not None and teacher.output is not None
+        assert student.output is not None
+        if teacher.top is not None:
+            return divergence_on_events(
+                "KLDivergence", student.output, teacher.top, self.axis, batch, temperature=self.temperature
+            )
+        assert teacher.output is not None
         require_same_shape(
             "KLDivergence", student.output, teacher.output, where="outputs", mend="give both as many classes"
         )

@@ -75,6 +75,11 @@ class Routed(WrappedLoss):
         self.member = member
         self.labels = labels
 
+    @property
+    def takes_top_k(self) -> bool:  # type: ignore[override]
+        """Whether the inner loss does."""
+        return self.loss.takes_top_k
+
     @functools.cached_property
     def _inner(self) -> Needs:
         """What the inner loss needs: known once its pairs of layers are."""
@@ -103,7 +108,7 @@ class Routed(WrappedLoss):
         super().check_finite(student, teacher, batch)
         for member, request in self.needs.teacher.members.items():
             said = teacher.members[member]
-            if request.output:
+            if request.output and said.top is None:
                 require_finite("Routed", f"output of the teacher `{member}`", said.output, batch)
             for path in sorted(request.features):
                 require_finite("Routed", f"layer `{path}` of the teacher `{member}`", said.features[path], batch)
@@ -143,7 +148,9 @@ def _routed(request: Request, path: str | None) -> Request:
 
 def _handed(signals: Signals, path: str | None, request: Request) -> Signals:
     """What `request` asks for, with the layer at `path` in the place of the output."""
-    output = None
-    if request.output:
-        output = signals.output if path is None else signals.features[path]
-    return Signals(output=output, features={name: signals.features[name] for name in request.features})
+    features = {name: signals.features[name] for name in request.features}
+    if not request.output:
+        return Signals(features=features)
+    if path is None:
+        return Signals(output=signals.output, top=signals.top, features=features)
+    return Signals(output=signals.features[path], features=features)

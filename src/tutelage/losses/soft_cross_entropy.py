@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.losses.base import Loss, Needs, Weight, require_choice
+from tutelage.losses.events import divergence_on_events
 from tutelage.losses.logits import paired_logits, require_positive
 from tutelage.losses.reduce import mean_per_position, widen
 from tutelage.signals import Batch, Request, Signals
@@ -74,13 +75,29 @@ class SoftCrossEntropy(Loss):
         self.outputs = outputs
 
     @property
+    def takes_top_k(self) -> bool:  # type: ignore[override]
+        """Where the classes are one distribution."""
+        return self.outputs == "softmax"
+
+    @property
     def needs(self) -> Needs:
         """Both outputs."""
         return Needs(student=Request(output=True), teacher=Request(output=True))
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """`[B]`, or `[B, L]` when the rows are masked sequences."""
-        assert student.output is not None and teacher.output is not None
+        assert student.output is not None
+        if teacher.top is not None:
+            return divergence_on_events(
+                "SoftCrossEntropy",
+                student.output,
+                teacher.top,
+                self.axis,
+                batch,
+                temperature=self.temperature,
+                cross_entropy=True,
+            )
+        assert teacher.output is not None
         softmax = self.outputs == "softmax"
         s, t = paired_logits(
             "SoftCrossEntropy", student.output, teacher.output, self.axis, batch, classes=2 if softmax else 1

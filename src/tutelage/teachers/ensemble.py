@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.errors import ModelError, RecipeError
+from tutelage.forms import TopK
 from tutelage.signals import Batch, Request, Signals, output_of
 from tutelage.teachers.base import Teacher, named_modules, refuse_members
 from tutelage.teachers.vocabulary import require_same_ids
@@ -134,12 +135,15 @@ class Ensemble(Teacher):
         self.check(request)
         if not request.output:
             return Signals()
-        answers = [member.ask(batch, request).output for member in self.members]
-        outputs = [output for output in answers if output is not None]
-        assert len(outputs) == len(self.members)
+        answers = [member.ask(batch, request) for member in self.members]
+        outputs = [answer.dense() for answer in answers]
         self._require_alike(outputs)
         with torch.no_grad():
-            return Signals(output=self.combine(outputs))
+            combined = self.combine(outputs)
+            if all(answer.top is None for answer in answers):
+                return Signals(output=combined)
+            order = torch.arange(combined.shape[-1], device=combined.device).expand(combined.shape)
+            return Signals(top=TopK.of_probabilities(combined.softmax(-1), order, combined.shape[-1]))
 
     @property
     def modules(self) -> dict[str, nn.Module]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -86,7 +87,7 @@ class SeveralTeachers(Teacher):
         said = {name: self.teachers[name].ask(batch, wanted) for name, wanted in self._requests(request).items()}
         main = said.get(self.main, Signals()).only(Request(output=request.output, features=request.features))
         members = {name: said[name].only(wanted) for name, wanted in request.members.items()}
-        return Signals(output=main.output, features=main.features, members=members)
+        return replace(main, members=members)
 
     def fingerprint(self) -> str:
         """SHA-256 of the names and fingerprints of all, and of who is the main one."""
