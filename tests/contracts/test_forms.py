@@ -134,6 +134,16 @@ def test_unused_slots_count_neither_for_their_class_nor_for_the_rest() -> None:
     torch.testing.assert_close(value[0], 2 / 3 * torch.log(2 / 3 / q[2]) + 1 / 3 * torch.log(1 / 3 / q[3]))
 
 
+def test_a_class_in_an_unused_slot_stays_among_the_rest() -> None:
+    top = TopK.of_probabilities(torch.tensor([[0.0, 0.5, 0.3]]), torch.tensor([[0, 2, 3]]), 4)
+    torch.testing.assert_close(top.dense().exp(), torch.tensor([[0.1, 0.1, 0.5, 0.3]]))
+    s = torch.tensor([[0.5, -1.0, 0.2, 0.1]])
+    value = KLDivergence(1.0)(Signals(output=s), Signals(top=top), plain_batch(1))
+    q = torch.softmax(s, -1)[0]
+    expected = 0.5 * torch.log(0.5 / q[2]) + 0.3 * torch.log(0.3 / q[3]) + 0.2 * torch.log(0.2 / (q[0] + q[1]))
+    torch.testing.assert_close(value[0], expected)
+
+
 def test_dense_spreads_the_rest_over_the_classes_that_are_not_named() -> None:
     top = TopK.of_probabilities(torch.tensor([[0.5, 0.3]]), torch.tensor([[3, 1]]), 6)
     torch.testing.assert_close(top.dense().exp(), torch.tensor([[0.05, 0.3, 0.05, 0.5, 0.05, 0.05]]))
