@@ -118,9 +118,7 @@ def _claim(plan: Plan, workspace: Workspace, *, fresh: bool) -> None:
 
 def _fingerprints(recipe: Recipe) -> dict[str, str]:
     """The fingerprint of each teacher that is there before the run, by its key."""
-    stages = {f"earlier_stages[{index}].teacher": stage.teacher for index, stage in enumerate(recipe.earlier_stages)}
-    teachers = {"teacher": recipe.teacher, **stages}
-    return {key: teacher.fingerprint() for key, teacher in teachers.items() if teacher is not None}
+    return {key: teacher.fingerprint() for key, teacher in recipe.teachers().items()}
 
 
 def _is_complete(plan: Plan, workspace: Workspace) -> bool:

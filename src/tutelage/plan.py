@@ -28,10 +28,10 @@ from tutelage.matching import Proposal, propose_for, with_pairs
 from tutelage.parts import baseline_losses, build_student, teacher_data
 from tutelage.probe import ask_teacher, run_student
 from tutelage.recipe import Assistant, Recipe, check_types
-from tutelage.signals import Request
+from tutelage.signals import Batch, Request
 from tutelage.students import ParameterCount, parameter_count
 from tutelage.taps import Layer, layers
-from tutelage.teachers import ModuleTeacher, Teacher
+from tutelage.teachers import ModuleTeacher, Teacher, TransferFacts
 from tutelage.training.setup import make_accelerator, reseed
 from tutelage.transfer import TransferSet
 
@@ -297,12 +297,9 @@ def _load(recipe: Recipe, device: torch.device) -> tuple[TransferSet, TransferSe
 
     def load_teacher() -> None:
         reseed(0, 0, 0)  # a teacher that is trained in the run starts the same each time
-        with within("teacher"):
-            recipe.teacher.load(device)
-        for index, stage in enumerate(recipe.earlier_stages):
-            if stage.teacher is not None:
-                with within(f"earlier_stages[{index}].teacher"):
-                    stage.teacher.load(device)
+        for key, teacher in recipe.teachers().items():
+            with within(key):
+                teacher.load(device)
 
     def load_data() -> None:
         with within("data"):
@@ -313,7 +310,21 @@ def _load(recipe: Recipe, device: torch.device) -> tuple[TransferSet, TransferSe
 
     check_all([load_teacher, load_data])
     data = loaded[0]
+    _introduce(recipe, data)
     return data, teacher_data(recipe, data) if recipe.teacher_training is not None else None
+
+
+def _introduce(recipe: Recipe, data: TransferSet) -> None:
+    """Tells every teacher which rows it will be asked about."""
+
+    def labelled() -> Batch:
+        taught = teacher_data(recipe, data)
+        return taught.batch(taught.labelled_rows)
+
+    facts = TransferFacts(inputs=data.inputs_fingerprint, rows=len(data), classes=data.classes, labelled=labelled)
+    for key, teacher in recipe.teachers().items():
+        with within(key):
+            teacher.meet(facts)
 
 
 def _select(recipe: Recipe, data: TransferSet, same_width: bool) -> str:

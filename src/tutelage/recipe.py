@@ -208,6 +208,11 @@ class Recipe:
             ]
         )
 
+    def teachers(self) -> dict[str, Teacher]:
+        """Every teacher that the recipe names, by its key."""
+        stages = {f"earlier_stages[{i}].teacher": stage.teacher for i, stage in enumerate(self.earlier_stages)}
+        return {key: each for key, each in {"teacher": self.teacher, **stages}.items() if each is not None}
+
     def trainings(self) -> dict[str, Training]:
         """Every training that the recipe describes, by its key."""
         found = {"training": self.training, "teacher_training": self.teacher_training}

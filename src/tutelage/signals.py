@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,13 +30,15 @@ class Batch:
 
     Attributes:
         inputs: What the models are called with; first axis `B`.
-        rows: Row numbers in the transfer set, `[B]`.
+        rows: Row numbers in the transfer set, `[B]`; negative for rows that are no part of it.
         views: The number of the view (augmentation) of each row, `[B]`; 0 is the row as it is.
         labels: `[B]` class indices, or values; where `labelled` is False the entry means nothing. None: no labels.
         labelled: `[B]` bool, which rows have a label. None exactly when `labels` is.
         mask: `[B, L]` bool, True for tokens that count, or None when rows are not sequences.
         weights: `[B]` importance of each row, or None for 1.
         tasks: The labels of further tasks, `[B]` each, by the task's name; `labelled` holds for them too.
+        raw: Gives the columns of these rows as the source has them (texts, categories, numbers), without views: for
+            teachers that read no tensors. It is called by those alone.
     """
 
     inputs: Inputs
@@ -46,6 +49,7 @@ class Batch:
     mask: Tensor | None = None
     weights: Tensor | None = None
     tasks: dict[str, Tensor] = field(default_factory=dict)
+    raw: Callable[[], dict[str, np.ndarray[Any, Any]]] | None = None
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -58,7 +62,7 @@ class Batch:
                 return {name: change(tensor) for name, tensor in value.items()}
             return None if value is None else change(value)
 
-        return replace(self, **{f.name: of(getattr(self, f.name)) for f in fields(self)})
+        return replace(self, **{f.name: of(getattr(self, f.name)) for f in fields(self) if f.name != "raw"})
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""

@@ -145,3 +145,12 @@ def test_wrong_texts_and_tokenizers_are_refused(folder: str, tmp_path: Path, mon
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(MissingExtra, match=r"tutelage\[hf\]"):
         load(TEXTS, folder)
+
+
+def test_rows_of_evaluation_texts_are_no_rows_of_the_set(folder: str) -> None:
+    """A teacher that remembers by row number would answer with what it said of another text."""
+    data, asked = load(["one two", "three", "four five"] * 5, folder), ["five", "two one", "three"]
+    for positions, batch in data.encode_texts(asked, 2):
+        assert bool((batch.rows < 0).all())
+        assert batch.raw is not None
+        assert list(next(iter(batch.raw().values()))) == [asked[at] for at in positions]

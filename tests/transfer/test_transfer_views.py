@@ -144,3 +144,13 @@ def test_wrong_settings_and_inputs_are_refused() -> None:
         Data(source=Arrays({"a": np.zeros((9, 2)), "b": np.zeros((9, 2))}), views=ShiftFlip()).load()
     with pytest.raises(DataError, match="images"):
         Data(source=Arrays(np.zeros((90, 5))), views=ShiftFlip()).load()
+
+
+def test_raw_columns_are_those_of_the_source_without_views() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, size=(20, 6, 6), dtype=np.uint8)
+    data = Data(source=Arrays(pixels), views=ShiftFlip(2)).load()
+    rows = np.array([7, 3])
+    batch = data.batch(rows, np.array([5, 6]))
+    assert batch.raw is not None
+    np.testing.assert_array_equal(next(iter(batch.raw().values())), pixels[rows])
+    assert batch.to(torch.device("cpu")).raw is batch.raw

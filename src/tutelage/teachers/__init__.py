@@ -1,6 +1,6 @@
 """Teachers: whatever can be asked about a batch."""
 
-from tutelage.teachers.base import Teacher
+from tutelage.teachers.base import Teacher, TransferFacts
 from tutelage.teachers.encoder import SentenceEncoder
 from tutelage.teachers.ensemble import Ensemble
 from tutelage.teachers.hugging_face import HuggingFaceTeacher
@@ -16,4 +16,5 @@ __all__ = [
     "SeveralTeachers",
     "Teacher",
     "TorchTeacher",
+    "TransferFacts",
 ]

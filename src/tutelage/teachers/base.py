@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +13,24 @@ from torch import nn
 from tutelage.errors import ModelError
 from tutelage.signals import Batch, Request, Signals
 
-__all__ = ["Teacher", "named_modules", "refuse_members"]
+__all__ = ["Teacher", "TransferFacts", "named_modules", "refuse_members"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferFacts:
+    """What a teacher is told of the rows it will be asked about.
+
+    Attributes:
+        inputs: Fingerprint (hex SHA-256) of the rows and of how they become tensors: `Batch.rows` are numbers of these.
+        rows: How many rows there are.
+        classes: Names of the classes, where the data knows them.
+        labelled: Gives the labelled training rows that a teacher may be trained on in the run, raw columns and all.
+    """
+
+    inputs: str
+    rows: int
+    classes: tuple[str, ...]
+    labelled: Callable[[], Batch]
 
 
 class Teacher(abc.ABC):
@@ -28,6 +46,15 @@ class Teacher(abc.ABC):
 
         Raises:
             ModelError: It can't be loaded; the message says what to do.
+        """
+
+    def meet(self, facts: TransferFacts) -> None:  # noqa: B027 (most teachers need to know nothing)
+        """Told, after `load` and before anything is asked, which rows it will be asked about.
+
+        A teacher that is made of others passes it on.
+
+        Raises:
+            UserError: It can't teach on these rows.
         """
 
     @abc.abstractmethod

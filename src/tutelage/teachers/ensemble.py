@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tutelage.errors import ModelError, RecipeError
 from tutelage.forms import TopK
 from tutelage.signals import Batch, Request, Signals, output_of
-from tutelage.teachers.base import Teacher, named_modules, refuse_members
+from tutelage.teachers.base import Teacher, TransferFacts, named_modules, refuse_members
 from tutelage.teachers.vocabulary import require_same_ids
 
 __all__ = ["Ensemble", "mean_logits", "mean_probabilities"]
@@ -112,6 +112,11 @@ class Ensemble(Teacher):
         for index, folder in folders[1:]:
             require_same_ids(f"teacher.members[{index}]", reader=folder, encoder=folders[0][1])
         return folders[0][1] if folders else None
+
+    def meet(self, facts: TransferFacts) -> None:
+        """Passes it on to each."""
+        for teacher in self.members:
+            teacher.meet(facts)
 
     def check(self, request: Request) -> None:
         """Raises a `ModelError` if features are requested, or a member can't supply its output."""

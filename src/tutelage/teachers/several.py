@@ -11,7 +11,7 @@ from torch import nn
 
 from tutelage.errors import ModelError, RecipeError, did_you_mean
 from tutelage.signals import Batch, Request, Signals
-from tutelage.teachers.base import Teacher, named_modules
+from tutelage.teachers.base import Teacher, TransferFacts, named_modules
 from tutelage.teachers.vocabulary import require_same_ids
 
 __all__ = ["SeveralTeachers"]
@@ -68,6 +68,11 @@ class SeveralTeachers(Teacher):
         """Loads each teacher."""
         for teacher in self.teachers.values():
             teacher.load(device)
+
+    def meet(self, facts: TransferFacts) -> None:
+        """Passes it on to each."""
+        for teacher in self.teachers.values():
+            teacher.meet(facts)
 
     def check(self, request: Request) -> None:
         """Raises a `ModelError` if there is no such member, or a member can't supply what is requested of it."""

@@ -152,6 +152,16 @@ class Columns:
         lone = self.tokens is None and len(named) == 1
         return (next(iter(named.values())) if lone else named), mask
 
+    def raw(self, rows: Array) -> dict[str, Array]:
+        """Some rows as the source has them: texts as `[B]` objects, numbers as they are, images as uint8 pixels."""
+        columns: dict[str, Array] = {}
+        for name, texts in self.texts.items():
+            columns[name] = np.array([texts[row] for row in rows], dtype=object)
+        columns |= {name: array[rows] for name, array in self.arrays.items()}
+        for name, picture in self.pictures.items():
+            columns[name] = picture.pixels(rows, self.images) if isinstance(picture, ImageFiles) else picture[rows]
+        return columns
+
     def display(self, row: int) -> tuple[str, Any]:
         """What a person is shown of a row: ("text", str), ("image", uint8 `[H, W]` or `[H, W, 3]`), ("array", list)."""
         if self.texts:

@@ -130,6 +130,7 @@ class TransferSet:
             labelled=None if self.labels is None else torch.from_numpy(self.labelled[rows]),
             mask=mask,
             tasks={name: torch.from_numpy(labels.values[rows]) for name, labels in self.tasks.items()},
+            raw=lambda: self.columns.raw(rows),
         )
 
     def example(self, count: int = 2) -> Batch:
@@ -204,7 +205,8 @@ class TransferSet:
         """Further texts, such as those of evaluation pairs, in the way of this set's texts.
 
         Yields:
-            `(positions in texts, batch)`, the longest texts first; `rows` of the batch are the positions.
+            `(positions in texts, batch)`, the longest texts first; `rows` of the batch are negative, for they are no
+            rows of this set.
 
         Raises:
             DataError: This set has no texts.
@@ -220,8 +222,13 @@ class TransferSet:
         tokens = tokenizer.encode(texts, key="evaluation texts")
         for positions in by_length(len(texts), batch_size, tokens.lengths):
             inputs, mask = tokenizer.pad_rows(tokens, positions)
-            rows = torch.from_numpy(positions.astype(np.int64))
-            yield positions, Batch(inputs=inputs, rows=rows, views=torch.zeros_like(rows), mask=mask)
+            rows = -1 - torch.from_numpy(positions.astype(np.int64))
+            some = np.array([texts[position] for position in positions], dtype=object)
+            raw = {next(iter(self.columns.texts)): some}
+            yield (
+                positions,
+                Batch(inputs=inputs, rows=rows, views=torch.zeros_like(rows), mask=mask, raw=raw.copy),
+            )
 
 
 def evaluation_batches(data: TransferSet, rows: Array, batch_size: int) -> Iterator[tuple[Array, Batch]]:
