@@ -3,6 +3,7 @@
 from tutelage.transfer.arrays import Arrays
 from tutelage.transfer.base import Rows, Source
 from tutelage.transfer.data import Data
+from tutelage.transfer.features import Features
 from tutelage.transfer.function import Function
 from tutelage.transfer.huggingface import HuggingFaceDataset
 from tutelage.transfer.image_folder import ImageFolder
@@ -13,6 +14,7 @@ from tutelage.transfer.packaged import Digits, FashionMNIST
 from tutelage.transfer.similarity import Pairs, SimilarityPairs
 from tutelage.transfer.splits import Splits, split_name
 from tutelage.transfer.table import Table
+from tutelage.transfer.tabular import Encoding, Tabular
 from tutelage.transfer.text import Text
 from tutelage.transfer.transfer_set import TransferSet, evaluation_batches
 from tutelage.transfer.views import ShiftFlip, Views
@@ -22,7 +24,9 @@ __all__ = [
     "Arrays",
     "Data",
     "Digits",
+    "Encoding",
     "FashionMNIST",
+    "Features",
     "Function",
     "HuggingFaceDataset",
     "ImageFiles",
@@ -36,6 +40,7 @@ __all__ = [
     "Source",
     "Splits",
     "Table",
+    "Tabular",
     "Text",
     "TransferSet",
     "Views",

@@ -31,8 +31,11 @@ class Table(Source):
     Args:
         path: The file or folder.
         text: Column of texts, or two for pairs of texts.
-        inputs: Columns of numbers. Those of plain numbers become one float32 matrix `[N, F]` in this order; one of
-            lists stands for itself.
+        inputs: Columns of numbers or categories. Those of plain numbers become one float32 matrix `[N, F]` in this
+            order, or what `data.tabular` makes of them, of missing ones and of categories; one of lists
+            stands for itself.
+        categories: Which of the inputs are categories (texts or whole numbers); those that are not among the inputs
+            follow them. In CSV files they are texts as they stand, and an empty cell is a missing one.
         image: Column of encoded images (bytes).
         label: Column of the label, or several of numbers. Texts are classes, whole numbers class numbers, other
             numbers values; an empty cell, NaN, or -1 as a class number, is a row without a label.
@@ -48,6 +51,7 @@ class Table(Source):
         text: str | list[str] | None = None,
         *,
         inputs: list[str] | None = None,
+        categories: list[str] | None = None,
         image: str | None = None,
         label: str | list[str] | None = None,
         group: str | None = None,
@@ -58,6 +62,7 @@ class Table(Source):
         self.path = path
         self.text = text
         self.inputs = inputs
+        self.categories = categories
         self.image = image
         self.label = label
         self.group = group
@@ -70,6 +75,7 @@ class Table(Source):
         return Roles(
             text=as_names(self.text),
             inputs=as_names(self.inputs),
+            categories=as_names(self.categories),
             image=self.image,
             label=as_names(self.label),
             group=self.group,
@@ -139,7 +145,7 @@ def _read(file: Path, roles: Roles) -> pa.Table:
 
 
 def _read_csv(file: Path, roles: Roles, delimiter: str) -> pa.Table:
-    """Texts, groups and splits are read as they stand: a text `007` or `NA` is no number and not missing."""
+    """Texts, categories, groups and splits are read as they stand: `007` or `NA` is no number and not missing."""
     parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     with csv.open_csv(file, parse_options=parse) as reader:
         columns = reader.schema.names
@@ -151,7 +157,7 @@ def _read_csv(file: Path, roles: Roles, delimiter: str) -> pa.Table:
             mend="name the file .tsv" if other == "\t" else f"write it with {delimiter!r} between the columns",
         )
     roles.check(columns, file.name)
-    names = [*roles.text, *(name for name in (roles.group, roles.split) if name)]
+    names = [*roles.text, *roles.categories, *(name for name in (roles.group, roles.split) if name)]
     convert = csv.ConvertOptions(
         include_columns=roles.columns,
         column_types={name: pa.string() for name in names},
