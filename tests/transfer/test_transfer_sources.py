@@ -350,28 +350,22 @@ def test_functions_that_cannot_be_used_are_named(name: str, message: str) -> Non
         Data(source=Function(name)).load()
 
 
-ROLES: dict[str, Any] = dict(inputs=["a"], categories=["a"], label="b", classes=["x"], values=True, image="i")
+ROLES: dict[str, Any] = {
+    "inputs": ["a"],
+    "categories": ["a"],
+    "label": "b",
+    "classes": ["x"],
+    "values": True,
+    "image": "i",
+}
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        Table(
-            "p",
-            "t",
-            inputs=["a"],
-            categories=["a"],
-            label="b",
-            group="g",
-            split="s",
-            classes=["x"],
-            values=True,
-            image="i",
-        ),
+        Table("p", "t", **ROLES, group="g", split="s"),
         Arrays("x", "y", categories=["x"], group="g", split="s", classes=["x"], values=True),
-        HuggingFaceDataset(
-            "p", "t", inputs=["a"], categories=["a"], label="b", group="g", classes=["x"], values=True, image="i"
-        ),
+        HuggingFaceDataset("p", "t", **ROLES, group="g"),
         Function("a:b", {"n": 1}),
     ],
 )

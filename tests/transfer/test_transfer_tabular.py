@@ -250,3 +250,22 @@ def test_a_row_is_shown_with_the_names_of_its_columns(tmp_path: Path) -> None:
     shown = data(written(tmp_path)).load().display(0)
     assert shown["kind"] == "text"
     assert shown["input"].startswith("age: missing, income: ") and "city: missing" in shown["input"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["7", "-12", "", "0"], [7, -12, None, 0]),
+        (["7", "007", "", "0"], ["7", "007", None, "0"]),
+        (["7", "1.0", "NA", "1e3"], ["7", "1.0", "NA", "1e3"]),
+        (["12345678901234567890", "1", "2", "3"], ["12345678901234567890", "1", "2", "3"]),
+    ],
+)
+def test_codes_with_leading_zeros_in_a_csv_file_stay_what_they_are(
+    cells: list[str], expected: list[Any], tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("c,n\n" + "".join(f"{cell},1\n" for cell in cells))
+    features = Table(str(tmp_path / "t.csv"), inputs=["n"], categories=["c"]).load().columns["inputs"]
+    assert isinstance(features, Features)
+    found = features.columns["c"].tolist()
+    assert found == expected and [type(cell) for cell in found] == [type(cell) for cell in expected]

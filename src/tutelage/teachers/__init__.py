@@ -1,20 +1,30 @@
 """Teachers: whatever can be asked about a batch."""
 
 from tutelage.teachers.base import Teacher, TransferFacts
+from tutelage.teachers.catboost_teacher import CatBoostTeacher
 from tutelage.teachers.encoder import SentenceEncoder
 from tutelage.teachers.ensemble import Ensemble
 from tutelage.teachers.hugging_face import HuggingFaceTeacher
+from tutelage.teachers.lightgbm_teacher import LightGBMTeacher
 from tutelage.teachers.module import ModuleTeacher
 from tutelage.teachers.several import SeveralTeachers
+from tutelage.teachers.sklearn_teacher import SklearnTeacher
+from tutelage.teachers.tabular import TabularTeacher
 from tutelage.teachers.torch_teacher import TorchTeacher
+from tutelage.teachers.xgboost_teacher import XGBoostTeacher
 
 __all__ = [
+    "CatBoostTeacher",
     "Ensemble",
     "HuggingFaceTeacher",
+    "LightGBMTeacher",
     "ModuleTeacher",
     "SentenceEncoder",
     "SeveralTeachers",
+    "SklearnTeacher",
+    "TabularTeacher",
     "Teacher",
     "TorchTeacher",
     "TransferFacts",
+    "XGBoostTeacher",
 ]

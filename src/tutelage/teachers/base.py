@@ -13,7 +13,7 @@ from torch import nn
 from tutelage.errors import ModelError
 from tutelage.signals import Batch, Request, Signals
 
-__all__ = ["Teacher", "TransferFacts", "named_modules", "refuse_members"]
+__all__ = ["Teacher", "TransferFacts", "named_modules", "refuse_features", "refuse_members"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +105,17 @@ def named_modules(teachers: Mapping[str, Teacher]) -> dict[str, nn.Module]:
         for name, teacher in teachers.items()
         for inner, module in teacher.modules.items()
     }
+
+
+def refuse_features(teacher: Teacher, request: Request) -> None:
+    """Raises a `ModelError` if features are requested of a teacher that has none."""
+    if request.features:
+        raise ModelError(
+            f"features of {', '.join(f'`{path}`' for path in sorted(request.features))}",
+            expected="a teacher that supplies features",
+            found=f"{teacher.describe()}, which supplies its output only",
+            mend="use a loss on outputs",
+        )
 
 
 def refuse_members(teacher: Teacher, request: Request) -> None:

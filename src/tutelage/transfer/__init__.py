@@ -10,7 +10,7 @@ from tutelage.transfer.image_folder import ImageFolder
 from tutelage.transfer.images import ImageFiles, Images
 from tutelage.transfer.labels import read_labels
 from tutelage.transfer.order import Order, in_original_order
-from tutelage.transfer.packaged import Digits, FashionMNIST
+from tutelage.transfer.packaged import Digits, FashionMNIST, Keel
 from tutelage.transfer.similarity import Pairs, SimilarityPairs
 from tutelage.transfer.splits import Splits, split_name
 from tutelage.transfer.table import Table
@@ -32,6 +32,7 @@ __all__ = [
     "ImageFiles",
     "ImageFolder",
     "Images",
+    "Keel",
     "Order",
     "Pairs",
     "Rows",

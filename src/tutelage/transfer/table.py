@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv, json, parquet
 
 from tutelage.errors import DataError
@@ -35,7 +37,8 @@ class Table(Source):
             order, or what `data.tabular` makes of them, of missing ones and of categories; one of lists
             stands for itself.
         categories: Which of the inputs are categories (texts or whole numbers); those that are not among the inputs
-            follow them. In CSV files they are texts as they stand, and an empty cell is a missing one.
+            follow them. In CSV files an empty cell is a missing one, and a column is one of whole numbers only
+            where all of its cells are, written plainly (7, not 007).
         image: Column of encoded images (bytes).
         label: Column of the label, or several of numbers. Texts are classes, whole numbers class numbers, other
             numbers values; an empty cell, NaN, or -1 as a class number, is a row without a label.
@@ -98,7 +101,18 @@ class Table(Source):
                 found=str(error).splitlines()[0],
                 mend="write them with one schema",
             ) from error
+        if _kind(files[0]) in ("csv", "tsv"):
+            table = _with_whole_numbers(table, roles.categories)
         return rows_of(table, roles)
+
+
+def _with_whole_numbers(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The table with columns of texts as whole numbers, where all of their cells are ones, written plainly."""
+    for name in names:
+        cells = pc.if_else(pc.equal(table[name], ""), None, table[name])
+        if pc.all(pc.match_substring_regex(cells, r"^(0|-?[1-9][0-9]{0,17})$")).as_py():
+            table = table.set_column(table.column_names.index(name), name, cells.cast(pa.int64()))
+    return table
 
 
 def _kind(file: Path) -> str | None:
