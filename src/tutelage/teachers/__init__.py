@@ -4,9 +4,13 @@ from tutelage.teachers.base import Teacher, TransferFacts
 from tutelage.teachers.catboost_teacher import CatBoostTeacher
 from tutelage.teachers.encoder import SentenceEncoder
 from tutelage.teachers.ensemble import Ensemble
+from tutelage.teachers.function import FunctionTeacher
+from tutelage.teachers.graph import GraphTeacher
 from tutelage.teachers.hugging_face import HuggingFaceTeacher
 from tutelage.teachers.lightgbm_teacher import LightGBMTeacher
 from tutelage.teachers.module import ModuleTeacher
+from tutelage.teachers.onnx import OnnxTeacher
+from tutelage.teachers.openvino import OpenVinoTeacher
 from tutelage.teachers.several import SeveralTeachers
 from tutelage.teachers.sklearn_teacher import SklearnTeacher
 from tutelage.teachers.tabular import TabularTeacher
@@ -16,9 +20,13 @@ from tutelage.teachers.xgboost_teacher import XGBoostTeacher
 __all__ = [
     "CatBoostTeacher",
     "Ensemble",
+    "FunctionTeacher",
+    "GraphTeacher",
     "HuggingFaceTeacher",
     "LightGBMTeacher",
     "ModuleTeacher",
+    "OnnxTeacher",
+    "OpenVinoTeacher",
     "SentenceEncoder",
     "SeveralTeachers",
     "SklearnTeacher",
