@@ -149,12 +149,14 @@ class Encoding:
         return named + [f"{column.name} = {value}" for column in self.categories for value in column.values]
 
     def summary(self) -> str:
-        """What the author of a student has to know."""
+        """What the author of a student, and who runs it, has to know."""
+        record = "preprocessing.json of the bundle says how"
         columns = len(self.numbers) + len(self.categories)
         if not self.codes:
-            return f"{columns} columns of the table are {len(self.names)} inputs (data.tabular)"
+            return f"{columns} columns of the table are {len(self.names)} inputs (data.tabular); {record}"
         sizes = ", ".join(f"{column.name} {len(column.values) + 1}" for column in self.categories)
-        return f"{columns} columns of the table are {len(self.names)} numbers and the codes of {sizes} (data.tabular)"
+        inputs = f"{len(self.names)} numbers and the codes of {sizes}"
+        return f"{columns} columns of the table are {inputs} (data.tabular); {record}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for `preprocessing.json`."""
