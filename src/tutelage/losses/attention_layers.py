@@ -7,23 +7,30 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight
-from tutelage.losses.reduce import full_precision, mean_per_position, visible, widen
+from tutelage.losses.reduce import full_precision, mean_per_position, widen
+from tutelage.losses.rows import keep_rows
 from tutelage.signals import Batch, Request, Signals
 
-__all__ = ["AttentionLayers", "relation_kl", "scores", "shown"]
+__all__ = ["AttentionLayers", "hidden", "scores", "shown"]
 
 
-def scores(query: Tensor, key: Tensor, heads: int) -> Tensor:
-    """`q_h kᵀ_h / √d` of each head, what attention takes the softmax of: `[B, L, h·d]` twice -> `[B, h, L, L]`."""
+def scores(query: Tensor, key: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """`q_h kᵀ_h / √d` of each head, what attention takes the softmax of: `[B, L, h·d]` twice -> `[B, h, L, L]`.
+
+    Where the mask, `[B, L]`, is False, the score is 0, whatever stands there.
+    """
     size, length, width = query.shape
-    q, k = (x.reshape(size, length, heads, width // heads).transpose(1, 2) for x in (query, key))
+
+    def of_heads(projection: Tensor) -> Tensor:
+        cut = projection.reshape(size, length, heads, width // heads).transpose(1, 2)
+        return cut if mask is None else keep_rows(cut, mask[:, None])
+
     with full_precision(query):
-        return torch.matmul(q / math.sqrt(width // heads), k.mT)
+        return torch.matmul(of_heads(query) / math.sqrt(width // heads), of_heads(key).mT)
 
 
 def shown(batch: Batch, length: int, *, causal: bool) -> Tensor | None:
@@ -41,12 +48,6 @@ def shown(batch: Batch, length: int, *, causal: bool) -> Tensor | None:
 def hidden(relation: Tensor, seen: Tensor | None) -> Tensor:
     """Scores with the lowest finite number where a key is not seen: infinity would be NaN in the divergence."""
     return relation if seen is None else relation.masked_fill(~seen, torch.finfo(relation.dtype).min)
-
-
-def relation_kl(student: Tensor, teacher: Tensor, seen: Tensor | None) -> Tensor:
-    """`KL(softmax(t) ‖ softmax(s))` over the keys that are seen, mean of heads: `[B, h, L, L]` twice -> `[B, L]`."""
-    log_q, log_p = (F.log_softmax(hidden(relation, seen), dim=-1) for relation in (student, teacher))
-    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1).mean(1)
 
 
 class AttentionLayers(Loss):
@@ -84,7 +85,8 @@ class AttentionLayers(Loss):
 
         Args:
             path: The student's attention module.
-            student: What its projections put out, in the order of `taps`: `[B, L, D]`, float32 or wider, padding 0.
+            student: What its projections put out, in the order of `taps`: `[B, L, D]`, float32 or wider, anything at
+                padding.
             teacher: The same of the teacher's, without a gradient.
             batch: The rows.
         """
@@ -98,7 +100,7 @@ class AttentionLayers(Loss):
                 for name, teacher_name in self.taps
             ]
             self._require_tokens(path, both, batch)
-            s, t = ([visible(layer[side], batch) for layer in both] for side in (0, 1))
+            s, t = ([layer[side] for layer in both] for side in (0, 1))
             values.append(mean_per_position(self.compare(path, s, t, batch), batch))
         return torch.stack(values).mean(0)
 

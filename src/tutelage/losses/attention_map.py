@@ -11,18 +11,19 @@ from torch import Tensor
 from tutelage.errors import SignalError
 from tutelage.losses.attention_layers import AttentionLayers, hidden, scores, shown
 from tutelage.losses.base import Weight, require_choice
+from tutelage.losses.rows import squared_distance, token_mask
 from tutelage.signals import Batch, Signals
 
 __all__ = ["AttentionMap", "attention_map_error"]
 
 
 def attention_map_error(student: Tensor, teacher: Tensor, seen: Tensor | None) -> Tensor:
-    """The mean square of the differences over heads and the keys that are seen: `[B, h, L, L]` twice -> `[B, L]`."""
-    squares = (student - teacher).square()
-    if seen is None:
-        return squares.mean((1, 3))
-    keys = seen.sum(-1).clamp(min=1)
-    return squares.masked_fill(~seen, 0).sum((1, 3)) / (keys[:, 0] * student.shape[1])
+    """The mean square of the differences over heads and the keys that are seen: `[B, h, L, L]` twice -> `[B, L]`.
+
+    Where a key is not seen, both have to be the same.
+    """
+    keys = student.shape[-1] if seen is None else seen.sum(-1).clamp(min=1)[:, 0]
+    return squared_distance(student, teacher).sum(1) / (keys * student.shape[1])
 
 
 class AttentionMap(AttentionLayers):
@@ -117,9 +118,15 @@ class AttentionMap(AttentionLayers):
         """The mean square of the differences at each token: `[B, L]`."""
         self.require_heads(path, student, self.student_heads, model="student")
         self.require_heads(path, teacher, self.teacher_heads, model="teacher")
-        s = scores(student[0], student[1], self.student_heads)
-        t = scores(teacher[0], teacher[1], self.teacher_heads)
-        seen = shown(batch, s.shape[-1], causal=self.causal)
-        if self.compare_as == "probabilities":
-            s, t = F.softmax(hidden(s, seen), dim=-1), F.softmax(hidden(t, seen), dim=-1)
+        mask, seen = token_mask(student[0], batch), shown(batch, student[0].shape[1], causal=self.causal)
+        s, t = (
+            self._map(scores(side[0], side[1], heads, mask), seen)
+            for side, heads in ((student, self.student_heads), (teacher, self.teacher_heads))
+        )
         return attention_map_error(s, t, seen)
+
+    def _map(self, relation: Tensor, seen: Tensor | None) -> Tensor:
+        """What is compared; 0 where a key is not seen."""
+        if self.compare_as == "probabilities":
+            return F.softmax(hidden(relation, seen), dim=-1)
+        return relation if seen is None else relation.masked_fill(~seen, 0)

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.losses.attention_layers import AttentionLayers, relation_kl, scores, shown
+from tutelage.losses.attention_layers import AttentionLayers, hidden, scores, shown
 from tutelage.losses.base import Weight
+from tutelage.losses.rows import token_mask
 from tutelage.signals import Batch
 
-__all__ = ["AttentionRelation", "ValueRelation"]
+__all__ = ["AttentionRelation", "ValueRelation", "log_relation", "relation_kl"]
+
+
+def log_relation(relation: Tensor, seen: Tensor | None) -> Tensor:
+    """The logarithm of the softmax over the keys that are seen: `[B, h, L, L]` -> the same."""
+    return F.log_softmax(hidden(relation, seen), dim=-1)
+
+
+def relation_kl(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """`KL(p ‖ q)` over the keys of each query, mean of heads: the logarithms of both, `[B, h, L, L]` -> `[B, L]`."""
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1).mean(1)
 
 
 class Relation(AttentionLayers):
@@ -27,8 +39,12 @@ class Relation(AttentionLayers):
         """The divergence at each token: `[B, L]`."""
         self.require_heads(path, student, self.relation_heads, model="student")
         self.require_heads(path, teacher, self.relation_heads, model="teacher")
-        s, t = (scores(side[0], side[-1], self.relation_heads) for side in (student, teacher))
-        return relation_kl(s, t, shown(batch, s.shape[-1], causal=self.causal))
+        mask, seen = token_mask(student[0], batch), shown(batch, student[0].shape[1], causal=self.causal)
+        # One after the other: scores that nothing holds on to are gone before the next are there.
+        log_q, log_p = (
+            log_relation(scores(side[0], side[-1], self.relation_heads, mask), seen) for side in (student, teacher)
+        )
+        return relation_kl(log_q, log_p)
 
 
 class AttentionRelation(Relation):
