@@ -77,6 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("bundle", help="a bundle, or the folder of its run")
     report = command("report", _report, "Write a bundle's page again.")
     report.add_argument("bundle", help="a bundle, or the folder of its run")
+    ledger = command("ledger", _ledger, "Show what remote teachers were asked, and what that cost.")
+    ledger.add_argument("file", help="the file of a query ledger")
     explain = command("explain", _explain, "Explain the fields of a recipe, or what a section may hold.")
     explain.add_argument("key", nargs="?", default="", help="a field (training, losses) or a class (KLDivergence)")
     completion = command("completion", _completion, 'Print tab completion: eval "$(tutelage completion bash)"')
@@ -236,6 +238,12 @@ def _report(options: argparse.Namespace, _: Sequence[str]) -> Answer:
     from tutelage.pipeline import report
 
     return 0, f"report: {report(options.bundle)}"
+
+
+def _ledger(options: argparse.Namespace, _: Sequence[str]) -> Answer:
+    from tutelage.ledger import describe_ledger
+
+    return 0, describe_ledger(options.file)
 
 
 def _explain(options: argparse.Namespace, _: Sequence[str]) -> Answer:

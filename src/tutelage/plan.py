@@ -375,6 +375,7 @@ def _notes(
             f"the student normalises over a batch ({normalised[0]}): in {split} pieces each piece by its own "
             "statistics, which is not the same as the whole batch"
         )
+    notes += [f"{key}: {note}" for key, teacher in recipe.teachers().items() for note in teacher.notes]
     known = recipe.teacher.classes
     if known and data.classes and sorted(known) != sorted(data.classes):
         notes.append(

@@ -5,6 +5,8 @@ from tutelage.teachers.encoder import SentenceEncoder
 from tutelage.teachers.ensemble import Ensemble
 from tutelage.teachers.hugging_face import HuggingFaceTeacher
 from tutelage.teachers.module import ModuleTeacher
+from tutelage.teachers.open_inference import OpenInference
+from tutelage.teachers.openai_compatible import OpenAICompatible
 from tutelage.teachers.several import SeveralTeachers
 from tutelage.teachers.torch_teacher import TorchTeacher
 
@@ -12,6 +14,8 @@ __all__ = [
     "Ensemble",
     "HuggingFaceTeacher",
     "ModuleTeacher",
+    "OpenAICompatible",
+    "OpenInference",
     "SentenceEncoder",
     "SeveralTeachers",
     "Teacher",

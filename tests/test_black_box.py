@@ -1,0 +1,135 @@
+"""Teachers that give a label alone, or little more, through the whole road."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
+from torch import nn
+
+import tutelage as tt
+from tutelage.cli import main
+from tutelage.evaluation.evidence import Evidence
+from tutelage.evaluation.metrics import metrics_for, point_values
+from tutelage.errors import SignalError
+from tutelage.forms import TopK
+from tutelage.signals import Batch, Request, Signals
+from tutelage.teachers.base import Teacher, refuse_features, refuse_members
+from tutelage.transfer import Digits
+
+ROOT = Path(__file__).parent.parent
+
+
+class LabelAlone(Teacher):
+    """Says a class of each digit and nothing else."""
+
+    def load(self, device: torch.device) -> None:
+        rows = Digits().load()
+        pixels = rows.columns["image"].reshape(len(rows), -1) / 255
+        self.model = LogisticRegression(max_iter=100).fit(pixels[:300], rows.labels[:300])
+
+    def check(self, request: Request) -> None:
+        refuse_members(self, request)
+        refuse_features(self, request)
+
+    def ask(self, batch: Batch, request: Request) -> Signals:
+        assert batch.raw is not None
+        labels = self.model.predict(batch.raw()["image"].reshape(len(batch), -1) / 255)
+        return Signals(top=TopK.of_labels(torch.from_numpy(labels), 10)) if request.output else Signals()
+
+    def fingerprint(self) -> str:
+        return "0" * 64
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    recipe = tt.Recipe(
+        name="label-alone",
+        task="classification",
+        data=tt.Data(source=Digits(), splits=tt.Splits(development=0.1, test=0.4), labelled=60),
+        teacher=LabelAlone(),
+        student=tt.ModuleStudent(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10))),
+        losses=[tt.losses.SoftCrossEntropy(1.0, weight=0.5), tt.losses.ForwardCorrection(0.1, weight=0.5)],
+        training=tt.Training(steps=120, batch_size=64, learning_rate=1e-2),
+        export=tt.Export(onnx=False),
+        measure=tt.Measure(seconds=0.5, rounds=2, batch_sizes=[1]),
+        policy=[tt.Gate("accuracy", margin=0.2), tt.Gate("agreement", at_least=0.5), tt.Gate("nll", margin=0.1)],
+    )
+    return tt.distill(recipe, tmp_path_factory.mktemp("label") / "run", progress=False).bundle
+
+
+def stored(bundle: Path, name: str) -> dict:
+    return json.loads((bundle / name).read_text())
+
+
+def test_a_teacher_that_gives_labels_alone_is_judged_by_what_it_states(bundle: Path) -> None:
+    table = pq.read_table(bundle / "evidence.parquet")
+    labels = np.array(table["label"].to_pylist())
+    says = {name: np.array(table[name].to_pylist(), np.float64) for name in ("teacher", "student", "baseline")}
+    shares = {name: np.exp(z - z.max(1, keepdims=True)) for name, z in says.items()}
+    shares = {name: p / p.sum(1, keepdims=True) for name, p in shares.items()}
+    metrics = {metric["name"]: metric for metric in stored(bundle, "metrics.json")["metrics"]}
+    chosen = shares["teacher"].argmax(1)
+    for name, p in shares.items():
+        value = {metric: metrics[metric]["models"].get(name, {}).get("value") for metric in metrics}
+        assert value["accuracy"] == pytest.approx(accuracy_score(labels, p.argmax(1)))
+        assert value["brier"] == pytest.approx(2 * brier_score_loss(labels, p, scale_by_half=True))
+        if name != "teacher":
+            assert value["kl"] == pytest.approx(log_loss(chosen, p, labels=range(10)), rel=1e-5)
+            assert value["nll"] == pytest.approx(log_loss(labels, p), rel=1e-5)
+    wrong = (chosen != labels).mean()
+    assert 0 < wrong < 0.3
+    assert metrics["ece"]["models"]["teacher"]["value"] == pytest.approx(wrong)
+    assert "teacher" not in metrics["nll"]["models"]  # it is infinite
+
+
+def test_the_gate_on_what_the_teacher_does_not_have_is_inconclusive_and_the_page_says_it(bundle: Path) -> None:
+    verdict = stored(bundle, "verdict.json")
+    outcomes = {gate["name"]: gate["outcome"] for gate in verdict["gates"]}
+    assert outcomes["agreement"] == "PASS" and outcomes["nll"] == "INCONCLUSIVE"
+    page = (bundle / "report.html").read_text()
+    assert len(page) > 20_000
+    assert not re.search(r"\b(nan|NaN|-?[Ii]nf(inity)?)\b", re.sub(r"<(script|style).*?</\1>", "", page, flags=re.S))
+    assert "difference from the teacher" in page
+    assert tt.evaluate(bundle)[1] == []
+
+
+def evidence(teacher: np.ndarray) -> Evidence:
+    student = np.random.default_rng(0).normal(size=teacher.shape)
+    return Evidence(
+        set="test",
+        task="classification",
+        rows=np.arange(len(teacher)),
+        digests=[str(row) for row in range(len(teacher))],
+        outputs={"teacher": teacher.astype(np.float32), "student": student.astype(np.float32)},
+        labels=np.zeros(len(teacher), np.int64),
+        labelled=np.ones(len(teacher), bool),
+    )
+
+
+def test_cut_off_probabilities_give_the_divergence_of_what_is_left() -> None:
+    p = np.array([[0.6, 0.4, 0.0], [0.0, 0.0, 1.0], [0.2, 0.3, 0.5]])
+    with np.errstate(divide="ignore"):
+        set_of = evidence(np.log(p))
+    q = np.exp(set_of.outputs["student"].astype(float))
+    q /= q.sum(1, keepdims=True)
+    by_hand = [sum(a * np.log(a / b) for a, b in zip(*pair, strict=True) if a > 0) for pair in zip(p, q, strict=True)]
+    assert point_values("classification", set_of)["kl"]["student"] == pytest.approx(np.mean(by_hand), rel=1e-5)
+
+
+@pytest.mark.parametrize("row", [[np.nan, 0, 0], [np.inf, 0, 0], [-np.inf, -np.inf, -np.inf]])
+def test_what_is_no_distribution_is_still_refused(row: list[float]) -> None:
+    with pytest.raises(SignalError, match="1 of 2 rows"):
+        metrics_for("classification", evidence(np.array([row, [0.0, 1.0, 2.0]])))
