@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from tutelage.devices.cost import Cost, significant
 from tutelage.evaluation.results import MetricResult
+from tutelage.governance.licence import licence_records
 from tutelage.lessons import Lesson
 from tutelage.matching import Proposal
 from tutelage.plan import Forecast, Plan
@@ -28,6 +29,7 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
         + (f", {before.total:,} parameters ({before.embedding:,} in embeddings)" if before else ""),
         f"  student   {type(recipe.student).__name__}, {after.total:,} parameters ({after.embedding:,} in embeddings)"
         + (f", {after.total / before.total:.1%} of the teacher's" if before and before.total else ""),
+        *(f"  licence   {record.sentence()}" for record in licence_records(recipe.teachers(), recipe.licences)),
         "  rows      " + ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         f"  labels    {len(data.labelled_rows):,} training rows"
         + (f", {len(data.classes)} classes" if data.classes else ""),

@@ -25,6 +25,7 @@ from tutelage.evaluation.results import MetricResult
 from tutelage.evaluation.seeds import seed_summary
 from tutelage.evaluation.statistics import evaluate as evaluate_evidence
 from tutelage.export import measure_bundle
+from tutelage.governance.licence import licence_records
 from tutelage.governance.provenance import changed_files
 from tutelage.governance.verdict import GateResult, Verdict, judge
 from tutelage.parts import build_student
@@ -220,6 +221,7 @@ def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, 
             "fingerprint": teacher_digest,
             "parameters": _counts(plan.teacher_parameters),
         },
+        "licences": {record.key: record.to_dict() for record in licence_records(recipe.teachers(), recipe.licences)},
         "student": {
             "description": type(recipe.student).__name__,
             "parameters": _counts(plan.student_parameters),

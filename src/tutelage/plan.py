@@ -21,6 +21,7 @@ from tutelage.devices import Target
 from tutelage.errors import RecipeError, check_all, did_you_mean, within
 from tutelage.evaluation.metrics import available_metrics, describe
 from tutelage.forecast import Forecast, make_forecast
+from tutelage.governance.licence import licence_records
 from tutelage.governance.policy import check_budget, check_gates
 from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
 from tutelage.losses import Loss
@@ -375,6 +376,8 @@ def _notes(
             f"the student normalises over a batch ({normalised[0]}): in {split} pieces each piece by its own "
             "statistics, which is not the same as the whole batch"
         )
+    records = licence_records(recipe.teachers(), recipe.licences)
+    notes += [record.sentence() for record in records if record.licence.use == "unknown"]
     known = recipe.teacher.classes
     if known and data.classes and sorted(known) != sorted(data.classes):
         notes.append(

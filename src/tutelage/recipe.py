@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from tutelage.errors import RecipeError, check_all, did_you_mean
+from tutelage.governance.licence import Licence, check_licences
 from tutelage.governance.policy import Budget, Gate
 from tutelage.losses import Loss
 from tutelage.students import Student
@@ -156,6 +157,8 @@ class Recipe:
             from the one before it, the student from the last. The student is evaluated against the teacher.
         heads: Further outputs of the student by name, each for a task of its own. Their metrics end in the name:
             `accuracy:NAME`.
+        licences: On which terms each teacher may be learnt from, by its key: `teacher`, or `teacher.NAME` for one of
+            several (`teacher.0` of an ensemble). A teacher that comes from elsewhere needs a record.
         match: How layers are paired for the losses that say `pairs: auto`; the word `auto` stands for the defaults.
         baseline: Train the same student for as many steps without the teacher as well, where there are labels.
         seeds: One student for each; the best on the development split is delivered.
@@ -178,6 +181,7 @@ class Recipe:
     earlier_stages: list[Stage] = field(default_factory=list)
     assistants: list[Assistant] = field(default_factory=list)
     heads: dict[str, Head] = field(default_factory=dict)
+    licences: dict[str, Licence] = field(default_factory=dict)
     match: Match | Literal["auto"] = field(default_factory=Match)
     baseline: bool = True
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -198,6 +202,7 @@ class Recipe:
         check_all(
             [
                 self._check_words,
+                lambda: check_licences(self.teachers(), self.licences),
                 *(functools.partial(training.check, key) for key, training in self.trainings().items()),
                 self._check_assistants,
                 self._check_teacher_training,
@@ -334,6 +339,7 @@ MENDS: dict[type, str] = {
     Loss: "take one of tt.losses, such as tt.losses.KLDivergence()",
     Gate: 'write tt.Gate("accuracy", margin=0.01)',
     Budget: "write tt.Budget(size_mb=1)",
+    Licence: 'write tt.Licence(use="allowed", basis="MIT, its LICENSE", date="2026-01-31")',
 }
 """What a recipe made in Python needs instead of what is at hand, by the type it needs."""
 

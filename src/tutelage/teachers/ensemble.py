@@ -151,9 +151,14 @@ class Ensemble(Teacher):
             return Signals(top=TopK.of_probabilities(combined.softmax(-1), order, combined.shape[-1]))
 
     @property
+    def inner(self) -> dict[str, Teacher]:
+        """The members, by their numbers."""
+        return {str(index): member for index, member in enumerate(self.members)}
+
+    @property
     def modules(self) -> dict[str, nn.Module]:
         """The modules of the members, by the members' numbers."""
-        return named_modules({str(index): member for index, member in enumerate(self.members)})
+        return named_modules(self.inner)
 
     def as_module(self) -> nn.Module | None:
         """A module that runs all members and takes the mean, to be timed; None if a member is none."""
