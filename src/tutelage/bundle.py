@@ -174,10 +174,11 @@ def model_card(provenance: dict[str, Any], findings: Findings) -> str:
     ]
     if "student" in cost:
         lines.append(f"* Weights: {significant(cost['student'].size_bytes / 1e6)} MB")
-    rows = provenance["data"]["rows"]
+    rows, made = provenance["data"]["rows"], sum(provenance["data"].get("made_training_rows", {}).values())
     lines += [f"* {licence_line(key, record)}" for key, record in provenance.get("licences", {}).items()]
     lines += [
-        f"* Rows: {rows['train']:,} for training, {rows['development']:,} for development, {rows['test']:,} held out",
+        f"* Rows: {rows['train']:,} for training{f' ({made:,} of them made)' if made else ''}, "
+        f"{rows['development']:,} for development, {rows['test']:,} held out",
         "",
         "| metric | teacher | student | baseline | n |",
         "|---|---|---|---|---|",
