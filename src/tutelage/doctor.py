@@ -33,6 +33,7 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
         "  rows      " + ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         f"  labels    {len(data.labelled_rows):,} training rows"
         + (f", {len(data.classes)} classes" if data.classes else ""),
+        *_asking(plan),
         "  inputs    " + ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in inputs.items()),
         *(f"  assistant {_assistant(assistant)}" for assistant in plan.assistants),
     ]
@@ -93,6 +94,17 @@ def _reads(model: str, request: Request) -> Iterator[str]:
     for name, wanted in request.members.items():
         yield from ([f"{model} {name}"] if wanted.output else [])
         yield from _reads(f"{model} {name}:", wanted)
+
+
+def _asking(plan: Plan) -> list[str]:
+    asking = plan.recipe.asking
+    if asking is None:
+        return []
+    stop = "" if asking.stop_gain is None else f", until 1,000 questions gain less than {asking.stop_gain:g}"
+    return [
+        f"  asking    up to {asking.rounds} rounds of {asking.per_round:,} training rows by {asking.strategy}, "
+        f"{asking.audited:,} of them at random{stop}"
+    ]
 
 
 def _assistant(plan: Plan) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from tutelage import checks
+from tutelage.asking import asked_about, check_asking
 from tutelage.devices import Target
 from tutelage.errors import RecipeError, check_all, did_you_mean, within
 from tutelage.evaluation.metrics import available_metrics, describe
@@ -226,7 +227,7 @@ def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device:
     """The plan of the students of a recipe, which learn from `guide` and are compared with the recipe's teacher."""
     student = build_student(recipe, recipe.seeds[0], device)
     recipe, proposals = with_pairs(recipe, guide, student, data, device)
-    lessons, heads = lessons_of(recipe, guide, data, ""), recipe.heads
+    lessons, heads = lessons_of(recipe, guide, asked_about(recipe.asking, data), ""), recipe.heads
     request = Request(output=True)
     check_all(
         [
@@ -234,6 +235,7 @@ def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device:
             lambda: recipe.teacher.check(request),
             lambda: checks.check_tokenizers(recipe.teacher, recipe.student, data),
             lambda: checks.check_teacher_training(recipe, taught),
+            lambda: check_asking(recipe.asking, data, student),
             *(functools.partial(checks.check_head, name, head, recipe, data, student) for name, head in heads.items()),
         ]
     )
@@ -376,6 +378,8 @@ def _notes(
             f"the student normalises over a batch ({normalised[0]}): in {split} pieces each piece by its own "
             "statistics, which is not the same as the whole batch"
         )
+    if recipe.asking is not None and data.views is not None:
+        notes.append("asking counts rows, but with data.views the teacher answers a new view of each in every epoch")
     records = licence_records(recipe.teachers(), recipe.licences)
     notes += [record.sentence() for record in records if record.licence.use == "unknown"]
     known = recipe.teacher.classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from tutelage.transfer.hashing import Digests
 from tutelage.transfer.labels import Labels
 from tutelage.transfer.made import Made
 from tutelage.transfer.order import Order, by_length
-from tutelage.transfer.splits import SPLITS, TRAIN, SplitName
+from tutelage.transfer.splits import NONE, SPLITS, TRAIN, SplitName
 from tutelage.transfer.views import Views
 
 __all__ = ["TransferSet", "evaluation_batches"]
@@ -79,6 +80,14 @@ class TransferSet:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    def limited_to(self, rows: Array) -> TransferSet:
+        """The same set with these training rows alone; the other splits, and all row numbers, stay as they are."""
+        other = copy.copy(self)
+        kept = np.isin(np.arange(len(self)), rows)
+        other.codes = np.where((self.codes == TRAIN) & ~kept, NONE, self.codes).astype(self.codes.dtype)
+        other._rows = {**self._rows, "train": np.flatnonzero(other.codes == TRAIN).astype(np.int64)}
+        return other
 
     @property
     def views(self) -> Views | None:
