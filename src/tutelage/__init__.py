@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tutelage.governance.licence import Licence
     from tutelage.governance.policy import Budget, Gate
     from tutelage.pipeline import Result, distill, evaluate, measure, report
     from tutelage.plan import make_plan
@@ -31,6 +32,7 @@ _HOMES = {
     "Gate": "governance.policy",
     "HuggingFaceTeacher": "teachers",
     "Images": "transfer",
+    "Licence": "governance.licence",
     "Measure": "recipe",
     "ModuleStudent": "students",
     "ModuleTeacher": "teachers",
@@ -58,6 +60,7 @@ __all__ = [
     "Gate",
     "HuggingFaceTeacher",
     "Images",
+    "Licence",
     "Measure",
     "ModuleStudent",
     "ModuleTeacher",

@@ -17,10 +17,12 @@ import torch
 from torch import nn
 
 from tutelage import checks
+from tutelage.asking import asked_about, check_asking
 from tutelage.devices import Target
 from tutelage.errors import RecipeError, check_all, did_you_mean, within
 from tutelage.evaluation.metrics import available_metrics, describe
 from tutelage.forecast import Forecast, make_forecast
+from tutelage.governance.licence import licence_records
 from tutelage.governance.policy import check_budget, check_gates
 from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
 from tutelage.losses import Loss
@@ -225,7 +227,7 @@ def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device:
     """The plan of the students of a recipe, which learn from `guide` and are compared with the recipe's teacher."""
     student = build_student(recipe, recipe.seeds[0], device)
     recipe, proposals = with_pairs(recipe, guide, student, data, device)
-    lessons, heads = lessons_of(recipe, guide, data, ""), recipe.heads
+    lessons, heads = lessons_of(recipe, guide, asked_about(recipe.asking, data), ""), recipe.heads
     request = Request(output=True)
     check_all(
         [
@@ -233,6 +235,7 @@ def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device:
             lambda: recipe.teacher.check(request),
             lambda: checks.check_tokenizers(recipe.teacher, recipe.student, data),
             lambda: checks.check_teacher_training(recipe, taught),
+            lambda: check_asking(recipe.asking, data, student),
             *(functools.partial(checks.check_head, name, head, recipe, data, student) for name, head in heads.items()),
         ]
     )
@@ -376,6 +379,10 @@ def _notes(
             "statistics, which is not the same as the whole batch"
         )
     notes += [f"{key}: {note}" for key, teacher in recipe.teachers().items() for note in teacher.notes]
+    if recipe.asking is not None and data.views is not None:
+        notes.append("asking counts rows, but with data.views the teacher answers a new view of each in every epoch")
+    records = licence_records(recipe.teachers(), recipe.licences)
+    notes += [record.sentence() for record in records if record.licence.use == "unknown"]
     known = recipe.teacher.classes
     if known and data.classes and sorted(known) != sorted(data.classes):
         notes.append(

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.signals import Batch, Inputs
-from tutelage.teachers import Ensemble, HuggingFaceTeacher, ModuleTeacher, SeveralTeachers, Teacher
+from tutelage.teachers import (
+    Ensemble,
+    EntropyGate,
+    HuggingFaceTeacher,
+    ModuleGate,
+    ModuleTeacher,
+    SeveralTeachers,
+    Teacher,
+)
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -95,6 +103,11 @@ CASES: dict[str, TeacherCase] = {
     ),
     "Ensemble": TeacherCase(make=lambda: Ensemble(pair(), "probabilities", weights=[1.0, 3.0]), inputs=pictures),
     "Ensemble-logits": TeacherCase(make=lambda: Ensemble(pair(), "logits"), inputs=pictures),
+    "Ensemble-gated": TeacherCase(make=lambda: Ensemble(pair(), gate=EntropyGate(2.0)), inputs=pictures),
+    "Ensemble-gated by a network": TeacherCase(
+        make=lambda: Ensemble(pair(), weights=[1.0, 3.0], gate=ModuleGate(lambda: Net(seed=2, classes=2))),
+        inputs=pictures,
+    ),
     "SeveralTeachers": TeacherCase(
         make=lambda: SeveralTeachers({"main": ModuleTeacher(Net), "other": ModuleTeacher(lambda: Net(1))}, "main"),
         inputs=pictures,

@@ -110,6 +110,11 @@ class SeveralTeachers(Teacher):
         return self.teachers[self.main].module
 
     @property
+    def inner(self) -> dict[str, Teacher]:
+        """All teachers, by their names."""
+        return self.teachers
+
+    @property
     def modules(self) -> dict[str, nn.Module]:
         """Those of all teachers, by their names."""
         return named_modules(self.teachers)
