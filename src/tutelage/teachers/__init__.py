@@ -1,6 +1,7 @@
 """Teachers: whatever can be asked about a batch."""
 
 from tutelage.teachers.base import Teacher, TransferFacts
+from tutelage.teachers.cached import Cached, cached_teachers
 from tutelage.teachers.encoder import SentenceEncoder
 from tutelage.teachers.ensemble import Ensemble
 from tutelage.teachers.hugging_face import HuggingFaceTeacher
@@ -9,6 +10,7 @@ from tutelage.teachers.several import SeveralTeachers
 from tutelage.teachers.torch_teacher import TorchTeacher
 
 __all__ = [
+    "Cached",
     "Ensemble",
     "HuggingFaceTeacher",
     "ModuleTeacher",
@@ -17,4 +19,5 @@ __all__ = [
     "Teacher",
     "TorchTeacher",
     "TransferFacts",
+    "cached_teachers",
 ]
