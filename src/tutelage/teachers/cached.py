@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,14 +197,14 @@ class Cached(Teacher):
         said = signals_of(parts)
         return said if device.type == "cpu" else said.map(lambda tensor: tensor.to(device))
 
-    @contextlib.contextmanager
-    def noting(self) -> Iterator[list[Request]]:
-        """Notes what is requested within."""
+    def note(self) -> list[Request]:
+        """A list to which every request is added from now on, until `note_no_more`."""
         self._noted = []
-        try:
-            yield self._noted
-        finally:
-            self._noted = None
+        return self._noted
+
+    def note_no_more(self) -> None:
+        """Ends what `note` began."""
+        self._noted = None
 
     def answer(self, job: Job, batches: Iterable[tuple[Array, Batch]]) -> Built:
         """Asks the teacher about the rows of a job, and writes the shard.
