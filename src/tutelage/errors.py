@@ -6,6 +6,7 @@ TutelageError
 │   ├── DataError        the transfer data: a missing file or column, labels that are lacking, an empty split
 │   ├── ModelError       a model: a pickle, a layer path that does not exist, an output that cannot be read
 │   ├── SignalError      what teacher and student said does not fit a loss: shapes, masks, NaN
+│   ├── CacheError       stored answers of a teacher: damaged, or of another teacher, form or data
 │   └── MissingExtra     an optional package that is not installed
 └── RunError             the run itself failed
 ├── TeacherChanged   the teacher's weights are not what they were when the run began
@@ -24,6 +25,7 @@ from pathlib import Path
 
 __all__ = [
     "CapReached",
+    "CacheError",
     "CheckpointError",
     "DataError",
     "MissingExtra",
@@ -78,6 +80,10 @@ class ModelError(UserError):
 
 class SignalError(UserError):
     """What teacher and student say about a batch does not fit the loss that compares them."""
+
+
+class CacheError(UserError):
+    """Stored answers of a teacher can't be used: they are damaged, or another's, or about other rows."""
 
 
 class MissingExtra(UserError):

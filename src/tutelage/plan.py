@@ -42,6 +42,7 @@ __all__ = [
     "Forecast",
     "Plan",
     "higher_is_better",
+    "load_parts",
     "make_plan",
     "propose_pairs",
 ]
@@ -156,6 +157,11 @@ def make_plan(recipe: Recipe) -> Plan:
     plan.proposals = [*found, *plan.proposals]
     plan.notes += [line for proposal in plan.proposals for line in (proposal.summary(), *proposal.notes)]
     return plan
+
+
+def load_parts(recipe: Recipe) -> TransferSet:
+    """The data of a recipe, once its teachers are loaded and have met it: what it takes to ask them."""
+    return _load(replace(recipe, teacher_training=None), make_accelerator(recipe.training.precision).device)[0]
 
 
 def propose_pairs(recipe: Recipe) -> list[Proposal]:

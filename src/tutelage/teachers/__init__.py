@@ -1,6 +1,7 @@
 """Teachers: whatever can be asked about a batch."""
 
 from tutelage.teachers.base import Teacher, TransferFacts
+from tutelage.teachers.cached import Cached, cached_teachers
 from tutelage.teachers.encoder import SentenceEncoder
 from tutelage.teachers.ensemble import Ensemble
 from tutelage.teachers.gate import ConfidenceGate, EntropyGate, FunctionGate, ModuleGate, SampleGate
@@ -13,6 +14,7 @@ from tutelage.teachers.torch_teacher import TorchTeacher
 
 __all__ = [
     "ConfidenceGate",
+    "Cached",
     "Ensemble",
     "EntropyGate",
     "FunctionGate",
@@ -27,4 +29,5 @@ __all__ = [
     "Teacher",
     "TorchTeacher",
     "TransferFacts",
+    "cached_teachers",
 ]
