@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +15,9 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from torch import nn
 
 import tutelage as tt
-from tutelage.cli import main
+from tutelage.errors import SignalError
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import metrics_for, point_values
-from tutelage.errors import SignalError
 from tutelage.forms import TopK
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, refuse_features, refuse_members

@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 __all__ = [
-    "CapReached",
     "CacheError",
+    "CapReached",
     "CheckpointError",
     "DataError",
     "MissingExtra",

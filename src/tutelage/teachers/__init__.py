@@ -2,23 +2,30 @@
 
 from tutelage.teachers.base import Teacher, TransferFacts
 from tutelage.teachers.cached import Cached, cached_teachers
+from tutelage.teachers.catboost_teacher import CatBoostTeacher
 from tutelage.teachers.encoder import SentenceEncoder
 from tutelage.teachers.ensemble import Ensemble
 from tutelage.teachers.gate import ConfidenceGate, EntropyGate, FunctionGate, ModuleGate, SampleGate
 from tutelage.teachers.hugging_face import HuggingFaceTeacher
+from tutelage.teachers.lightgbm_teacher import LightGBMTeacher
 from tutelage.teachers.module import ModuleTeacher
 from tutelage.teachers.open_inference import OpenInference
 from tutelage.teachers.openai_compatible import OpenAICompatible
 from tutelage.teachers.several import SeveralTeachers
+from tutelage.teachers.sklearn_teacher import SklearnTeacher
+from tutelage.teachers.tabular import TabularTeacher
 from tutelage.teachers.torch_teacher import TorchTeacher
+from tutelage.teachers.xgboost_teacher import XGBoostTeacher
 
 __all__ = [
-    "ConfidenceGate",
     "Cached",
+    "CatBoostTeacher",
+    "ConfidenceGate",
     "Ensemble",
     "EntropyGate",
     "FunctionGate",
     "HuggingFaceTeacher",
+    "LightGBMTeacher",
     "ModuleGate",
     "ModuleTeacher",
     "OpenAICompatible",
@@ -26,8 +33,11 @@ __all__ = [
     "SampleGate",
     "SentenceEncoder",
     "SeveralTeachers",
+    "SklearnTeacher",
+    "TabularTeacher",
     "Teacher",
     "TorchTeacher",
     "TransferFacts",
+    "XGBoostTeacher",
     "cached_teachers",
 ]

@@ -12,14 +12,14 @@ from tutelage.transfer.base import Rows, Source
 
 __all__ = ["Function"]
 
-_SIDE = ("labels", "group", "split", "classes", "values")
+_SIDE = ("labels", "categories", "group", "split", "classes", "values")
 
 
 class Function(Source):
     """What a function returns: `Rows`, or a dict of arrays and lists of texts.
 
-    In a dict, `labels`, `group`, `split`, `classes` and `values` mean what they mean for `Arrays`; all others are
-    inputs.
+    In a dict, `labels`, `categories`, `group`, `split`, `classes` and `values` mean what they mean for `Arrays`; all
+    others are inputs.
 
     Args:
         name: `module:function`; the module is imported as Python would import it.
