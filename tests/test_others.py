@@ -76,10 +76,11 @@ def test_a_pair_that_is_as_explained_agrees() -> None:
     [
         {"convert": as_it_is},
         {"convert": lambda ours: ours.mean * 3.00001},
+        {"build": lambda given: lambda s, t: squares(given)(s, t) + 1e-6},
         {"build": right_value_wrong_gradient},
         {"build": lambda given: lambda s, t: squares(given)(s, t) * float("nan")},
     ],
-    ids=["no conversion", "another factor", "another gradient", "NaN"],
+    ids=["no conversion", "another factor", "another constant", "another gradient", "NaN"],
 )
 def test_a_pair_that_is_not_as_explained_is_found(change) -> None:
     assert not compare(replace(MINE, **change)).agrees
