@@ -145,11 +145,12 @@ def make_plan(recipe: Recipe) -> Plan:
     guide, assistants, found = recipe.teacher, [], list[Proposal]()
     for key, derived in _assistants(recipe):
         with within(key):
-            assistants.append(_plan(derived, data, None, device, guide))
+            assistants.append(_plan(derived, data, None, device, guide, trained=_is_ready(guide, recipe)))
         found += _named(key, assistants[-1].proposals)
         guide = ModuleTeacher(derived.student.deliver(build_student(derived, derived.seeds[0], device)))
         guide.load(device)
-    plan = _plan(_with_pairs_of(assistants, recipe), data, taught, device, guide)
+    full = _with_pairs_of(assistants, recipe)
+    plan = _plan(full, data, taught, device, guide, trained=_is_ready(guide, recipe))
     plan.assistants = assistants
     plan.proposals = [*found, *plan.proposals]
     plan.notes += [line for proposal in plan.proposals for line in (proposal.summary(), *proposal.notes)]
@@ -171,10 +172,16 @@ def propose_pairs(recipe: Recipe) -> list[Proposal]:
     for key, derived in [*_assistants(recipe), ("", recipe)]:
         student = build_student(derived, derived.seeds[0], device)
         with within(key) if key else contextlib.nullcontext():
-            found += _named(key, propose_for(derived, guide, student, data, device))
+            pairs = propose_for(derived, guide, student, data, device, trained=_is_ready(guide, recipe))
+            found += _named(key, pairs)
         guide = ModuleTeacher(derived.student.deliver(student))
         guide.load(device)
     return found
+
+
+def _is_ready(guide: Teacher, recipe: Recipe) -> bool:
+    """Whether who teaches is so before the run: neither trained nor distilled in it."""
+    return guide is recipe.teacher and recipe.teacher_training is None
 
 
 def _named(key: str, proposals: Sequence[Proposal]) -> list[Proposal]:
@@ -221,10 +228,21 @@ def _with_pairs_of(plans: list[Plan], recipe: Recipe) -> Recipe:
     return replace(recipe, assistants=assistants)
 
 
-def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device: torch.device, guide: Teacher) -> Plan:
-    """The plan of the students of a recipe, which learn from `guide` and are compared with the recipe's teacher."""
+def _plan(
+    recipe: Recipe,
+    data: TransferSet,
+    taught: TransferSet | None,
+    device: torch.device,
+    guide: Teacher,
+    *,
+    trained: bool,
+) -> Plan:
+    """The plan of the students of a recipe, which learn from `guide` and are compared with the recipe's teacher.
+
+    `trained` says whether `guide` is ready before the run.
+    """
     student = build_student(recipe, recipe.seeds[0], device)
-    recipe, proposals = with_pairs(recipe, guide, student, data, device)
+    recipe, proposals = with_pairs(recipe, guide, student, data, device, trained=trained)
     lessons, heads = lessons_of(recipe, guide, data, ""), recipe.heads
     request = Request(output=True)
     check_all(
