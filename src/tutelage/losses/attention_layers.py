@@ -5,12 +5,14 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tutelage.errors import SignalError
-from tutelage.losses.base import Loss, Needs, Weight
+from tutelage.losses.base import Needs, Weight
+from tutelage.losses.layer_pairs import LayerKind, PairedLoss, Pairs
 from tutelage.losses.reduce import full_precision, mean_per_position, widen
 from tutelage.losses.rows import keep_rows
 from tutelage.signals import Batch, Request, Signals
@@ -50,27 +52,32 @@ def hidden(relation: Tensor, seen: Tensor | None) -> Tensor:
     return relation if seen is None else relation.masked_fill(~seen, torch.finfo(relation.dtype).min)
 
 
-class AttentionLayers(Loss):
+class AttentionLayers(PairedLoss):
     """Base of the losses between attention modules: the mean, over pairs of modules, of what `compare` gives for one.
 
     Args:
-        pairs: Student's attention module -> teacher's, each a dotted module path.
+        pairs: Student's attention module -> teacher's, each a dotted module path; or `auto`.
         weight: Factor of this term in the total.
 
     Raises:
         ValueError: There are no pairs.
     """
 
-    def __init__(self, pairs: dict[str, str], *, weight: Weight = 1.0) -> None:
-        super().__init__(weight=weight)
-        if not pairs:
-            raise ValueError("pairs must name an attention module of the student and one of the teacher, found none")
-        self.pairs = pairs
+    compares: ClassVar[tuple[LayerKind, ...]] = ("attention",)
+
+    def __init__(self, pairs: Pairs, *, weight: Weight = 1.0) -> None:
+        super().__init__(pairs, weight=weight)
 
     @property
     @abc.abstractmethod
+    def projections(self) -> tuple[str, ...]:
+        """The arguments that name the projections in the student's modules; with `teacher_` before it the teacher's."""
+
+    @property
     def taps(self) -> list[tuple[str, str]]:
         """The names of the projections within an attention module: the student's and the teacher's."""
+        names = [(getattr(self, name), getattr(self, f"teacher_{name}")) for name in self.projections]
+        return [(student, teacher or student) for student, teacher in names]
 
     @property
     def needs(self) -> Needs:

@@ -11,6 +11,7 @@ from torch import Tensor
 from tutelage.errors import SignalError
 from tutelage.losses.attention_layers import AttentionLayers, hidden, scores, shown
 from tutelage.losses.base import Weight, require_choice
+from tutelage.losses.layer_pairs import Pairs
 from tutelage.losses.rows import squared_distance, token_mask
 from tutelage.signals import Batch, Signals
 
@@ -49,7 +50,8 @@ class AttentionMap(AttentionLayers):
     authors' code.
 
     Args:
-        pairs: Student's attention module -> teacher's, each a dotted module path.
+        pairs: Student's attention module -> teacher's, each a dotted module path; or `auto`: the modules of both that
+            have the projections named below, by depth, as in the paper.
         student_heads: The number of heads of the student's modules.
         teacher_heads: The same of the teacher's; it has to be the same number.
         compare_as: Whether `A` are the scores before the softmax or the probabilities behind it. Probabilities lie
@@ -65,9 +67,11 @@ class AttentionMap(AttentionLayers):
         ValueError: There are no pairs, a number of heads is not positive, or `compare_as` is none of its choices.
     """
 
+    projections = ("query", "key")
+
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         *,
         student_heads: int,
         teacher_heads: int,
@@ -92,11 +96,6 @@ class AttentionMap(AttentionLayers):
         self.key = key
         self.teacher_query = teacher_query
         self.teacher_key = teacher_key
-
-    @property
-    def taps(self) -> list[tuple[str, str]]:
-        """Query and key."""
-        return [(self.query, self.teacher_query or self.query), (self.key, self.teacher_key or self.key)]
 
     def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         """Checks that there are as many heads.
