@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.signals import Batch, Inputs
-from tutelage.teachers import Ensemble, HuggingFaceTeacher, ModuleTeacher, SeveralTeachers, Teacher
+from tutelage.teachers import Cached, Ensemble, HuggingFaceTeacher, ModuleTeacher, SeveralTeachers, Teacher
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -92,6 +92,12 @@ CASES: dict[str, TeacherCase] = {
         features=("model.encoder.layer.2", "model.embeddings"),
         missing=("model.encoder.layers.2", "model.encoder.layer.2"),
         padded=lambda: tokens(40),
+    ),
+    "Cached": TeacherCase(
+        make=lambda: Cached(ModuleTeacher(Net), "no-such-folder", features="float32"),
+        inputs=pictures,
+        features=("norm", "conv"),
+        missing=("nrom", "norm"),
     ),
     "Ensemble": TeacherCase(make=lambda: Ensemble(pair(), "probabilities", weights=[1.0, 3.0]), inputs=pictures),
     "Ensemble-logits": TeacherCase(make=lambda: Ensemble(pair(), "logits"), inputs=pictures),
