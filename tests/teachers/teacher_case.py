@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.signals import Batch, Inputs
 from tutelage.teachers import (
+    Cached,
     Ensemble,
     EntropyGate,
     HuggingFaceTeacher,
@@ -100,6 +101,12 @@ CASES: dict[str, TeacherCase] = {
         features=("model.encoder.layer.2", "model.embeddings"),
         missing=("model.encoder.layers.2", "model.encoder.layer.2"),
         padded=lambda: tokens(40),
+    ),
+    "Cached": TeacherCase(
+        make=lambda: Cached(ModuleTeacher(Net), "no-such-folder", features="float32"),
+        inputs=pictures,
+        features=("norm", "conv"),
+        missing=("nrom", "norm"),
     ),
     "Ensemble": TeacherCase(make=lambda: Ensemble(pair(), "probabilities", weights=[1.0, 3.0]), inputs=pictures),
     "Ensemble-logits": TeacherCase(make=lambda: Ensemble(pair(), "logits"), inputs=pictures),

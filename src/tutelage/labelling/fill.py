@@ -116,9 +116,9 @@ def _fill(cached: Cached, wanted: list[Keys], here: Here, workers: Workers | Non
             jobs = cached.missing(wanted)  # again, for another process may have filled it before the lock was ours
             asked = sum(len(job.rows) for job in jobs)
             with _Bar(asked, cached.folder, on=progress) as tell:
-                while jobs and store.needs_fitting(jobs[0]):
-                    store.keep(*here.do(cached, jobs[:1], tell))
-                    jobs = jobs[1:]
+                while first := [job for job in jobs if store.needs_fitting(job)][:1]:  # all others read its basis
+                    store.keep(*here.do(cached, first, tell))
+                    jobs = [job for job in jobs if job is not first[0]]
                 for built in (workers or here).do(cached, jobs, tell):
                     store.keep(built)
             lost = [job.file for job in jobs if job.file not in store.manifest.shards]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -37,6 +38,7 @@ class RayCluster:
     """
 
     def __init__(self, origin: Origin, caches: Sequence[Cached], address: str, workers: int | None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the cluster
         try:
             import ray
         except ImportError:
