@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tutelage.signals import Batch, Inputs
-from tutelage.teachers import Ensemble, HuggingFaceTeacher, ModuleTeacher, SeveralTeachers, Teacher
+from tutelage.teachers import (
+    Ensemble,
+    HuggingFaceTeacher,
+    ModuleTeacher,
+    OpenAICompatible,
+    OpenInference,
+    SeveralTeachers,
+    Teacher,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ledger"))
+
+from local_server import NAMES, LocalServer, serving
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -50,6 +68,8 @@ class TeacherCase:
         features: Layers that it supplies.
         missing: The misspelt path of a layer, and the path that was meant.
         padded: The same rows with more padding.
+        module: Whether it is made of torch modules.
+        raw: The columns of the four rows, for a teacher that reads no tensors.
     """
 
     make: Callable[[], Teacher]
@@ -57,6 +77,8 @@ class TeacherCase:
     features: tuple[str, ...] = ()
     missing: tuple[str, str] | None = None
     padded: Callable[[], Inputs] | None = None
+    module: bool = True
+    raw: dict[str, np.ndarray[Any, Any]] | None = None
 
 
 def pictures() -> Tensor:
@@ -76,6 +98,17 @@ def batch_of(inputs: Inputs) -> Batch:
     first = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
     rows = torch.arange(len(first))
     return Batch(inputs=inputs, rows=rows, views=torch.zeros_like(rows))
+
+
+@functools.cache
+def server() -> tuple[LocalServer, Any]:
+    """A server for the remote teachers, as long as the tests run."""
+    context = serving()
+    return context.__enter__(), context
+
+
+def ledger() -> str:
+    return str(Path(tempfile.mkdtemp(prefix="tutelage-")) / "ledger")
 
 
 def pair() -> list[Teacher]:
@@ -100,5 +133,25 @@ CASES: dict[str, TeacherCase] = {
         inputs=pictures,
         features=("norm", "conv"),
         missing=("nrom", "norm"),
+    ),
+    "OpenInference": TeacherCase(
+        make=lambda: OpenInference(server()[0].url, "small", ledger=ledger(), output="logits"),
+        inputs=lambda: pictures()[:, 0, 0, :4],
+        module=False,
+    ),
+    "OpenInference-rounded": TeacherCase(
+        make=lambda: OpenInference(
+            server()[0].url, "small", ledger=ledger(), output="rounded", gives="probabilities", max_batch=3
+        ),
+        inputs=lambda: pictures()[:, 0, 0, :4],
+        module=False,
+    ),
+    "OpenAICompatible": TeacherCase(
+        make=lambda: OpenAICompatible(
+            f"{server()[0].url}/v1", "tiny", "Say: {text}", ledger=ledger(), classes_in_order=list(NAMES)
+        ),
+        inputs=lambda: torch.zeros(4, 1),
+        module=False,
+        raw={"text": np.array(SENTENCES, dtype=object)},
     ),
 }
