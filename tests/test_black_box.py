@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from torch import nn
 
 import tutelage as tt
+from tutelage.cli import main
 from tutelage.errors import SignalError
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import metrics_for, point_values
@@ -128,3 +131,54 @@ def test_cut_off_probabilities_give_the_divergence_of_what_is_left() -> None:
 def test_what_is_no_distribution_is_still_refused(row: list[float]) -> None:
     with pytest.raises(SignalError, match="1 of 2 rows"):
         metrics_for("classification", evidence(np.array([row, [0.0, 1.0, 2.0]])))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[object]:
+    sys.path.insert(0, str(ROOT / "examples"))
+    import black_box_server
+
+    running = black_box_server.serve(black_box_server.train(tt.Splits(development=0.15, test=0.3)), port=0)
+    yield running
+    running.shutdown()
+
+
+def distil(out: Path, ledger: Path, port: int, *overrides: str) -> int:
+    torch.set_num_threads(1)
+    teacher = ["--teacher.url", f"http://127.0.0.1:{port}", "--teacher.ledger", str(ledger)]
+    short = ["--training.steps", "40", "--seeds", "[0]", "--measure.seconds", "0.5", "--export.onnx", "false"]
+    limits = ["--budget.latency_p95_ms", "null"]
+    recipe = str(ROOT / "recipes" / "blackbox_api.yaml")
+    return main(["distill", recipe, "--out", str(out), "--quiet", *teacher, *short, *limits, *overrides])
+
+
+def test_the_recipe_stops_at_its_cap_goes_on_from_there_and_then_needs_no_server(
+    server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port, ledger = server.server_address[1], tmp_path / "l.ledger"
+    out = tmp_path / "run"
+    assert distil(out, ledger, port, "--teacher.caps.calls", "12") == 4
+    stopped = capsys.readouterr().err
+    assert "the cap on calls is reached: 12 of 12" in stopped and "it asks only what is missing" in stopped
+    first = server.served
+    assert distil(out, ledger, port, "--teacher.caps.calls", "500", "--fresh") in (0, 1, 3)
+    assert server.served - first < 45
+    server.shutdown()
+    server.server_close()
+    answered = server.served
+    assert distil(tmp_path / "again", ledger, port) in (0, 1, 3)
+    assert server.served == answered
+    once, again = (pq.read_table(folder / "bundle" / "evidence.parquet") for folder in (out, tmp_path / "again"))
+    assert once.equals(again)
+    accuracy = next(m for m in stored(out / "bundle", "metrics.json")["metrics"] if m["name"] == "accuracy")["models"]
+    assert accuracy["teacher"]["value"] > 0.95
+    assert accuracy["student"]["value"] > accuracy["baseline"]["value"]
+
+
+def test_the_servers_model_has_seen_training_rows_alone() -> None:
+    recipe, script = (
+        (ROOT / path).read_text() for path in ("recipes/blackbox_api.yaml", "examples/black_box_server.py")
+    )
+    assert re.findall(r"splits: \{development: (\S+), test: (\S+)\}", recipe) == [("0.15", "0.3")]
+    assert re.findall(r"Splits\(development=(\S+), test=(\S+)\)\)", script) == [("0.15", "0.3")]
+    assert 'data.batch(data.rows("train"))' in script

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,9 +23,15 @@ from tutelage.teachers import (
     HuggingFaceTeacher,
     ModuleGate,
     ModuleTeacher,
+    OpenAICompatible,
+    OpenInference,
     SeveralTeachers,
     Teacher,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ledger"))
+
+from local_server import NAMES, LocalServer, serving
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -59,6 +71,8 @@ class TeacherCase:
         features: Layers that it supplies.
         missing: The misspelt path of a layer, and the path that was meant.
         padded: The same rows with more padding.
+        module: Whether it is made of torch modules.
+        raw: The columns of the four rows, for a teacher that reads no tensors.
     """
 
     make: Callable[[], Teacher]
@@ -66,6 +80,8 @@ class TeacherCase:
     features: tuple[str, ...] = ()
     missing: tuple[str, str] | None = None
     padded: Callable[[], Inputs] | None = None
+    module: bool = True
+    raw: dict[str, np.ndarray[Any, Any]] | None = None
 
 
 def pictures() -> Tensor:
@@ -85,6 +101,17 @@ def batch_of(inputs: Inputs) -> Batch:
     first = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
     rows = torch.arange(len(first))
     return Batch(inputs=inputs, rows=rows, views=torch.zeros_like(rows))
+
+
+@functools.cache
+def server() -> tuple[LocalServer, Any]:
+    """A server for the remote teachers, as long as the tests run."""
+    context = serving()
+    return context.__enter__(), context
+
+
+def ledger() -> str:
+    return str(Path(tempfile.mkdtemp(prefix="tutelage-")) / "ledger")
 
 
 def pair() -> list[Teacher]:
@@ -120,5 +147,25 @@ CASES: dict[str, TeacherCase] = {
         inputs=pictures,
         features=("norm", "conv"),
         missing=("nrom", "norm"),
+    ),
+    "OpenInference": TeacherCase(
+        make=lambda: OpenInference(server()[0].url, "small", ledger=ledger(), output="logits"),
+        inputs=lambda: pictures()[:, 0, 0, :4],
+        module=False,
+    ),
+    "OpenInference-rounded": TeacherCase(
+        make=lambda: OpenInference(
+            server()[0].url, "small", ledger=ledger(), output="rounded", gives="probabilities", max_batch=3
+        ),
+        inputs=lambda: pictures()[:, 0, 0, :4],
+        module=False,
+    ),
+    "OpenAICompatible": TeacherCase(
+        make=lambda: OpenAICompatible(
+            f"{server()[0].url}/v1", "tiny", "Say: {text}", ledger=ledger(), classes_in_order=list(NAMES)
+        ),
+        inputs=lambda: torch.zeros(4, 1),
+        module=False,
+        raw={"text": np.array(SENTENCES, dtype=object)},
     ),
 }

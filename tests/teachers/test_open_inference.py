@@ -112,8 +112,8 @@ def test_a_kill_in_the_middle_costs_what_was_under_way_and_nothing_else(tmp_path
 
 
 def test_no_more_calls_are_under_way_than_allowed_and_as_many_are(tmp_path: Path) -> None:
-    with serving(hold=0.03) as server:
-        teacher(server.url, tmp_path, max_batch=1).ask(rows(12), OUTPUT)
+    with serving(hold=0.15) as server:
+        teacher(server.url, tmp_path, max_batch=1).ask(rows(9), OUTPUT)
         assert server.most_under_way == 3
 
 
