@@ -153,9 +153,12 @@ def test_the_audit_compares_the_student_of_the_round_before_with_the_teacher_on_
 
 
 def test_the_estimate_of_the_audits_is_unbiased_for_the_rows_that_were_not_asked_about(tmp_path: Path) -> None:
+    inputs = np.random.default_rng(1).normal(size=(900, 6)).astype(np.float32)
+    inputs = inputs[np.argsort(-np.linalg.norm(inputs, axis=1))]  # how hard a row is goes with its number
     errors = []
     for seed in range(8):
-        made = recipe(Asking(strategy="margin", rounds=2, per_round=60, audit=0.5), seeds=[seed])
+        data = tt.Data(source=tt.Arrays(inputs))
+        made = recipe(Asking(strategy="margin", rounds=2, per_round=60, audit=0.5), seeds=[seed], data=data)
         plan, _, rounds, says = rounds_of(made, tmp_path / str(seed))
         from tutelage.rounds import limited
 
@@ -164,9 +167,9 @@ def test_the_estimate_of_the_audits_is_unbiased_for_the_rows_that_were_not_asked
             progress=False,
         )  # fmt: skip
         rest = np.setdiff1d(plan.data.rows("train"), rounds[0].chosen)
-        inputs = plan.data.batch(rest).inputs
+        seen = plan.data.batch(rest).inputs
         with torch.no_grad():
-            truth = float((student(inputs).argmax(1) == teacher_net()(inputs).argmax(1)).float().mean())
+            truth = float((student(seen).argmax(1) == teacher_net()(seen).argmax(1)).float().mean())
         errors.append(rounds[1].agreement - truth)
     # 8 audits of 30 rows: the mean error has a spread of about 0.03.
     assert abs(np.mean(errors)) < 0.09
@@ -214,10 +217,10 @@ def test_a_run_that_was_killed_between_rounds_goes_on_with_the_rounds_on_record(
     whole = tt.distill(made(), tmp_path / "whole", progress=False).bundle
     real: Callable[..., Any] = module._next
 
-    def killed(plan: Any, asking: Any, rounds: Any, student: Any) -> Any:
+    def killed(plan: Any, asking: Any, rounds: Any, student: Any, audit: Any) -> Any:
         if len(rounds) == 2:
             raise KeyboardInterrupt
-        return real(plan, asking, rounds, student)
+        return real(plan, asking, rounds, student, audit)
 
     monkeypatch.setattr(module, "_next", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -230,6 +233,34 @@ def test_a_run_that_was_killed_between_rounds_goes_on_with_the_rounds_on_record(
     for name in ("asking.json", "model.safetensors"):
         assert (again / name).read_bytes() == (whole / name).read_bytes(), name
     assert (tmp_path / "killed" / "work" / "round-1-0" / "done.json").stat().st_mtime_ns == trained
+
+
+def test_answers_are_stored_for_the_rows_of_a_round_and_its_audit_before_they_are_used(tmp_path: Path) -> None:
+    from tutelage.answers import teacher_answers
+    from tutelage.rounds import first_round
+
+    made = recipe(Asking(strategy="margin", rounds=3, per_round=40, audit=0.25))
+    plan = make_plan(made)
+    says = teacher_answers(made.teacher, plan.data, plan.data.rows("development"), plan.device)
+    workspace = Workspace(tmp_path)
+    workspace.work.mkdir(parents=True)
+    labelled: list[set[int]] = []
+    asked_then: list[set[int]] = []
+    train = set(plan.data.rows("train").tolist())
+    Counting.asked.clear()
+
+    def label(limited: Any) -> None:
+        labelled.append(set(limited.data.rows("train").tolist()))
+        asked_then.append(Counting.asked & train)
+
+    taught, rounds = run_rounds(plan, workspace, says, label=label, progress=False)
+    whole = [set(one.audit) | set(one.chosen) for one in rounds]
+    first, second = whole[0], whole[0] | whole[1]
+    expected = [first, first | set(rounds[1].audit), second, second | set(rounds[2].audit), second | whole[2]]
+    assert labelled == expected
+    assert all(asked <= had for asked, had in zip(asked_then[1:], labelled, strict=False))
+    assert set(first_round(plan).data.rows("train").tolist()) == first
+    assert set(taught.data.rows("train").tolist()) == expected[-1]
 
 
 def test_epochs_are_those_of_the_rows_asked_about(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tutelage.training.setup import make_accelerator
 from tutelage.transfer import evaluation_batches, in_original_order
 from tutelage.workspace import Workspace, write_json
 
-__all__ = ["RECORD", "asking_record", "limited", "run_rounds"]
+__all__ = ["RECORD", "asking_record", "first_round", "limited", "run_rounds"]
 
 Array = np.ndarray[Any, Any]
 
@@ -35,7 +35,14 @@ _STREAM = 7
 """Of the generator that draws rows, so that another seed draws others."""
 
 
-def run_rounds(plan: Plan, workspace: Workspace, teacher_says: Array, *, progress: bool) -> tuple[Plan, list[Round]]:
+def run_rounds(
+    plan: Plan,
+    workspace: Workspace,
+    teacher_says: Array,
+    *,
+    label: Callable[[Plan], object] = lambda plan: None,
+    progress: bool,
+) -> tuple[Plan, list[Round]]:
     """Asks in rounds, and gives the plan whose training rows are those that were asked about.
 
     A round that is on record is not gone through again, so a run that was killed goes on where it was.
@@ -44,6 +51,7 @@ def run_rounds(plan: Plan, workspace: Workspace, teacher_says: Array, *, progres
         plan: Of the run.
         workspace: Where the rounds and the checkpoints of their students go.
         teacher_says: The teacher's outputs on the development split.
+        label: Has answers stored, of the training rows of the plan that it is given, before they are used.
         progress: Show a bar.
     """
     asking = plan.recipe.asking
@@ -53,11 +61,25 @@ def run_rounds(plan: Plan, workspace: Workspace, teacher_says: Array, *, progres
     rounds = _read(path)
     accelerator.wait_for_everyone()  # a process that reads late would find what another has just written
     while len(rounds) < asking.rounds and not (rounds and rounds[-1].stopped):
-        student = _student_of(plan, workspace, rounds, teacher_says, progress=progress) if rounds else None
-        rounds.append(_next(plan, asking, rounds, student))
+        student, audit = None, np.zeros(0, dtype=np.int64)
+        if rounds:
+            asked = _asked(rounds)
+            label(limited(plan, asked))
+            student = _student_of(plan, workspace, rounds, teacher_says, progress=progress)
+            audit = _audit(plan, asking, rounds)
+            label(limited(plan, np.concatenate([asked, audit])))
+        rounds.append(_next(plan, asking, rounds, student, audit))
         if accelerator.is_main_process:
             write_json(path, [one.to_dict() for one in rounds])
-    return limited(plan, _asked(rounds)), rounds
+    taught = limited(plan, _asked(rounds))
+    label(taught)
+    return taught, rounds
+
+
+def first_round(plan: Plan) -> Plan:
+    """The plan with the training rows of the first round alone."""
+    assert plan.recipe.asking is not None
+    return limited(plan, _drawn(plan, plan.recipe.asking.per_round, 1, []))
 
 
 def asking_record(plan: Plan, rounds: list[Round]) -> dict[str, Any]:
@@ -109,23 +131,32 @@ def _student_of(
     return train_student(limited(plan, _asked(rounds)), workspace, seed, teacher_says, role=role, progress=progress)
 
 
-def _next(plan: Plan, asking: Asking, rounds: list[Round], student: nn.Module | None) -> Round:
-    """The next round: its audit, what that says, and what the strategy chooses."""
-    number, before = len(rounds) + 1, _asked(rounds)
+def _drawn(plan: Plan, count: int, number: int, before: Sequence[int] | Array) -> Array:
+    """Rows that were not asked about, at random."""
     random = np.random.default_rng([plan.recipe.seeds[0], _STREAM, number])
-    rest = np.setdiff1d(plan.data.rows("train"), before)
+    rows: Array = random.permutation(np.setdiff1d(plan.data.rows("train"), before))[:count]
+    return rows
+
+
+def _audit(plan: Plan, asking: Asking, rounds: list[Round]) -> Array:
+    """The rows by which the present student is judged."""
+    return _drawn(plan, asking.audited, len(rounds) + 1, _asked(rounds))
+
+
+def _next(plan: Plan, asking: Asking, rounds: list[Round], student: nn.Module | None, audit: Array) -> Round:
+    """The next round: what its audit says, and what the strategy chooses."""
+    number, before = len(rounds) + 1, _asked(rounds)
     if student is None:
-        chosen = random.permutation(rest)[: asking.per_round]
+        chosen = _drawn(plan, asking.per_round, number, before)
         return Round(number=number, audit=[], chosen=_listed(chosen), asked=len(chosen))
-    audit = random.permutation(rest)[: asking.audited]
     agreement = _agreement(plan, student, audit)
     low, high = wilson(agreement, len(audit), 0.95)
     gain = gain_per_1000(agreement, rounds[-1].agreement, len(rounds[-1].audit) + len(rounds[-1].chosen))
     stopped = asking.stop_gain is not None and gain is not None and gain < asking.stop_gain
-    rest = np.setdiff1d(rest, audit)
-    count = 0 if stopped else min(asking.per_round - len(audit), len(rest))
     centres = np.concatenate([before, audit])
-    chosen = rest[_choice(plan, asking, student, rest=rest, centres=centres, count=count, random=random)]
+    rest = np.setdiff1d(plan.data.rows("train"), centres)
+    count = 0 if stopped else min(asking.per_round - len(audit), len(rest))
+    chosen = rest[_choice(plan, asking, student, rest=rest, centres=centres, count=count, number=number)]
     return Round(
         number=number,
         audit=_listed(audit),
@@ -154,12 +185,13 @@ def _choice(
     rest: Array,
     centres: Array,
     count: int,
-    random: np.random.Generator,
+    number: int,
 ) -> Array:
     """`[count]` positions in `rest` that the strategy prefers."""
     if count == 0:
         return np.zeros(0, dtype=np.int64)
     if asking.strategy == "random":
+        random = np.random.default_rng([plan.recipe.seeds[0], _STREAM + 1, number])
         return random.permutation(len(rest))[:count]
     if asking.strategy == "k_centre":
         points, taken = (_features(plan, asking, student, rows) for rows in (rest, centres))
