@@ -30,7 +30,11 @@ class Net(nn.Module):
         self.asked += len(x)
         if self.exact and Path(__file__).with_name("slow").exists():
             import ray
-            Path(__file__).with_name("on-" + ray.get_runtime_context().get_node_id()).touch()
+            here = Path(__file__).parent
+            (here / ("on-" + ray.get_runtime_context().get_node_id())).touch()
+            until = time.monotonic() + 90
+            while len(list(here.glob("on-*"))) < 2 and time.monotonic() < until:
+                time.sleep(0.05)  # the other node starts late on a busy machine
             time.sleep(0.3)
         return self.output(torch.tanh(self.hidden(x.flatten(1)))) * 3
 
@@ -53,7 +57,8 @@ def net(hidden: int, *, exact: bool = False) -> dict[str, Any]:
 def recipe(folder: Path, *, cache: dict[str, Any] | None = None, **changes: Any) -> Path:
     """Writes the recipe.
 
-    Where a file `slow` is beside it, the teacher is slow, and notes the Ray node that it is on. `cache` are settings of
+    Where a file `slow` is beside it, the teacher is slow, notes the Ray node that it is on and waits for a second one.
+    `cache` are settings of
     `Cached`, None for the live teacher.
     """
     (folder / "label_models.py").write_text(MODULE)
