@@ -32,10 +32,11 @@ class Net(nn.Module):
             import ray
             here = Path(__file__).parent
             (here / ("on-" + ray.get_runtime_context().get_node_id())).touch()
-            until = time.monotonic() + 90
-            while len(list(here.glob("on-*"))) < 2 and time.monotonic() < until:
-                time.sleep(0.05)  # the other node starts late on a busy machine
             time.sleep(0.3)
+            until = time.monotonic() + 90  # on a busy machine the second node starts late
+            written = len(list((here / "cache").glob("*.arrow")))
+            while written > 5 and len(list(here.glob("on-*"))) < 2 and time.monotonic() < until:
+                time.sleep(0.05)
         return self.output(torch.tanh(self.hidden(x.flatten(1)))) * 3
 
 class Noise(Source):
@@ -57,9 +58,8 @@ def net(hidden: int, *, exact: bool = False) -> dict[str, Any]:
 def recipe(folder: Path, *, cache: dict[str, Any] | None = None, **changes: Any) -> Path:
     """Writes the recipe.
 
-    Where a file `slow` is beside it, the teacher is slow, notes the Ray node that it is on and waits for a second one.
-    `cache` are settings of
-    `Cached`, None for the live teacher.
+    Where a file `slow` is beside it, the teacher is slow, notes the Ray node that it is on, and waits for a second node
+    before all is done. `cache` are settings of `Cached`, None for the live teacher.
     """
     (folder / "label_models.py").write_text(MODULE)
     teacher: dict[str, Any] = {"class_path": "ModuleTeacher", "init_args": {"module": net(8, exact=True)}}
