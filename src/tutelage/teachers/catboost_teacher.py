@@ -37,6 +37,7 @@ class CatBoostTeacher(TabularTeacher):
     Source: Prokhorenkova et al., "CatBoost: unbiased boosting with categorical features", 2018.
     """
 
+    _kind = ""
     library = "CatBoost"
 
     def __init__(
@@ -80,11 +81,12 @@ class CatBoostTeacher(TabularTeacher):
             model = catboost.CatBoost().load_model(str(path), format="cbm")
         except catboost.CatBoostError as error:
             raise ModelError("teacher.path", expected=expected, found=f"{path.name}: {error}") from error
-        if _loss(model) in _OTHERS:
+        self._kind = _loss(model)
+        if self._kind in _OTHERS:
             raise ModelError(
                 "teacher.path",
                 expected="a model of one class a row, or of values",
-                found=f"one with the loss function {_loss(model)}: several labels a row",
+                found=f"one with the loss function {self._kind}: several labels a row",
                 mend="use FunctionTeacher with a function that gives the logits of the labels",
             )
         return model
@@ -128,7 +130,7 @@ class CatBoostTeacher(TabularTeacher):
         rows.columns = model.feature_names_
         pool = catboost.Pool(rows, cat_features=[cells.names.index(name) for name in categories])
         threads = self.threads or -1
-        if _loss(model) in _CLASSIFY:
+        if self._kind in _CLASSIFY:
             return log_of_margins(model.predict(pool, prediction_type="LogProbability", thread_count=threads))
         return np.asarray(model.predict(pool, thread_count=threads))
 

@@ -234,11 +234,14 @@ class FunctionTeacher(Teacher):
 
 def _source(function: Callable[..., Any] | None) -> bytes:
     """The content of the file that a function's code is in; nothing for code that has none."""
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(function)) if function is not None else None
-    except TypeError:  # an object that can be called
-        file = inspect.getsourcefile(type(function))
-    return Path(file).read_bytes() if file and Path(file).is_file() else b""
+    for code in (function, type(function)):  # an object that can be called has the code of its class
+        try:
+            file = inspect.getsourcefile(inspect.unwrap(code)) if code is not None else None
+        except TypeError:  # it is built into Python or into a library
+            continue
+        if file and Path(file).is_file():
+            return Path(file).read_bytes()
+    return b""
 
 
 def _likeliest(probabilities: Tensor, count: int) -> TopK:

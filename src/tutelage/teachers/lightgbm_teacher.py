@@ -42,6 +42,7 @@ class LightGBMTeacher(TabularTeacher):
     Source: Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree", 2017.
     """
 
+    _kind = ""
     library = "LightGBM"
 
     def __init__(
@@ -83,7 +84,7 @@ class LightGBMTeacher(TabularTeacher):
             model = lightgbm.Booster(model_file=str(path))
         except lightgbm.basic.LightGBMError as error:
             raise ModelError("teacher.path", expected=expected, found=f"{path.name}: {error}") from error
-        _objective(model)
+        self._kind = _objective(model)
         return model
 
     def train(self, cells: Cells, labels: Array, classes: Sequence[str], progress: Progress) -> Any:
@@ -135,7 +136,7 @@ class LightGBMTeacher(TabularTeacher):
         named = dict(zip(cells.categories, stored, strict=True)) if stored else {}
         rows = cells.frame(named) if named else cells.matrix()
         said = model.predict(rows, num_threads=self.threads or 0)
-        return log_of_probabilities(said) if _objective(model) in _CLASSIFY else np.asarray(said)
+        return log_of_probabilities(said) if self._kind in _CLASSIFY else np.asarray(said)
 
     def labels(self, model: Any) -> Sequence[Any]:
         """See `TabularTeacher.labels`: LightGBM has numbers alone."""

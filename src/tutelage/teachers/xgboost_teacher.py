@@ -38,6 +38,7 @@ class XGBoostTeacher(TabularTeacher):
     Source: Chen, Guestrin, "XGBoost: A Scalable Tree Boosting System", 2016.
     """
 
+    _kind = ""
     library = "XGBoost"
 
     def __init__(
@@ -58,7 +59,7 @@ class XGBoostTeacher(TabularTeacher):
         try:
             import xgboost  # noqa: F401
         except ImportError as error:
-            raise MissingExtra("xgboost", "trees", "an XGBoost teacher") from error
+            raise MissingExtra("xgboost", "xgboost", "an XGBoost teacher") from error
 
     def read(self, path: Path) -> Any:
         """See `TabularTeacher.read`."""
@@ -81,7 +82,7 @@ class XGBoostTeacher(TabularTeacher):
             raise ModelError(
                 "teacher.path", expected=expected, found=f"{path.name}: {str(error).strip().splitlines()[0]}"
             ) from error
-        _objective(model)
+        self._kind = _objective(model)
         return model
 
     def train(self, cells: Cells, labels: Array, classes: Sequence[str], progress: Progress) -> Any:
@@ -124,7 +125,7 @@ class XGBoostTeacher(TabularTeacher):
         )
         best = model.attr("best_iteration")
         trees = (0, int(best) + 1) if best is not None else (0, 0)
-        margin = _objective(model) in _MARGIN
+        margin = self._kind in _MARGIN
         said = model.predict(data, output_margin=margin, iteration_range=trees)
         return log_of_margins(said) if margin else np.asarray(said)
 

