@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent import futures
 from pathlib import Path
@@ -62,11 +63,16 @@ def test_logits_are_those_of_the_served_model_whatever_the_faults(tmp_path: Path
 
 
 def test_retry_after_is_waited_for_by_every_call(tmp_path: Path) -> None:
-    with serving(faults=[(429, {"Retry-After": "1"})]) as server:
-        asked = teacher(server.url, tmp_path, asking=Asking(concurrent=1, first_wait=0.01, longest_wait=5))
+    with serving(faults=[(429, {"Retry-After": "1.5"})]) as server:
+        asked = teacher(server.url, tmp_path, asking=Asking(concurrent=2, first_wait=0.01, longest_wait=5))
         began = time.monotonic()
-        asked.ask(rows(8), OUTPUT)
-        assert time.monotonic() - began >= 1.0
+        asking = threading.Thread(target=lambda: asked.ask(rows(80), OUTPUT))
+        asking.start()
+        time.sleep(1.0)
+        assert len(server.posts()) <= 4  # of 21: those that were under way
+        asking.join()
+        assert time.monotonic() - began >= 1.5
+        assert server.rows() == 84
 
 
 def test_a_second_run_asks_what_is_missing_and_a_third_asks_nothing_though_the_server_is_gone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,6 +75,7 @@ class Http:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=None)
         self._client = httpx.Client(headers=headers, limits=limits, follow_redirects=False)
+        weakref.finalize(self, self._client.close)
 
     def send(self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout: float) -> Any:
         """The server's answer, an `httpx.Response` with status 200.
