@@ -81,7 +81,8 @@ class Numbers(Coding):
 
     def decode(self, columns: dict[str, Array]) -> Part:
         """As float32."""
-        return torch.from_numpy(columns["values"].astype(np.float32, copy=False))
+        values = columns["values"]
+        return torch.from_numpy(values if self.dtype == "float32" else values.astype(np.float32))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data."""

@@ -53,10 +53,15 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Table:
-    """Of a signal in a view, by row: the group that answers it, where each column begins (-1: nowhere), its tokens."""
+    """Of a signal in a view: the group that answers a row, where each column of it begins, how many tokens it has.
 
+    Row `r` has place `r + 1`; -1 says that it is not answered. The first and the last place are nobody's: what is
+    below or above all rows is clipped to them.
+    """
+
+    spec: Spec
     group: Array
-    starts: dict[str, Array]
+    columns: list[list[tuple[str, Array, Windows]]]
     lengths: Array | None
 
 
@@ -78,6 +83,7 @@ class Reader:
         self._opened: dict[str, _Shard] = {}
         self._groups: dict[str, list[_Group]] = {}
         self._tables: dict[tuple[str, int], _Table] = {}
+        self._alike = b""
 
     def stored(self, name: str, rows: Array, views: Array) -> Array:
         """Which (row, view) pairs are answered, `[n]` bool, for one signal.
@@ -87,10 +93,10 @@ class Reader:
         """
         known = np.zeros(len(rows), dtype=bool)
         if name in self.specs:
-            inside = (rows >= 0) & (rows < self.rows)
             for view in np.unique(views).tolist():
-                here = inside & (views == view)
-                known[here] = self._table(name, view).group[rows[here]] >= 0
+                here, table = views == view, self._table(name, view)
+                assert table is not None
+                known[here] = table.group.take(rows[here] + 1, mode="clip") >= 0
         return known
 
     def read(
@@ -100,81 +106,58 @@ class Reader:
 
         Args:
             names: Of the signals.
-            rows: `[B]` row numbers, at least one; negative ones are never answered.
+            rows: `[B]` row numbers, at least one; those that are no rows of the set are never answered.
             views: `[B]` view numbers.
             mask: `[B, L]` bool, the tokens that count; at the others a signal of tokens is 0.
 
         Raises:
             CacheError: A shard is damaged, or the tokens are not those that were answered.
         """
-        if rows.min() < 0:
-            return None
-        alike = bool((views == views[0]).all())
+        places = rows + 1
+        if not self._are_alike(views):
+            return self._read_mixed(names, places, views, mask)
+        view = views.item(0)
         parts: dict[str, Part] = {}
         for name in names:
-            if name not in self.specs:
+            table = self._tables.get((name, view)) or self._table(name, view)
+            if table is None:
                 return None
-            part = self._in_view(name, rows, int(views[0]), mask) if alike else self._mixed(name, rows, views, mask)
+            if len(table.columns) == 1 and table.lengths is None:
+                part = _gather(table.spec, table.columns[0], places)
+            else:
+                part = self._read_unequal(table, places, mask)
             if part is None:
                 return None
             parts[name] = part
         return parts
 
-    def verify(self) -> None:
-        """Opens every shard.
+    def _are_alike(self, views: Array) -> bool:
+        """Whether all rows of a batch are in one view. Most batches have the views of the one before."""
+        said = views.tobytes()
+        if said != self._alike and (views == views[0]).all():
+            self._alike = said
+        return said == self._alike
 
-        Raises:
-            CacheError: One is damaged.
-        """
-        for shard in self.shards:
-            self._shard(shard)
-
-    def _mixed(self, name: str, rows: Array, views: Array, mask: Array | None) -> Part | None:
-        """A signal of rows in several views."""
-        parts = []
-        places = [np.flatnonzero(views == view) for view in np.unique(views)]
-        for at in places:
-            part = self._in_view(name, rows[at], int(views[at[0]]), None if mask is None else mask[at])
+    def _read_mixed(
+        self, names: Sequence[str], places: Array, views: Array, mask: Array | None
+    ) -> dict[str, Part] | None:
+        """Signals of rows in several views."""
+        pieces = [np.flatnonzero(views == view) for view in np.unique(views)]
+        found = []
+        for at in pieces:
+            part = self.read(names, places[at] - 1, views[at], None if mask is None else mask[at])
             if part is None:
                 return None
-            parts.append(part)
-        return joined(parts, _back(places))
+            found.append(part)
+        return {name: joined([part[name] for part in found], _back(pieces)) for name in names}
 
-    def _in_view(self, name: str, rows: Array, view: int, mask: Array | None) -> Part | None:
-        """A signal of rows in one view."""
-        table = self._tables.get((name, view)) or self._table(name, view)
-        groups = self._groups[name]
-        if len(groups) == 1:
-            return self._gather(self.specs[name], groups[0], table, rows, mask)
-        which = table.group.take(rows)
+    def _read_unequal(self, table: _Table, places: Array, mask: Array | None) -> Part | None:
+        """A signal of rows in one view, where it is one of tokens or some shards are wider than others."""
+        which = table.group.take(places, mode="clip")
         if which.min() < 0:
             return None
-        places = [np.flatnonzero(which == group) for group in np.unique(which)]
-        parts = [
-            self._gather(self.specs[name], groups[which[at[0]]], table, rows[at], None if mask is None else mask[at])
-            for at in places
-        ]
-        return joined([part for part in parts if part is not None], _back(places))
-
-    def _gather(self, spec: Spec, group: _Group, table: _Table, rows: Array, mask: Array | None) -> Part | None:
-        """A signal of rows in one view and one group."""
-        if spec.tokens:
-            return self._gather_tokens(spec, group, table, rows, mask)
-        values: dict[str, Array] = {}
-        for column, windows in group.columns.items():
-            at = table.starts[column].take(rows)
-            if not values and at.min() < 0:
-                return None
-            values[column] = spec.coding.shaped(column, windows.all[at], spec.shape)
-        return spec.coding.decode(values)
-
-    def _gather_tokens(self, spec: Spec, group: _Group, table: _Table, rows: Array, mask: Array | None) -> Part | None:
-        """The same for a signal of tokens, put where the mask says that they count."""
-        assert table.lengths is not None
-        lengths = table.lengths.take(rows)
-        if lengths.min() < 0:
-            return None
-        if mask is None or not np.array_equal(mask.sum(1), lengths):
+        lengths = None if table.lengths is None else table.lengths.take(places)
+        if lengths is not None and (mask is None or not np.array_equal(mask.sum(1), lengths)):
             raise CacheError(
                 str(self.folder),
                 expected="batches with the tokens that were answered",
@@ -182,49 +165,54 @@ class Reader:
                 harm="answers would be put to tokens that they are not about",
                 mend="remove the folder to have all of it asked again",
             )
-        within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
-        values: dict[str, Array] = {}
-        for column, windows in group.columns.items():
-            at = np.repeat(table.starts[column].take(rows), lengths) + within * windows.width
-            values[column] = spec.coding.shaped(column, windows.all[at], spec.shape)
-        return spread(spec.coding.decode(values), torch.from_numpy(mask))
+        pieces = [np.flatnonzero(which == group) for group in np.unique(which)]
+        parts = []
+        for at in pieces:
+            columns = table.columns[which[at[0]]]
+            if lengths is None or mask is None:
+                part = _gather(table.spec, columns, places[at])
+                assert part is not None
+            else:
+                tokens = _gather_tokens(table.spec, columns, places[at], lengths[at])
+                part = spread(tokens, torch.from_numpy(mask[at]))
+            parts.append(part)
+        return joined(parts, _back(pieces))
 
-    def _table(self, name: str, view: int) -> _Table:
-        """Where the answers to each row in a view are; the tables of the views that were read last are kept."""
-        known = self._tables.pop((name, view), None)
-        if known is not None:
-            self._tables[name, view] = known
-            return known
-        groups = self._groups_of(name)
-        tokens = self.specs[name].tokens
+    def _table(self, name: str, view: int) -> _Table | None:
+        """Where the answers to each row in a view are; the tables of the views that were made last are kept."""
+        if (name, view) in self._tables or name not in self.specs:
+            return self._tables.get((name, view))
+        groups, spec, places = self._groups_of(name), self.specs[name], self.rows + 2
         table = _Table(
-            group=np.full(self.rows, -1, dtype=np.int16),
-            starts={column: np.full(self.rows, -1, dtype=np.int64) for group in groups for column in group.columns},
-            lengths=np.full(self.rows, -1, dtype=np.int64) if tokens else None,
+            spec=spec,
+            group=np.full(places, -1, dtype=np.int16),
+            columns=[
+                [(column, np.full(places, -1, dtype=np.int64), windows) for column, windows in group.columns.items()]
+                for group in groups
+            ],
+            lengths=np.full(places, -1, dtype=np.int64) if spec.tokens else None,
         )
         for number, group in enumerate(groups):
             for index, shard in enumerate(group.shards):
                 if view in self.shards[shard].views:
-                    self._enter(table, self._shard(shard), name, view, number=number, group=group, index=index)
+                    self._enter(table, self._shard(shard), name, view, number=number, index=index)
         of_signal = [key for key in self._tables if key[0] == name]
         for old in of_signal[: max(0, len(of_signal) - TABLES + 1)]:
             del self._tables[old]
         self._tables[name, view] = table
         return table
 
-    def _enter(
-        self, table: _Table, shard: _Shard, name: str, view: int, *, number: int, group: _Group, index: int
-    ) -> None:
-        """Enters one shard's answers to a view into its table."""
+    def _enter(self, table: _Table, shard: _Shard, name: str, view: int, *, number: int, index: int) -> None:
+        """Enters the answers to a view of the `index`-th shard of a group into its table."""
         at = np.flatnonzero(shard.views == view)
-        rows = shard.rows[at]
-        table.group[rows] = number
-        for column, windows in group.columns.items():
+        places = shard.rows[at] + 1
+        table.group[places] = number
+        for column, starts, windows in table.columns[number]:
             stored = shard.columns[f"{name}:{column}"]
             first = stored.offsets[at] if isinstance(stored, Tokens) else at
-            table.starts[column][rows] = windows.starts[index] + first * windows.width
+            starts[places] = windows.starts[index] + first * windows.width
             if isinstance(stored, Tokens) and table.lengths is not None:
-                table.lengths[rows] = stored.offsets[at + 1] - first
+                table.lengths[places] = stored.offsets[at + 1] - first
 
     def _groups_of(self, name: str) -> list[_Group]:
         """The shards that hold a signal, by the widths of its columns."""
@@ -253,6 +241,31 @@ class Reader:
             rows, views, columns, alive = open_shard(self.folder / name, self.shards[name])
             self._opened[name] = _Shard(rows, views, columns, alive)
         return self._opened[name]
+
+
+_lowest = np.minimum.reduce
+"""`array.min()`, which for a batch of rows takes longer to be called than to compute."""
+
+
+def _gather(spec: Spec, columns: Sequence[tuple[str, Array, Windows]], places: Array) -> Part | None:
+    """A signal of rows, or None if one of them is not answered."""
+    values: dict[str, Array] = {}
+    for column, starts, windows in columns:
+        at = starts.take(places, mode="clip")
+        if _lowest(at) < 0:
+            return None
+        values[column] = spec.coding.shaped(column, windows.take(at), spec.shape)
+    return spec.coding.decode(values)
+
+
+def _gather_tokens(spec: Spec, columns: Sequence[tuple[str, Array, Windows]], places: Array, lengths: Array) -> Part:
+    """A signal of the tokens of rows, one after the other."""
+    within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+    values: dict[str, Array] = {}
+    for column, starts, windows in columns:
+        at = np.repeat(starts.take(places), lengths) + within * windows.width
+        values[column] = spec.coding.shaped(column, windows.take(at), spec.shape)
+    return spec.coding.decode(values)
 
 
 def _back(places: Sequence[Array]) -> Tensor:
