@@ -40,6 +40,7 @@ class Oracle:
         self.asked: list[str] = []
         self.most, self.used, self.per_call = most or Usage(), used, per_call
         self.failures: list[Failure] = []
+        self.takes = 0.0
 
     def pack(self, every: list[Question]):
         def calls(missing: list[int]):
@@ -51,6 +52,7 @@ class Oracle:
 
     def send(self, some: list[Question]) -> Reply:
         self.asked += [each.key for each in some]
+        time.sleep(self.takes)
         if self.failures:
             raise self.failures.pop(0)
         return Reply(answers=[each.key.encode() for each in some], usage=self.used, http_status=200)
@@ -127,6 +129,7 @@ def test_the_cap_on_calls_lets_exactly_that_many_through_and_resuming_asks_only_
 def test_the_cap_on_tokens_is_never_exceeded_and_is_used_up_although_calls_reserve_more(tmp_path: Path) -> None:
     path = tmp_path / "l.sqlite"
     oracle = Oracle(most=Usage(tokens_in=90, tokens_out=10), used=Usage(tokens_in=18, tokens_out=2))
+    oracle.takes = 0.02  # four are under way together, and reserve 400
     with pytest.raises(CapReached, match="cap on tokens"):
         oracle(desk(path, caps=Caps(tokens=500)), questions(100))
     assert len(oracle.asked) == 21  # after 20 x 20 one more may take 100, after 21 none
@@ -166,6 +169,18 @@ def test_the_cap_on_seconds_stops_a_wait_that_would_outlast_it_at_once(tmp_path:
     with pytest.raises(CapReached, match=r"cap on seconds is reached: 0\.5"):
         oracle(desk(tmp_path / "l.sqlite", caps=Caps(seconds=0.5)), questions(1))
     assert time.monotonic() - began < 0.4
+
+
+def test_the_cap_on_seconds_counts_the_time_spent_asking_and_not_the_training_in_between(tmp_path: Path) -> None:
+    oracle, here = Oracle(), desk(tmp_path / "l.sqlite", caps=Caps(seconds=0.6))
+    oracle.takes = 0.01
+    for start in range(4):
+        oracle(here, questions(1, start))
+        time.sleep(0.2)
+    oracle.takes = 0.25
+    with pytest.raises(CapReached, match="cap on seconds"):
+        oracle(here, questions(40, 10))
+    assert 4 < len(oracle.asked) < 30
 
 
 def test_retries_are_bounded_and_only_made_where_they_can_help(tmp_path: Path) -> None:

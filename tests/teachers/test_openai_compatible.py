@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "ledger"))
 
 from local_server import NAMES, letter_model, serving
 
-from tutelage.errors import CapReached, ModelError, QueryFailed, RecipeError
+import tutelage as tt
+from tutelage.errors import CapReached, ModelError, QueryFailed, RecipeError, SignalError
 from tutelage.ledger import Asking, Caps, Ledger
 from tutelage.signals import Batch, Request
 from tutelage.teachers import OpenAICompatible
@@ -220,3 +221,25 @@ def test_settings_reach_the_server_and_make_another_question(tmp_path: Path) -> 
         _, body = server.posts()[-1]
         assert body["seed"] == 5 and "temperature" not in body
         assert json.dumps(body["messages"][1]) == '{"role": "user", "content": "Title: aardvark"}'
+
+
+def test_the_plan_proposes_the_best_loss_and_refuses_a_temperature_that_the_answers_do_not_have(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3)).round(2).astype(np.float32)
+    with serving() as server:
+
+        def plan(loss: tt.losses.Loss) -> list[str]:
+            recipe = tt.Recipe(
+                name="chat",
+                task="classification",
+                data=tt.Data(source=tt.Arrays(x, (x[:, 0] > 0).astype(np.int64) + (x[:, 1] > 0), classes=NAMES)),
+                teacher=OpenAICompatible(f"{server.url}/v1", "tiny", "Numbers: {inputs}", ledger=str(tmp_path / "l")),
+                student=tt.ModuleStudent(lambda: torch.nn.Linear(3, 3)),
+                losses=[loss],
+                training=tt.Training(steps=3, batch_size=8),
+                export=tt.Export(onnx=False),
+            )
+            return tt.make_plan(recipe).notes
+
+        assert any("teacher: tiny tells the 5 likeliest tokens" in note for note in plan(tt.losses.KLDivergence(1.0)))
+        with pytest.raises(SignalError, match=r"losses\[0\][\s\S]*temperature 4"):
+            plan(tt.losses.KLDivergence(4.0))

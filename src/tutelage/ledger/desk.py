@@ -99,7 +99,9 @@ class Desk:
         self.pace = Pace(asking)
         self.sent = 0
         """Attempts of this desk."""
-        self._began: float | None = None
+        self._asking = 0
+        self._began, self._before = 0.0, 0.0
+        self._lock = threading.Lock()
 
     def ask(
         self,
@@ -121,6 +123,7 @@ class Desk:
         """
         first = {each.key: at for at, each in reversed(list(enumerate(questions)))}
         found = self.ledger.answers(first)
+        self._count(1)
         try:
             while missing := [key for key in first if key not in found]:
                 mine = self.ledger.claim(missing, self.owner)
@@ -131,17 +134,27 @@ class Desk:
                     time.sleep(POLL)
                 found |= self.ledger.answers(missing)
         finally:
+            self._count(-1)
             if len(found) < len(first):
                 self.ledger.release(self.owner)
         return [found[each.key] for each in questions]
 
     def seconds_left(self) -> float:
-        """Of the cap on seconds, which begin with the first question of this run."""
-        if self._began is None:
-            self._began = time.monotonic()
+        """Of the cap on seconds: only the time that is spent in `ask` counts."""
         if self.caps.seconds is None:
             return float("inf")
-        return self.caps.seconds - (time.monotonic() - self._began)
+        with self._lock:
+            now = time.monotonic() - self._began if self._asking else 0.0
+            return self.caps.seconds - self._before - now
+
+    def _count(self, change: int) -> None:
+        """One more asks, or one less: the clock runs while any does."""
+        with self._lock:
+            if self._asking == 0:
+                self._began = time.monotonic()
+            self._asking += change
+            if self._asking == 0:
+                self._before += time.monotonic() - self._began
 
 
 class _Round:

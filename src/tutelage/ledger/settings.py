@@ -19,7 +19,7 @@ class Caps:
         calls: Attempts, those that failed included.
         tokens: Tokens in and out together. An attempt whose outcome is not known counts with the most it can have used.
         money: In the unit of the prices.
-        seconds: Time that one run may spend since it first asked, waiting included.
+        seconds: Time that one run may spend asking, waits included; what else it does in between does not count.
     """
 
     calls: int | None = None
