@@ -7,7 +7,7 @@ Fashion-MNIST without labels: a perceptron of 512 hidden units that was trained 
 share the first round, the audit of a tenth of each further round, the students' starts and the steps. Of the same
 budget and seed the difference to random choice is paired.
 
-A run that is stopped goes on where it was: each is a run of tutelage's own in `--out`.
+A benchmark that is stopped goes on where it was: rounds, checkpoints and results are kept in `--out`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,21 @@ import math
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from scipy.stats import t as student_t
 
 import tutelage as tt
+from tutelage.answers import answers, teacher_answers
+from tutelage.asking import Asking
+from tutelage.plan import Plan, make_plan
 from tutelage.recipe import Recipe
+from tutelage.rounds import run_rounds
+from tutelage.stages import train_student
+from tutelage.transfer import FashionMNIST
+from tutelage.workspace import Workspace, write_json
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "random": {"strategy": "random"},
@@ -42,8 +50,8 @@ def perceptron(hidden: int) -> dict[str, Any]:
     return {"class_path": "models.Perceptron", "init_args": {"inputs": 784, "hidden": hidden, "classes": 10}}
 
 
-def written(options: argparse.Namespace, *, asking: dict[str, Any] | None, weights: str | None, seed: int) -> Recipe:
-    """The recipe of a run."""
+def written(options: argparse.Namespace, weights: str | None) -> Recipe:
+    """The recipe that all runs share."""
     teacher: dict[str, Any] = {"module": perceptron(512)}
     about: dict[str, Any] = {
         "name": "asking",
@@ -54,10 +62,7 @@ def written(options: argparse.Namespace, *, asking: dict[str, Any] | None, weigh
             "images": {"mean": [0.286], "std": [0.353]},
         },
         "teacher": {"class_path": "ModuleTeacher", "init_args": teacher},
-        "student": {
-            "class_path": "ModuleStudent",
-            "init_args": {"module": perceptron(32)},
-        },
+        "student": {"class_path": "ModuleStudent", "init_args": {"module": perceptron(32)}},
         "losses": [{"class_path": "KLDivergence", "init_args": {"temperature": 4.0}}],
         "training": {
             "steps": options.steps,
@@ -66,21 +71,17 @@ def written(options: argparse.Namespace, *, asking: dict[str, Any] | None, weigh
             "evaluate_every": options.steps,
         },
         "baseline": False,
-        "seeds": [seed],
         "export": {"onnx": False},
         "measure": {"batch_sizes": [1], "rounds": 1, "seconds": 0.05},
     }
     if weights is None:
-        about["teacher_training"] = {
-            "epochs": options.teacher_epochs,
-            "batch_size": 128,
-            "learning_rate": 1e-3,
-        }
+        about["teacher_training"] = {"epochs": options.teacher_epochs, "batch_size": 128, "learning_rate": 1e-3}
         about["training"]["steps"] = 1
     else:
         teacher["weights"] = weights
         about["data"] |= {"labelled": 0, "limit": options.pool}
-        about["asking"] = asking
+        budget = min(options.budgets)
+        about["asking"] = {"rounds": ROUNDS, "per_round": budget // ROUNDS}
     path = Path(options.out) / "recipe.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(about), encoding="utf-8")  # JSON is YAML
@@ -89,19 +90,31 @@ def written(options: argparse.Namespace, *, asking: dict[str, Any] | None, weigh
 
 def trained_teacher(options: argparse.Namespace) -> str:
     """The file of the teacher's weights, trained once on all labels."""
-    recipe = written(options, asking=None, weights=None, seed=0)
-    tt.distill(recipe, Path(options.out) / "teacher", progress=options.progress)
+    tt.distill(written(options, None), Path(options.out) / "teacher", progress=options.progress)
     return str(Path(options.out) / "teacher" / "work" / "teacher" / "best.safetensors")
 
 
-def run(name: str, budget: int, seed: int, options: argparse.Namespace, weights: str) -> dict[str, Any]:
-    """Agreement and accuracy on the test split, and what the last audit estimated."""
-    asking = {**STRATEGIES[name], "rounds": ROUNDS, "per_round": budget // ROUNDS, "audit": 0.1}
+def run(plan: Plan, name: str, budget: int, seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """Agreement and accuracy on the test split of the student that learnt from all rows asked about."""
     folder = Path(options.out) / f"{name}-{budget}-{seed}".replace(" ", "_")
-    recipe = written(options, asking=asking, weights=weights, seed=seed)
-    bundle = tt.distill(recipe, folder, progress=options.progress).bundle
-    stored = json.loads((bundle / "metrics.json").read_text())["seeds"][0]["metrics"]
-    return {key: stored[key]["student"] for key in ("agreement", "accuracy")}
+    if (folder / "found.json").exists():
+        return dict(json.loads((folder / "found.json").read_text()))
+    asking = Asking(rounds=ROUNDS, per_round=budget // ROUNDS, audit=0.1, **STRATEGIES[name])
+    plan = replace(plan, recipe=replace(plan.recipe, asking=asking, seeds=[seed]))
+    data, teacher = plan.data, plan.recipe.teacher
+    says = teacher_answers(teacher, data, data.rows("development"), plan.device)
+    workspace = Workspace(folder)
+    workspace.work.mkdir(parents=True, exist_ok=True)
+    taught, _ = run_rounds(plan, workspace, says, progress=options.progress)
+    student = train_student(taught, workspace, seed, says, progress=options.progress)
+    rows = data.rows("test")
+    ours = answers(student, data, rows, plan.device).argmax(1)
+    theirs = teacher_answers(teacher, data, rows, plan.device).argmax(1)
+    labels = FashionMNIST().load().labels
+    assert labels is not None
+    found = {"agreement": float((ours == theirs).mean()), "accuracy": float((ours == labels[rows]).mean())}
+    write_json(folder / "found.json", found)
+    return found
 
 
 def interval(values: list[float], *, signed: bool = False) -> str:
@@ -169,14 +182,14 @@ def main() -> None:
     parser.add_argument("--progress", action="store_true")
     options = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))  # where the networks are
-    weights = trained_teacher(options)
+    plan = make_plan(written(options, trained_teacher(options)))
     results: dict[int, dict[str, list[dict[str, float]]]] = {}
     for budget in options.budgets:
         results[budget] = {name: [] for name in options.only}
         for seed in options.seeds:
             for name in options.only:
                 begin = time.perf_counter()
-                found = run(name, budget, seed, options, weights)
+                found = run(plan, name, budget, seed, options)
                 results[budget][name].append(found)
                 seconds = time.perf_counter() - begin
                 print(f"{budget} {seed} {name}: {100 * found['agreement']:.2f} ({seconds:.0f} s)", flush=True)
