@@ -1,3 +1,8 @@
+"""Every source, from good files and from wrong ones.
+
+Longer than 400 lines because the sources share what they are tested with.
+"""
+
 from __future__ import annotations
 
 import json

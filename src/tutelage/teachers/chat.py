@@ -11,7 +11,17 @@ from typing import Any
 from tutelage.errors import ModelError, did_you_mean
 from tutelage.ledger import Failure, Usage
 
-__all__ = ["LETTERS", "filled", "instruction", "label_of", "letter_shares", "most_usage", "schema", "usage_of"]
+__all__ = [
+    "LETTERS",
+    "filled",
+    "instruction",
+    "label_of",
+    "letter_shares",
+    "most_usage",
+    "schema",
+    "usage_of",
+    "what_it_shows",
+]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -124,3 +134,13 @@ def _content(reply: Mapping[str, Any]) -> str:
     if not isinstance(content, str):
         raise unusable("an empty answer", reply)
     return content
+
+
+def what_it_shows(what: str, reply: Any, classes: Sequence[str]) -> dict[str, Any]:
+    """Whether a reply has what its request asked for."""
+    try:
+        if what == "logprobs":
+            return {"logprobs": letter_shares(reply, len(classes))[1]}
+        return {"json_schema": label_of(reply, classes) >= 0}
+    except Failure:
+        return {}
