@@ -15,8 +15,6 @@ from label_case import recipe, shards
 
 from tutelage.cli import main
 
-pytest.importorskip("ray", reason="needs the extra `ray`")
-
 
 def test_a_node_killed_in_the_middle_loses_nothing_and_nothing_is_there_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
