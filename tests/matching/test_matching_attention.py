@@ -19,7 +19,7 @@ import tutelage as tt
 from tutelage.errors import ModelError, RecipeError
 from tutelage.losses import AttentionMap, AttentionRelation, HiddenState, KLDivergence, ValueRelation
 from tutelage.losses.routed import Routed
-from tutelage.matching.blocks import find_attention
+from tutelage.matching.blocks import find_attention, token_maps
 from tutelage.plan import propose_pairs
 from tutelage.recipe import Match
 from tutelage.signals import Batch
@@ -175,6 +175,15 @@ def test_the_attention_of_known_models_is_found_layer_by_layer(module: nn.Module
     found = find_attention(module.eval(), trace(module, {"input_ids": ids}), names)
     assert [block.path for block in found] == [expected.format(layer) for layer in range(2)]
     assert all(block.shape == (4, 12) for block in found)
+
+
+def test_what_is_listed_of_a_model_are_linear_maps_beside_each_other_once() -> None:
+    """Embeddings put out tokens too; the layers of a stack all have the same names."""
+    bert = BertForSequenceClassification(BertConfig(vocab_size=9, **SIZES)).eval()
+    assert token_maps(bert, trace(bert, {"input_ids": torch.randint(0, 9, (2, 4))})) == {
+        "bert.encoder.layer.0.attention.self": ["query", "key", "value"],
+        "bert.encoder.layer.0.attention.output": ["dense"],
+    }
 
 
 def refusal(given: tt.Recipe) -> str:
