@@ -45,10 +45,10 @@ class Coding(abc.ABC):
         assert isinstance(part, Tensor)
         found = self.decode(columns)
         assert isinstance(found, Tensor)
-        exact = part.double()
+        exact = part.float()
         return {
-            "squared_error": float((found.double() - exact).square().sum()),
-            "squared": float(exact.square().sum()),
+            "squared_error": float((found - exact).square_().sum(dtype=torch.float64)),
+            "squared": float(exact.square().sum(dtype=torch.float64)),
         }
 
     def shaped(self, column: str, values: Array, shape: tuple[int, ...]) -> Array:
@@ -74,15 +74,22 @@ class Numbers(Coding):
 
     def encode(self, part: Part) -> dict[str, Array]:
         """One column."""
-        values = _float32(part)
+        values = torch.from_numpy(_float32(part))
         if self.dtype == "float16":
-            values = np.where(np.isfinite(values), values.clip(-65504, 65504), values).astype(np.float16)
-        return {"values": values}
+            narrow = values.half()
+            if bool(torch.isinf(narrow).any()):
+                narrow = torch.where(torch.isfinite(values), values.clamp(-65504, 65504), values).half()
+            values = narrow
+        return {"values": values.numpy()}
 
     def decode(self, columns: dict[str, Array]) -> Part:
         """As float32."""
         values = columns["values"]
-        return torch.from_numpy(values if self.dtype == "float32" else values.astype(np.float32))
+        return torch.from_numpy(values) if self.dtype == "float32" else torch.from_numpy(values).float()
+
+    def error(self, part: Part, columns: dict[str, Array]) -> Sums:
+        """None where float32 is stored."""
+        return {} if self.dtype == "float32" else super().error(part, columns)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data."""
@@ -252,11 +259,11 @@ def fit_low_rank(part: Tensor, rank: int) -> LowRank:
     return LowRank(mean.float(), (basis * largest.sign()).float().contiguous())
 
 
-def stated(coding: dict[str, Any], sums: Sums) -> str:
+def stated(sums: Sums) -> str:
     """The error of a coding in words, from the sums of its shards; empty where it causes none."""
     if sums.get("positions"):
-        return f"KL to the teacher's distribution {sums['divergence'] / sums['positions']:.2g} nats"
-    if sums.get("squared") and coding.get("dtype") != "float32":
+        return f"KL to the teacher's distribution {max(sums['divergence'], 0.0) / sums['positions']:.2g} nats"
+    if sums.get("squared"):
         return f"relative error {(sums['squared_error'] / sums['squared']) ** 0.5:.2g}"
     return ""
 

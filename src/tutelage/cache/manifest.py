@@ -70,12 +70,12 @@ class Manifest:
     def errors(self) -> dict[str, str]:
         """The error that storing caused, for each signal where it caused one, in words."""
         found = {}
-        for name, about in self.signals.items():
+        for name in self.signals:
             sums: dict[str, float] = {}
             for shard in self.shards.values():
                 for key, value in shard.errors.get(name, {}).items():
                     sums[key] = sums.get(key, 0.0) + value
-            if said := stated(about["coding"], sums):
+            if said := stated(sums):
                 found[name] = said
         return found
 
