@@ -46,6 +46,7 @@ class LocalServer:
             `cut`, `garbage`, `short`, `nan`.
         hold: Seconds that each answer takes.
         seen: Method, path, headers and body of each request.
+        times: When each POST request came.
         logprobs: How many alternatives it tells; 0 tells none.
         schema: Whether it takes a JSON schema.
         words: What it says in the place of an answer, in turn.
@@ -59,6 +60,7 @@ class LocalServer:
     schema: bool = True
     words: list[str] = field(default_factory=list)
     url: str = ""
+    times: list[float] = field(default_factory=list)
     under_way: int = 0
     most_under_way: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -148,6 +150,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         with state.lock:
             state.seen.append(("POST", self.path, dict(self.headers), body))
+            state.times.append(time.monotonic())
             number = len(state.seen)
             state.under_way += 1
             state.most_under_way = max(state.most_under_way, state.under_way)
