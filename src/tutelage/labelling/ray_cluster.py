@@ -75,7 +75,7 @@ class RayCluster:
             fn_constructor_args=[asdict(self.origin), number],
             batch_size=1,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=count),
+            compute=ray.data.ActorPoolStrategy(size=count),
             num_cpus=1,
         )
         seen: set[str] = set()
