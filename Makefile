@@ -19,7 +19,7 @@ demo: $(VENV)/.demo  ## distil all-MiniLM-L6-v2 into a 3-layer student on Wikipe
 test: $(VENV)/.test  ## all checks and all tests
 	./tools/debian_packages.sh
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/.test  ## linter, types, import arrows
 	$(BIN)/ruff check .
