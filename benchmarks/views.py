@@ -60,7 +60,11 @@ class Unaware(Cached):
 def recipe(teacher: Any, steps: int, **changes: Any) -> tt.Recipe:
     """The training that all have in common."""
     data = tt.Data(
-        source=FashionMNIST(), images=tt.Images(mean=[0.286], std=[0.353]), limit=6000, views=ShiftFlip(shift=2)
+        source=FashionMNIST(),
+        splits=tt.Splits(development=0.03),
+        images=tt.Images(mean=[0.286], std=[0.353]),
+        limit=6000,
+        views=ShiftFlip(shift=2),
     )
     settings: dict[str, Any] = {
         "name": "views",
@@ -106,7 +110,8 @@ def fill_as_they_are(plan: Plan) -> None:
     """Stores the answers about all rows in view 0 alone."""
     cached, data = plan.recipe.teacher, plan.data
     assert isinstance(cached, Cached)
-    store, rows = cached.opened(), np.arange(len(data))
+    store = cached.opened()
+    rows = np.concatenate([data.rows(split) for split in ("train", "development", "test")])
     with store.locked():
         for job in cached.missing([Keys(rows, np.zeros_like(rows), ("output",))]):
             store.keep(cached.answer(job, batches_of(data, job, lambda _: None)))
@@ -143,8 +148,8 @@ def row(mode: str, accuracy: list[float], agreement: list[float]) -> str:
 def main() -> None:
     """Runs all modes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--teacher-epochs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--teacher-epochs", type=int, default=4)
     parser.add_argument("--write", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(1)

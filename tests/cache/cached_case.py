@@ -77,13 +77,13 @@ def fill(
     batch: Callable[[Array, Array], Batch] = make_batch,
     stop_after: int | None = None,
 ) -> int:
-    """Fills a cache in batches of 5, up to so many shards; gives how many were written."""
+    """Fills a cache in batches of 5, the last first, up to so many shards; gives how many were written."""
     store, done = teacher.opened(), 0
     with store.locked():
         for job in teacher.missing(every() if wanted is None else wanted):
             if done == stop_after:
                 break
-            at = [np.arange(i, min(i + 5, len(job.rows))) for i in range(0, len(job.rows), 5)]
+            at = [np.arange(i, min(i + 5, len(job.rows))) for i in range(0, len(job.rows), 5)][::-1]
             store.keep(teacher.answer(job, ((p, batch(job.rows[p], job.views[p])) for p in at)))
             done += 1
     teacher.opened()
