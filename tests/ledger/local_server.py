@@ -168,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
             # As some servers do: the key that was sent stands in the message.
             self.give(status, {"error": {"message": f"injected for {self.headers.get('Authorization')}"}}, headers)
         elif fault == "hang":
-            time.sleep(1.0)
+            time.sleep(3.0)
             self.close_connection = True
         elif fault == "cut":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{")

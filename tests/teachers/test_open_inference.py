@@ -27,7 +27,7 @@ from tutelage.teachers import OpenInference, TransferFacts
 
 CPU = torch.device("cpu")
 OUTPUT = Request(output=True)
-QUICK = Asking(concurrent=3, first_wait=0.01, longest_wait=1.5, timeout=0.3)
+QUICK = Asking(concurrent=3, first_wait=0.01, longest_wait=1.5, timeout=10)
 
 
 def rows(count: int, start: int = 0) -> Batch:
@@ -51,7 +51,8 @@ def facts(classes: tuple[str, ...] = NAMES) -> TransferFacts:
 def test_logits_are_those_of_the_served_model_whatever_the_faults(tmp_path: Path) -> None:
     faults = [(429, {"Retry-After": "0.2"}), 500, "hang", "cut", "garbage", "short", (503, {})]
     with serving(faults=faults) as server:
-        said = teacher(server.url, tmp_path).ask(rows(20), OUTPUT)
+        asking = Asking(concurrent=3, first_wait=0.01, timeout=1.0)
+        said = teacher(server.url, tmp_path, asking=asking).ask(rows(20), OUTPUT)
         torch.testing.assert_close(said.output, tensor_model()(rows(20).inputs))
         assert not server.faults
         assert server.rows() == 20 + 4 * 7  # each fault cost one call of four rows, and nothing else was repeated
@@ -62,12 +63,12 @@ def test_logits_are_those_of_the_served_model_whatever_the_faults(tmp_path: Path
 
 
 def test_retry_after_is_waited_for_by_every_call(tmp_path: Path) -> None:
-    with serving(faults=[(429, {"Retry-After": "2"})]) as server:
+    with serving(faults=[(429, {"Retry-After": "2"})], hold=0.05) as server:
         asked = teacher(server.url, tmp_path, asking=Asking(concurrent=2, first_wait=0.01, longest_wait=5), max_batch=1)
-        asked.ask(rows(200), OUTPUT)
+        asked.ask(rows(40), OUTPUT)
         told, rest = server.times[0], server.times[1:]
         assert not [at - told for at in rest if 0.7 < at - told < 1.95]  # but for those that were under way
-        assert len(rest) == 200 and rest[-1] - told > 2
+        assert len(rest) == 40 and rest[-1] - told > 2
 
 
 def test_a_second_run_asks_what_is_missing_and_a_third_asks_nothing_though_the_server_is_gone(tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ class Grpc:
             def ModelInfer(self, request, context):  # noqa: N802
                 fault = local.faults.pop(0) if local.faults else None
                 if fault == "hang":
-                    time.sleep(1.0)
+                    time.sleep(3.0)
                 elif fault is not None:
                     context.abort(getattr(grpc.StatusCode, fault), "injected")
                 shape = list(request.inputs[0].shape)
@@ -283,7 +284,7 @@ class Grpc:
 def test_over_grpc_the_answers_are_the_same_and_so_is_what_becomes_of_faults(tmp_path: Path) -> None:
     local = LocalServer(faults=["UNAVAILABLE", "hang", "RESOURCE_EXHAUSTED"])
     with Grpc(local) as server:
-        asked = teacher(server.url, tmp_path, asking=Asking(concurrent=2, first_wait=0.01, timeout=0.5))
+        asked = teacher(server.url, tmp_path, asking=Asking(concurrent=2, first_wait=0.01, timeout=1.0))
         said = asked.ask(rows(20), OUTPUT)
         torch.testing.assert_close(said.output, tensor_model()(rows(20).inputs))
         assert 20 <= local.rows() <= 24  # the call that hung may have been worked on

@@ -24,7 +24,7 @@ from tutelage.teachers import OpenAICompatible
 
 CPU = torch.device("cpu")
 OUTPUT = Request(output=True)
-QUICK = Asking(concurrent=3, attempts=3, first_wait=0.01, longest_wait=1.0, timeout=0.3)
+QUICK = Asking(concurrent=3, attempts=3, first_wait=0.01, longest_wait=1.0, timeout=10)
 TEXTS = ["aardvark", "banana bread", "zebra crossing", "quick brown fox", "lorem ipsum", "jazz", "{title}", "eel"]
 
 
@@ -117,7 +117,7 @@ def test_what_is_no_class_is_asked_again_and_never_guessed_from(tmp_path: Path) 
 
 def test_missing_log_probabilities_wrong_json_and_faults_cost_a_retry_each(tmp_path: Path) -> None:
     with serving() as server:
-        asked = teacher(server.url, tmp_path, asking=Asking(concurrent=2, first_wait=0.01, timeout=0.3))
+        asked = teacher(server.url, tmp_path, asking=Asking(concurrent=2, first_wait=0.01, timeout=1.0))
         probes = len(server.posts())
         server.faults = ["no logprobs", "garbage", (429, {"Retry-After": "0.1"}), 500, "hang", "cut"]
         top = asked.ask(rows(), OUTPUT).top
