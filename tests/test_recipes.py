@@ -134,3 +134,6 @@ def test_newsgroups_source_reads_every_post_without_its_three_header_lines() -> 
     first = rows.columns["text"][0]
     assert isinstance(first, str) and first.startswith("alt atheism faq") and rows.labels[0] == 0
     assert set(rows.labels.tolist()) == set(range(20))
+    fewer = Newsgroups(held_out=100).load()
+    assert fewer.split is not None and fewer.split.count("test") == 100
+    assert fewer.split.count("") == rows.split.count("")
