@@ -24,6 +24,7 @@ from tutelage.evaluation.metrics import metrics_for, point_values
 from tutelage.forms import TopK
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, refuse_features, refuse_members
+from tutelage.teachers.black_box import top_of_probabilities
 from tutelage.transfer import Digits
 
 ROOT = Path(__file__).parent.parent
@@ -182,3 +183,12 @@ def test_the_servers_model_has_seen_training_rows_alone() -> None:
     assert re.findall(r"splits: \{development: (\S+), test: (\S+)\}", recipe) == [("0.15", "0.3")]
     assert re.findall(r"Splits\(development=(\S+), test=(\S+)\)\)", script) == [("0.15", "0.3")]
     assert 'data.batch(data.rows("train"))' in script
+
+
+def test_a_row_whose_probabilities_are_all_rounded_to_nothing_says_nothing_of_any_class() -> None:
+    top = top_of_probabilities(torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.7, 0.0, 0.2, 0.0]]))
+    expected = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.7, 0.05, 0.2, 0.05]])
+    torch.testing.assert_close(top.dense().exp(), expected)
+    flat = Batch(inputs=torch.empty(2, 0), rows=torch.arange(2), views=torch.zeros(2, dtype=torch.long))
+    value = tt.losses.KLDivergence(1.0)(Signals(output=torch.zeros(2, 4)), Signals(top=top), flat)
+    assert value[0].abs() < 1e-6 and torch.isfinite(value).all()
