@@ -22,7 +22,7 @@ def test_a_node_killed_in_the_middle_loses_nothing_and_nothing_is_there_twice(
     import ray
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, str(tmp_path)]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     path = str(recipe(tmp_path, cache={"shard_rows": 5}))
     assert main(["label", path, "--quiet"]) == 0
