@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
@@ -22,11 +21,11 @@ __all__ = ["ForwardCorrection", "log_noisy", "log_symmetric_noisy"]
 
 def log_symmetric_noisy(logits: Tensor, noise_rate: float) -> Tensor:
     """`log((1 - ε - ε/(C-1)) q_j + ε/(C-1))` with `q = softmax(logits)`: `[..., C]` -> `[..., C]`."""
-    log_q = F.log_softmax(logits, dim=-1)
     if noise_rate == 0:
-        return log_q
-    stray = noise_rate / (logits.shape[-1] - 1)
-    return torch.logaddexp(log_q + math.log(1 - noise_rate - stray), log_q.new_tensor(math.log(stray)))
+        return F.log_softmax(logits, dim=-1)
+    stray = noise_rate / (logits.shape[-1] - 1)  # more than 0, so the logarithm is finite where q is 0
+    q = F.softmax(logits, dim=-1)
+    return torch.add(q.new_tensor(stray), q, alpha=1 - noise_rate - stray).log()
 
 
 def log_noisy(logits: Tensor, transition: Tensor) -> Tensor:
@@ -133,7 +132,7 @@ class ForwardCorrection(Loss):
             )
         assert teacher.output is not None
         s, t = paired_logits("ForwardCorrection", student.output, teacher.output, self.axis, batch)
-        return mean_per_position(-(F.softmax(t, dim=-1) * self._noisy(s)).sum(-1), batch)
+        return mean_per_position(-((F.softmax(t, dim=-1) * self._noisy(s)).sum(-1)), batch)
 
     def _noisy(self, logits: Tensor) -> Tensor:
         if self.transition is None:
