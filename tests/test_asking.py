@@ -154,7 +154,9 @@ def test_the_audit_compares_the_student_of_the_round_before_with_the_teacher_on_
 
 def test_the_estimate_of_the_audits_is_unbiased_for_the_rows_that_were_not_asked_about(tmp_path: Path) -> None:
     inputs = np.random.default_rng(1).normal(size=(900, 6)).astype(np.float32)
-    inputs = inputs[np.argsort(-np.linalg.norm(inputs, axis=1))]  # how hard a row is goes with its number
+    with torch.no_grad():
+        best = teacher_net()(torch.from_numpy(inputs)).topk(2).values
+    inputs = inputs[torch.argsort(best[:, 1] - best[:, 0]).numpy()]  # the clearest rows come first
     errors = []
     for seed in range(8):
         data = tt.Data(source=tt.Arrays(inputs))
@@ -228,11 +230,18 @@ def test_a_run_that_was_killed_between_rounds_goes_on_with_the_rounds_on_record(
     left = json.loads((tmp_path / "killed" / "work" / "asking.json").read_text())
     assert len(left) == 2
     trained = (tmp_path / "killed" / "work" / "round-1-0" / "done.json").stat().st_mtime_ns
-    monkeypatch.setattr(module, "_next", real)
+    gone_through: list[int] = []
+
+    def counted(plan: Any, asking: Any, rounds: Any, student: Any, audit: Any) -> Any:
+        gone_through.append(len(rounds) + 1)
+        return real(plan, asking, rounds, student, audit)
+
+    monkeypatch.setattr(module, "_next", counted)
     again = tt.distill(made(), tmp_path / "killed", progress=False).bundle
     for name in ("asking.json", "model.safetensors"):
         assert (again / name).read_bytes() == (whole / name).read_bytes(), name
     assert (tmp_path / "killed" / "work" / "round-1-0" / "done.json").stat().st_mtime_ns == trained
+    assert gone_through == [3, 4]
 
 
 def test_answers_are_stored_for_the_rows_of_a_round_and_its_audit_before_they_are_used(tmp_path: Path) -> None:
