@@ -1,10 +1,12 @@
-"""The networks of the image recipes: a teacher and students of a tenth of it, or less."""
+"""The networks of the recipes: teachers, and students of a tenth of them, or less."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["Perceptron", "ResNet", "SmallCNN", "TwoHeads"]
+from tutelage.teachers.hugging_face import load_hugging_face
+
+__all__ = ["BagOfTokens", "Perceptron", "ResNet", "SentenceClassifier", "SmallCNN", "TwoHeads"]
 
 
 class Perceptron(nn.Module):
@@ -88,6 +90,50 @@ class SmallCNN(Classifier):
         stem, low = convolution(1, width, kernel=5, stride=2), convolution(width, 2 * width)
         high = nn.Sequential(convolution(2 * width, 4 * width, stride=2), convolution(4 * width, 4 * width))
         super().__init__(stem, low, high, width=4 * width, classes=classes)
+
+
+class SentenceClassifier(nn.Module):
+    """A sentence encoder from a Hugging Face folder with a linear head that knows nothing yet.
+
+    Args:
+        path: The folder, or `package:NAME/sub/path`.
+        width: Numbers in an embedding.
+        classes: Outputs.
+    """
+
+    def __init__(self, path: str, width: int, classes: int) -> None:
+        super().__init__()
+        self.encoder = load_hugging_face(path, key="teacher.path", head="embedding")
+        self.output = nn.Linear(width, classes)
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Logits `[B, classes]` of token ids `[B, L]`."""
+        logits: Tensor = self.output(self.encoder(**inputs))
+        return logits
+
+
+class BagOfTokens(nn.Module):
+    """The mean of a text's token embeddings, and a linear head: no order, no attention, and quick.
+
+    Args:
+        vocabulary: Tokens.
+        width: Numbers in an embedding.
+        classes: Outputs.
+
+    Source: Joulin, Grave, Bojanowski, Mikolov, "Bag of Tricks for Efficient Text Classification", 2017, on tokens.
+    """
+
+    def __init__(self, vocabulary: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.output = nn.Linear(width, classes)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Tensor) -> Tensor:
+        """Logits `[B, classes]` of token ids `[B, L]`."""
+        weight = attention_mask.to(self.tokens.weight.dtype)[..., None]
+        mean = (self.tokens(input_ids) * weight).sum(1) / weight.sum(1).clamp(min=1.0)
+        logits: Tensor = self.output(mean)
+        return logits
 
 
 class TwoHeads(nn.Module):

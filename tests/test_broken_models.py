@@ -252,6 +252,7 @@ def test_a_student_that_reads_other_token_ids(tmp_path: Path) -> None:
             task="embedding",
             data=tt.Data(source=tt.Arrays({"text": texts}), text=tt.Text(max_length=8)),
             teacher=tt.HuggingFaceTeacher(teacher),
+            licences={"teacher": tt.Licence(use="allowed", basis="made by this test", date="2026-01-31")},
             student=tt.students.HuggingFaceStudent(student),
             losses=[tt.losses.EmbeddingCosine()],
             training=tt.Training(steps=2, batch_size=8),

@@ -36,6 +36,7 @@ def pickle_folder(recipe: Recipe, folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
     (folder / "pytorch_model.bin").write_bytes(b"not looked into")
     recipe["teacher"] = {"class_path": "HuggingFaceTeacher", "init_args": {"path": str(folder)}}
+    recipe["licences"] = {"teacher": {"use": "allowed", "basis": "made by this test", "date": "2026-01-31"}}
     recipe.pop("teacher_training")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,31 @@ def test_tabular_recipe_fits_its_teacher_once_and_ships_the_preprocessing(tmp_pa
     assert metrics(bundle)["accuracy"]["models"]["teacher"]["value"] > 0.75
     distil("tabular.yaml", tmp_path / "again", *overrides, "--training.steps", "3", "--training.epochs", "null")
     assert teacher.stat().st_mtime_ns == fitted
+
+
+def test_ensemble_recipe_trains_its_three_networks_and_weighs_them_for_each_digit(tmp_path: Path) -> None:
+    short = ["--teacher_training", "{steps: 5, batch_size: 64}", "--training.steps", "20", "--seeds", "[0]"]
+    bundle = distil("ensemble.yaml", tmp_path, *short)
+    history = [json.loads(line) for line in (bundle / "history.jsonl").read_text().splitlines()]
+    assert {line["role"] for line in history} == {"teacher 0", "teacher 1", "teacher 2", "student", "baseline"}
+    about = json.loads((bundle / "provenance.json").read_text())
+    assert "EntropyGate" in about["teacher"]["description"]
+    assert {key: record["use"] for key, record in about["licences"].items()} == dict.fromkeys(
+        ("teacher.0", "teacher.1", "teacher.2"), "allowed"
+    )
+
+
+def test_newsgroups_source_reads_every_post_without_its_three_header_lines() -> None:
+    sys.path.insert(0, str(RECIPES))
+    from sources import Newsgroups
+
+    rows = Newsgroups().load()
+    assert rows.labels is not None and rows.split is not None
+    assert len(rows.classes) == 20 and rows.classes[0] == "alt.atheism"
+    assert rows.split.count("") + rows.split.count("test") == len(rows) > 18_000
+    first = rows.columns["text"][0]
+    assert isinstance(first, str) and first.startswith("alt atheism faq") and rows.labels[0] == 0
+    assert set(rows.labels.tolist()) == set(range(20))
+    fewer = Newsgroups(held_out=100).load()
+    assert fewer.split is not None and fewer.split.count("test") == 100
+    assert fewer.split.count("") == rows.split.count("")

@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tutelage.governance.licence import Licence
     from tutelage.governance.policy import Budget, Gate
     from tutelage.pipeline import Result, distill, evaluate, measure, report
     from tutelage.plan import make_plan
     from tutelage.recipe import Export, Measure, Recipe
     from tutelage.recipe_file import load_recipe
     from tutelage.students import CutStudent, ModuleStudent
-    from tutelage.teachers import Ensemble, HuggingFaceTeacher, ModuleTeacher
+    from tutelage.teachers import Cached, Ensemble, HuggingFaceTeacher, ModuleTeacher
     from tutelage.training import Training
     from tutelage.transfer import Arrays, Data, Images, Splits, Text
 
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Arrays": "transfer",
     "Budget": "governance.policy",
+    "Cached": "teachers",
     "CutStudent": "students",
     "Data": "transfer",
     "Ensemble": "teachers",
@@ -31,6 +33,7 @@ _HOMES = {
     "Gate": "governance.policy",
     "HuggingFaceTeacher": "teachers",
     "Images": "transfer",
+    "Licence": "governance.licence",
     "Measure": "recipe",
     "ModuleStudent": "students",
     "ModuleTeacher": "teachers",
@@ -51,6 +54,7 @@ _FOLDERS = ("losses", "students", "teachers", "transfer")
 __all__ = [
     "Arrays",
     "Budget",
+    "Cached",
     "CutStudent",
     "Data",
     "Ensemble",
@@ -58,6 +62,7 @@ __all__ = [
     "Gate",
     "HuggingFaceTeacher",
     "Images",
+    "Licence",
     "Measure",
     "ModuleStudent",
     "ModuleTeacher",

@@ -153,6 +153,13 @@ def finish_bundle(partial: Path, final: Path, provenance: dict[str, Any], findin
     partial.rename(final)
 
 
+def licence_line(key: str, record: dict[str, Any]) -> str:
+    """What the card says of the terms on which a teacher was learnt from."""
+    date = f", {record['date']}" if record["date"] else ""
+    accepted = "; **accepted although it is unknown**" if record["accepted_although_unknown"] else ""
+    return f"Learning from `{key}` ({record['teacher']}): {record['use']} ({record['basis']}{date}){accepted}"
+
+
 def model_card(provenance: dict[str, Any], findings: Findings) -> str:
     """The bundle's README: what the student is, what was found, how to use it."""
     teacher, student = provenance["teacher"], provenance["student"]
@@ -169,9 +176,11 @@ def model_card(provenance: dict[str, Any], findings: Findings) -> str:
     ]
     if "student" in cost:
         lines.append(f"* Weights: {significant(cost['student'].size_bytes / 1e6)} MB")
-    rows = provenance["data"]["rows"]
+    rows, made = provenance["data"]["rows"], sum(provenance["data"].get("made_training_rows", {}).values())
+    lines += [f"* {licence_line(key, record)}" for key, record in provenance.get("licences", {}).items()]
     lines += [
-        f"* Rows: {rows['train']:,} for training, {rows['development']:,} for development, {rows['test']:,} held out",
+        f"* Rows: {rows['train']:,} for training{f' ({made:,} of them made)' if made else ''}, "
+        f"{rows['development']:,} for development, {rows['test']:,} held out",
         "",
         "| metric | teacher | student | baseline | n |",
         "|---|---|---|---|---|",

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 from tutelage.devices.cost import Cost, significant
 from tutelage.evaluation.results import MetricResult
+from tutelage.governance.licence import licence_records
+from tutelage.labelling import describe_caches
 from tutelage.lessons import Lesson
 from tutelage.matching import Proposal
 from tutelage.plan import Forecast, Plan
@@ -28,11 +30,14 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
         + (f", {before.total:,} parameters ({before.embedding:,} in embeddings)" if before else ""),
         f"  student   {type(recipe.student).__name__}, {after.total:,} parameters ({after.embedding:,} in embeddings)"
         + (f", {after.total / before.total:.1%} of the teacher's" if before and before.total else ""),
+        *(f"  licence   {record.sentence()}" for record in licence_records(recipe.teachers(), recipe.licences)),
         "  rows      " + ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         f"  labels    {len(data.labelled_rows):,} training rows"
         + (f", {len(data.classes)} classes" if data.classes else ""),
+        *_asking(plan),
         "  inputs    " + ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in inputs.items()),
         *(f"  assistant {_assistant(assistant)}" for assistant in plan.assistants),
+        *(f"  cache     {line}" for line in describe_caches(plan)),
     ]
     for number, lesson in enumerate(plan.lessons, start=1):
         lines += ["", f"  losses{f' of stage {number}' if lesson is not plan.lessons[-1] else ''}", *_losses(lesson)]
@@ -91,6 +96,17 @@ def _reads(model: str, request: Request) -> Iterator[str]:
     for name, wanted in request.members.items():
         yield from ([f"{model} {name}"] if wanted.output else [])
         yield from _reads(f"{model} {name}:", wanted)
+
+
+def _asking(plan: Plan) -> list[str]:
+    asking = plan.recipe.asking
+    if asking is None:
+        return []
+    stop = "" if asking.stop_gain is None else f", until 1,000 questions gain less than {asking.stop_gain:g}"
+    return [
+        f"  asking    up to {asking.rounds} rounds of {asking.per_round:,} training rows by {asking.strategy}, "
+        f"{asking.audited:,} of them at random{stop}"
+    ]
 
 
 def _assistant(plan: Plan) -> str:

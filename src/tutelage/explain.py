@@ -14,6 +14,7 @@ from docstring_parser import parse
 from tutelage.errors import RecipeError, did_you_mean
 from tutelage.losses import all_losses
 from tutelage.recipe import Recipe
+from tutelage.teachers import SampleGate
 from tutelage.typed import family, parameters
 
 __all__ = ["dotted_fields", "explain"]
@@ -60,7 +61,7 @@ def _dotted(kind: type, prefix: str) -> Iterator[str]:
     for name, (hint, _) in parameters(kind).items():
         plain = _plain(hint)
         yield prefix + name
-        if dataclasses.is_dataclass(plain) and inspect.isclass(plain) and get_origin(hint) is not list:
+        if dataclasses.is_dataclass(plain) and inspect.isclass(plain) and get_origin(hint) not in (list, dict):
             yield from _dotted(plain, f"{prefix}{name}.")
 
 
@@ -74,13 +75,13 @@ def _all_classes() -> dict[str, type]:
                 deeper = _plain(inner)
                 if inspect.isclass(deeper) and deeper.__module__.startswith("tutelage"):
                     found |= {deeper.__name__: deeper} if dataclasses.is_dataclass(deeper) else family(deeper)
-    return found
+    return found | family(SampleGate)  # which only an ensemble names
 
 
 def _plain(hint: Any) -> Any:
-    """The class in `list[X]` or `X | None`."""
-    if get_origin(hint) is list:
-        return _plain(get_args(hint)[0])
+    """The class in `list[X]`, `dict[str, X]` or `X | None`."""
+    if get_origin(hint) in (list, dict):
+        return _plain(get_args(hint)[-1])
     if get_origin(hint) in (Union, types.UnionType):
         return _plain(next(choice for choice in get_args(hint) if choice is not type(None)))
     return hint

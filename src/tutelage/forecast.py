@@ -43,7 +43,7 @@ class Forecast:
         step_seconds: Median seconds of a step of the student's main training: batch, teacher, losses, gradients,
             optimiser.
         teacher_share: Share of such a step that the teacher takes.
-        student_seconds: Training all students of all seeds, with their earlier stages.
+        student_seconds: Training all students of all seeds and rounds, with their earlier stages.
         assistant_seconds: Training the models between teacher and student.
         baseline_seconds: The same for the baselines.
         teacher_seconds: Training the teacher, where the recipe does.
@@ -84,7 +84,7 @@ def make_forecast(plan: Plan, timed_steps: int) -> Forecast:
     return Forecast(
         step_seconds=steps[-1],
         teacher_share=min(1.0, ask / steps[-1]),
-        student_seconds=seeds * _total(plan, steps),
+        student_seconds=(seeds + (recipe.asking.rounds - 1 if recipe.asking else 0)) * _total(plan, steps),
         assistant_seconds=sum(
             _total(assistant, _lesson_steps(assistant, timed_steps)) for assistant in plan.assistants
         ),

@@ -113,7 +113,7 @@ def teacher_data(recipe: Recipe, data: TransferSet) -> TransferSet:
     """
     if recipe.data.labelled is None and recipe.data.limit is None:
         return data
-    return replace(recipe.data, labelled=None, limit=None).load(recipe.teacher.tokenizer_folder)
+    return replace(recipe.data, labelled=None, limit=None, made=[]).load(recipe.teacher.tokenizer_folder)
 
 
 def prepared(

@@ -9,13 +9,14 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from tutelage.answers import gather_evidence, teacher_answers
+from tutelage.asking import Round
 from tutelage.bundle import Findings, finish_bundle, write_findings
 from tutelage.delivery import export_student, measure_models
 from tutelage.devices.cost import Cost
@@ -25,25 +26,28 @@ from tutelage.evaluation.results import MetricResult
 from tutelage.evaluation.seeds import seed_summary
 from tutelage.evaluation.statistics import evaluate as evaluate_evidence
 from tutelage.export import measure_bundle
+from tutelage.governance.licence import licence_records
 from tutelage.governance.provenance import changed_files
 from tutelage.governance.verdict import GateResult, Verdict, judge
+from tutelage.labelling import caches_of, fill_caches, open_caches
 from tutelage.parts import build_student
 from tutelage.plan import Plan, make_plan
 from tutelage.recipe import Recipe
 from tutelage.recipe_file import dump_recipe, policy_of
 from tutelage.report import write_report
+from tutelage.rounds import RECORD, asking_record, run_rounds
 from tutelage.stages import train_assistants, train_baseline, train_student, train_teacher, trainings
 from tutelage.students import ParameterCount
 from tutelage.teachers.fingerprint import fingerprint_of
 from tutelage.training.setup import make_accelerator
-from tutelage.workspace import Workspace
+from tutelage.workspace import Workspace, write_json
 
 __all__ = ["Result", "distill", "evaluate", "measure", "report"]
 
 
 TRAINED_BY = (
     *("task", "data", "teacher", "teacher_training", "student", "losses", "training", "select"),
-    *("earlier_stages", "assistants", "heads"),
+    *("earlier_stages", "assistants", "heads", "asking"),
 )
 """What decides the weights: a run whose recipe differs elsewhere keeps its trainings and is judged anew."""
 
@@ -154,13 +158,17 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
     if recipe.teacher_training is not None:
         train_teacher(plan, workspace, progress=show)
     before = _fingerprints(recipe)
+    _label(plan, say, progress=show)
     says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device)
-    train_assistants(plan, workspace, says, progress=show)
+    taught, rounds = plan, list[Round]()
+    if recipe.asking is not None:
+        taught, rounds = run_rounds(plan, workspace, says, progress=show)
+    train_assistants(taught, workspace, says, progress=show)
     students, baselines = {}, {}
     for seed in recipe.seeds:
-        students[seed] = train_student(plan, workspace, seed, says, progress=show)
-        if plan.has_baseline:
-            baselines[seed] = train_baseline(plan, workspace, seed, says, progress=show)
+        students[seed] = train_student(taught, workspace, seed, says, progress=show)
+        if plan.has_baseline:  # labels cost no question: it has them all, for as many steps
+            baselines[seed] = train_baseline(replace(taught, data=plan.data), workspace, seed, says, progress=show)
     changed = [key for key, fingerprint in _fingerprints(recipe).items() if fingerprint != before[key]]
     if changed:
         raise TeacherChanged(
@@ -186,9 +194,24 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
             verdict=judge(metrics, cost, recipe.policy, recipe.budget, export),
             notes=[*plan.notes, *notes],
         )
+        if rounds:
+            write_json(partial / RECORD, asking_record(plan, rounds))
         _write(plan, workspace, partial, findings, before["teacher"])
     accelerator.wait_for_everyone()
     return _finished(workspace)
+
+
+def _label(plan: Plan, say: _Narrator, *, progress: bool) -> None:
+    """Has the cached teachers answer what the run will ask; one process asks, the others wait and read."""
+    accelerator = make_accelerator()
+    if not caches_of(plan.recipe):
+        return
+    if accelerator.is_main_process:
+        for filled in fill_caches(plan, progress=progress):
+            say(f"teacher's answers in {filled}")
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        open_caches(plan)
 
 
 def _new_folder(path: Path) -> Path:
@@ -211,6 +234,7 @@ def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, 
     """Writes the bundle, page and all, and moves it to its place."""
     recipe = plan.recipe
     histories = [workspace.stage(role, seed) / "history.jsonl" for role, seed in trainings(plan)]
+    histories += sorted(workspace.work.glob("round-*/history.jsonl"))
     (partial / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     write_findings(partial, findings, task=recipe.task, data=plan.data, histories=histories)
     provenance = {
@@ -220,6 +244,7 @@ def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, 
             "fingerprint": teacher_digest,
             "parameters": _counts(plan.teacher_parameters),
         },
+        "licences": {record.key: record.to_dict() for record in licence_records(recipe.teachers(), recipe.licences)},
         "student": {
             "description": type(recipe.student).__name__,
             "parameters": _counts(plan.student_parameters),
@@ -228,6 +253,7 @@ def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, 
             "fingerprint": plan.data.fingerprint,
             "rows": dict(plan.data.sizes),
             "labelled_training_rows": len(plan.data.labelled_rows),
+            "made_training_rows": plan.data.made_counts,
             "classes": list(plan.data.classes),
         },
     }

@@ -16,7 +16,9 @@ import typing
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
+from tutelage.asking import Asking
 from tutelage.errors import RecipeError, check_all, did_you_mean
+from tutelage.governance.licence import Licence, check_licences
 from tutelage.governance.policy import Budget, Gate
 from tutelage.losses import Loss
 from tutelage.students import Student
@@ -156,6 +158,9 @@ class Recipe:
             from the one before it, the student from the last. The student is evaluated against the teacher.
         heads: Further outputs of the student by name, each for a task of its own. Their metrics end in the name:
             `accuracy:NAME`.
+        asking: Which training rows the teacher is asked about, in rounds; null for all of them.
+        licences: On which terms each teacher may be learnt from, by its key: `teacher`, or `teacher.NAME` for one of
+            several (`teacher.0` of an ensemble). A teacher that comes from elsewhere needs a record.
         match: How layers are paired for the losses that say `pairs: auto`; the word `auto` stands for the defaults.
         baseline: Train the same student for as many steps without the teacher as well, where there are labels.
         seeds: One student for each; the best on the development split is delivered.
@@ -178,6 +183,8 @@ class Recipe:
     earlier_stages: list[Stage] = field(default_factory=list)
     assistants: list[Assistant] = field(default_factory=list)
     heads: dict[str, Head] = field(default_factory=dict)
+    asking: Asking | None = None
+    licences: dict[str, Licence] = field(default_factory=dict)
     match: Match | Literal["auto"] = field(default_factory=Match)
     baseline: bool = True
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -198,8 +205,10 @@ class Recipe:
         check_all(
             [
                 self._check_words,
+                lambda: check_licences(self.teachers(), self.licences),
                 *(functools.partial(training.check, key) for key, training in self.trainings().items()),
                 self._check_assistants,
+                *([] if self.asking is None else [functools.partial(self.asking.check, self)]),
                 self._check_teacher_training,
                 self._check_similarity_sets,
                 self._check_match,
@@ -218,6 +227,7 @@ class Recipe:
         found = {"training": self.training, "teacher_training": self.teacher_training}
         found |= {f"earlier_stages[{i}].training": stage.training for i, stage in enumerate(self.earlier_stages)}
         found |= {f"assistants[{i}].training": assistant.training for i, assistant in enumerate(self.assistants)}
+        found |= {"asking.training": None if self.asking is None else self.asking.training}
         return {key: training for key, training in found.items() if training is not None}
 
     def terms(self) -> dict[str, Loss]:
@@ -236,28 +246,22 @@ class Recipe:
         if self.matching.count is not None and self.matching.count < 1:
             raise RecipeError("match.count", expected="at least 1, or null", found=str(self.matching.count))
         if self.matching.rows < 4:
-            raise RecipeError(
-                "match.rows", expected="at least 4: fewer say nothing of CKA", found=str(self.matching.rows)
-            )
+            found = str(self.matching.rows)
+            raise RecipeError("match.rows", expected="at least 4: fewer say nothing of CKA", found=found)
 
     def _check_assistants(self) -> None:
         for index, assistant in enumerate(self.assistants):
             if assistant.generations < 1:
-                raise RecipeError(
-                    f"assistants[{index}].generations", expected="at least 1", found=str(assistant.generations)
-                )
+                key, found = f"assistants[{index}].generations", str(assistant.generations)
+                raise RecipeError(key, expected="at least 1", found=found)
 
     def _check_words(self) -> None:
         _check_name("name", self.name)
         for name in self.heads:
             _check_name("heads", name)
             if name in {"test", *(pairs.name for pairs in self.similarity_sets)}:
-                raise RecipeError(
-                    "heads",
-                    expected="a name that no evaluation set has",
-                    found=repr(name),
-                    mend="name the head otherwise",
-                )
+                mend = "name the head otherwise"
+                raise RecipeError("heads", expected="a name that no evaluation set has", found=repr(name), mend=mend)
         lists = {"losses": self.losses}
         lists |= {f"earlier_stages[{i}].losses": stage.losses for i, stage in enumerate(self.earlier_stages)}
         lists |= {f"assistants[{i}].losses": a.losses for i, a in enumerate(self.assistants) if a.losses is not None}

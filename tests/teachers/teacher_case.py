@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,19 +17,28 @@ from torch import Tensor, nn
 
 from tutelage.signals import Batch, Inputs
 from tutelage.teachers import (
+    Cached,
     CatBoostTeacher,
     Ensemble,
+    EntropyGate,
     FunctionTeacher,
     HuggingFaceTeacher,
     LightGBMTeacher,
+    ModuleGate,
     ModuleTeacher,
     OnnxTeacher,
+    OpenAICompatible,
+    OpenInference,
     OpenVinoTeacher,
     SeveralTeachers,
     SklearnTeacher,
     Teacher,
     XGBoostTeacher,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ledger"))
+
+from local_server import NAMES, LocalServer, serving
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -71,6 +81,7 @@ class TeacherCase:
         features: Layers that it supplies.
         missing: The misspelt path of a layer, and the path that was meant.
         padded: The same rows with more padding.
+        module: Whether it is made of torch modules.
         raw: The columns of the rows as a source has them.
         other: For a teacher that is no torch module: one whose answers differ.
     """
@@ -80,6 +91,7 @@ class TeacherCase:
     features: tuple[str, ...] = ()
     missing: tuple[str, str] | None = None
     padded: Callable[[], Inputs] | None = None
+    module: bool = True
     raw: Callable[[], Raw] | None = None
     other: Callable[[], Teacher] | None = None
 
@@ -101,6 +113,17 @@ def batch_of(inputs: Inputs, raw: Raw | None = None) -> Batch:
     first = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
     rows = torch.arange(len(first))
     return Batch(inputs=inputs, rows=rows, views=torch.zeros_like(rows), raw=None if raw is None else raw.copy)
+
+
+@functools.cache
+def server() -> tuple[LocalServer, Any]:
+    """A server for the remote teachers, as long as the tests run."""
+    context = serving()
+    return context.__enter__(), context
+
+
+def ledger() -> str:
+    return str(Path(tempfile.mkdtemp(prefix="tutelage-")) / "ledger")
 
 
 def pair() -> list[Teacher]:
@@ -162,6 +185,7 @@ def tabular(kind: Callable[[str], Teacher], name: str, raw: Callable[[], Raw] = 
         make=lambda: kind(model_file(name)),
         inputs=numbers,
         raw=raw,
+        module=False,
         other=lambda: kind(model_file(name, seed=1)),
     )
 
@@ -176,6 +200,7 @@ CASES: dict[str, TeacherCase] = {
         inputs=numbers,
         features=("hidden",),
         missing=("hiden", "hidden"),
+        module=False,
         other=lambda: OnnxTeacher(model_file("m.onnx"), output="hidden"),
     ),
     "OpenVinoTeacher": TeacherCase(
@@ -183,16 +208,19 @@ CASES: dict[str, TeacherCase] = {
         inputs=numbers,
         features=("hidden",),
         missing=("hiden", "hidden"),
+        module=False,
         other=lambda: OpenVinoTeacher(model_file("m.onnx"), output="hidden"),
     ),
     "FunctionTeacher": TeacherCase(
         make=lambda: FunctionTeacher(f"{__name__}:double", "logits"),
         inputs=numbers,
+        module=False,
         other=lambda: FunctionTeacher(f"{__name__}:double", "logits", arguments={"by": 3.0}),
     ),
     "FunctionTeacher-labels": TeacherCase(
         make=lambda: FunctionTeacher("torch:argmax", "labels", classes=list("abcde"), arguments={"dim": 1}),
         inputs=numbers,
+        module=False,
         other=lambda: FunctionTeacher("torch:argmin", "labels", classes=list("abcde"), arguments={"dim": 1}),
     ),
     "ModuleTeacher": TeacherCase(
@@ -205,12 +233,43 @@ CASES: dict[str, TeacherCase] = {
         missing=("model.encoder.layers.2", "model.encoder.layer.2"),
         padded=lambda: tokens(40),
     ),
+    "Cached": TeacherCase(
+        make=lambda: Cached(ModuleTeacher(Net), "no-such-folder", features="float32"),
+        inputs=pictures,
+        features=("norm", "conv"),
+        missing=("nrom", "norm"),
+    ),
     "Ensemble": TeacherCase(make=lambda: Ensemble(pair(), "probabilities", weights=[1.0, 3.0]), inputs=pictures),
     "Ensemble-logits": TeacherCase(make=lambda: Ensemble(pair(), "logits"), inputs=pictures),
+    "Ensemble-gated": TeacherCase(make=lambda: Ensemble(pair(), gate=EntropyGate(2.0)), inputs=pictures),
+    "Ensemble-gated by a network": TeacherCase(
+        make=lambda: Ensemble(pair(), weights=[1.0, 3.0], gate=ModuleGate(lambda: Net(seed=2, classes=2))),
+        inputs=pictures,
+    ),
     "SeveralTeachers": TeacherCase(
         make=lambda: SeveralTeachers({"main": ModuleTeacher(Net), "other": ModuleTeacher(lambda: Net(1))}, "main"),
         inputs=pictures,
         features=("norm", "conv"),
         missing=("nrom", "norm"),
+    ),
+    "OpenInference": TeacherCase(
+        make=lambda: OpenInference(server()[0].url, "small", ledger=ledger(), output="logits"),
+        inputs=lambda: pictures()[:, 0, 0, :4],
+        module=False,
+    ),
+    "OpenInference-rounded": TeacherCase(
+        make=lambda: OpenInference(
+            server()[0].url, "small", ledger=ledger(), output="rounded", gives="probabilities", max_batch=3
+        ),
+        inputs=lambda: pictures()[:, 0, 0, :4],
+        module=False,
+    ),
+    "OpenAICompatible": TeacherCase(
+        make=lambda: OpenAICompatible(
+            f"{server()[0].url}/v1", "tiny", "Say: {text}", ledger=ledger(), classes_in_order=list(NAMES)
+        ),
+        inputs=lambda: torch.zeros(4, 1),
+        module=False,
+        raw=lambda: {"text": np.array(SENTENCES, dtype=object)},
     ),
 }

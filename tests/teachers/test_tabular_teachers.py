@@ -1,3 +1,8 @@
+"""Models of tables: all libraries go through the same tests.
+
+Longer than 400 lines because each test runs on the models of every library, and their makers stand beside them.
+"""
+
 from __future__ import annotations
 
 import functools

@@ -1,3 +1,8 @@
+"""Every source, from good files and from wrong ones.
+
+Longer than 400 lines because the sources share what they are tested with.
+"""
+
 from __future__ import annotations
 
 import json
@@ -374,3 +379,42 @@ def test_constructors_store_their_arguments_under_their_names(source: Source) ->
 
     names = inspect.signature(type(source)).parameters
     assert all(getattr(source, name) not in (None, False) for name in names)
+
+
+def unlabelled_sources(folder: Path) -> dict[str, Source]:
+    """The same ten rows in every format, without any label."""
+    from pyarrow import csv
+
+    texts = [f"sentence number {row}" for row in range(10)]
+    table = pa.table({"text": texts})
+    parquet.write_table(table, folder / "rows.parquet")
+    csv.write_csv(table, folder / "rows.csv")
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return {
+        **{kind: Table(str(folder / f"rows.{kind}"), "text") for kind in ("parquet", "csv", "jsonl")},
+        "datasets": HuggingFaceDataset(datasets.Dataset.from_dict({"text": texts}), "text"),
+        "arrays": Arrays({"text": texts}),
+    }
+
+
+def test_rows_without_labels_are_rows_in_every_format(tmp_path: Path) -> None:
+    for kind, source in unlabelled_sources(tmp_path).items():
+        rows = source.load()
+        assert rows.labels is None and rows.labelled is None and rows.classes == (), kind
+        assert list(rows.columns["text"])[3] == "sentence number 3", kind
+
+
+def test_an_unlabelled_split_of_a_dataset_dict_is_for_training_with_its_labels_empty_absent_or_minus_one() -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "kind": datasets.ClassLabel(names=["no", "yes"])})
+
+    def part(kinds: list[int]) -> Any:
+        texts = [f"{len(kinds)} {row}" for row in range(len(kinds))]
+        return datasets.Dataset.from_dict({"text": texts, "kind": kinds}, features=features)
+
+    for further in (part([-1] * 5), part([0] * 5).remove_columns("kind")):
+        source = datasets.DatasetDict({"unsupervised": further, "train": part([0, 1, 1]), "test": part([1, 0])})
+        rows = HuggingFaceDataset(source, "text", label="kind").load()
+        assert rows.split == ["train"] * 8 + ["test"] * 2
+        assert rows.labelled is not None and rows.labelled.tolist() == [False] * 5 + [True] * 5
+        assert rows.labels is not None and rows.labels[5:].tolist() == [0, 1, 1, 1, 0]
+        assert rows.classes == ("no", "yes")

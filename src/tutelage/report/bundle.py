@@ -52,6 +52,7 @@ class Bundle:
     evidence: list[Evidence | PairEvidence]
     disagreements: dict[str, Any]
     provenance: dict[str, Any]
+    asking: dict[str, Any]
     absent: tuple[str, ...]
 
     @property
@@ -109,6 +110,7 @@ def read_bundle(folder: Path) -> Bundle:
         evidence=[read_evidence(path) for path in _evidence_files(folder)],
         disagreements=_json(folder / "disagreements.json"),
         provenance=_json(folder / "provenance.json"),
+        asking=_json(folder / "asking.json"),
         absent=absent,
     )
 

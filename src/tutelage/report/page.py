@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
+from uuid import uuid4
 
 from tutelage.report.bundle import Bundle, read_bundle
 from tutelage.report.markup import Markup, raw, tag
 from tutelage.report.sections.agreement import agreement
 from tutelage.report.sections.appendix import export_parity, recompute, run
+from tutelage.report.sections.asking import asking
 from tutelage.report.sections.benefit import benefit
 from tutelage.report.sections.cost import cost
 from tutelage.report.sections.disagreements import disagreements
@@ -30,6 +30,7 @@ CONTENTS = {
     "cost": "Cost",
     "agreement": "Answer by answer",
     "disagreements": "Disagreements",
+    "asking": "What was asked",
     "training": "Training",
     "export": "Exports",
     "run": "What was run",
@@ -56,15 +57,12 @@ def write_report(bundle: Path) -> Path:
     """
     page = render(read_bundle(bundle))
     target = bundle / "report.html"
-    handle, temporary = tempfile.mkstemp(dir=bundle, prefix=".report-", suffix=".html")
+    temporary = bundle / f".report-{uuid4().hex}.html"
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
     return target
 
 
@@ -95,12 +93,13 @@ def render(bundle: Bundle) -> Markup:
         cost(bundle),
         agreement(bundle),
         disagreements(bundle),
+        asking(bundle),
         training(bundle),
         export_parity(bundle),
         run(bundle),
         recompute(bundle),
     ]
-    links = [tag("li", tag("a", title, href=f"#{identifier}")) for identifier, title in CONTENTS.items()]
+    links = [tag("li", tag("a", title, href=f"#{identifier}")) for identifier, title in _contents(bundle).items()]
     theme = tag("button", "Dark or light", type="button", id="theme", hidden=True)
     body = tag(
         "body",
@@ -112,6 +111,11 @@ def render(bundle: Bundle) -> Markup:
         tag("script", raw(script)),
     )
     return raw(f"<!doctype html>\n{tag('html', head, body, lang='en')}\n")
+
+
+def _contents(bundle: Bundle) -> dict[str, str]:
+    """The sections that this page has."""
+    return {key: title for key, title in CONTENTS.items() if key != "asking" or bundle.asking}
 
 
 def _foot(bundle: Bundle) -> str:

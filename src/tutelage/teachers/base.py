@@ -6,6 +6,7 @@ import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -38,7 +39,14 @@ class Teacher(abc.ABC):
 
     Whatever is odd about a teacher (it is an ensemble, remote, remembered) stays behind this protocol: the loop asks
     and never looks what it is.
+
+    Attributes:
+        comes_from_elsewhere: Whether somebody else made it (files of a model, an API), so that learning from it needs a
+            record of its licence (`Recipe.licences`). Teachers that are made of the user's own code, or trained in the
+            run, need none.
     """
+
+    comes_from_elsewhere: ClassVar[bool] = False
 
     @abc.abstractmethod
     def load(self, device: torch.device) -> None:
@@ -80,6 +88,11 @@ class Teacher(abc.ABC):
         return {} if self.module is None else {"": self.module}
 
     @property
+    def inner(self) -> Mapping[str, Teacher]:
+        """The teachers that this one asks, by name; a lone one has none (""). Empty where it answers itself."""
+        return {}
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes in the order of its logits, where the teacher knows them."""
         return ()
@@ -88,6 +101,11 @@ class Teacher(abc.ABC):
     def tokenizer_folder(self) -> Path | None:
         """Where the teacher's tokenizer is, for teachers that read text."""
         return None
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of it before the run, once it is loaded."""
+        return []
 
     def describe(self) -> str:
         """A short name for reports."""
@@ -107,17 +125,6 @@ def named_modules(teachers: Mapping[str, Teacher]) -> dict[str, nn.Module]:
     }
 
 
-def refuse_features(teacher: Teacher, request: Request) -> None:
-    """Raises a `ModelError` if features are requested of a teacher that has none."""
-    if request.features:
-        raise ModelError(
-            f"features of {', '.join(f'`{path}`' for path in sorted(request.features))}",
-            expected="a teacher that supplies features",
-            found=f"{teacher.describe()}, which supplies its output only",
-            mend="use a loss on outputs",
-        )
-
-
 def refuse_members(teacher: Teacher, request: Request) -> None:
     """Raises a `ModelError` if members are requested of a teacher that has none."""
     if request.members:
@@ -126,4 +133,15 @@ def refuse_members(teacher: Teacher, request: Request) -> None:
             expected="a SeveralTeachers, whose members have names",
             found=teacher.describe(),
             mend="leave out `member`, or give the recipe a teacher of class SeveralTeachers",
+        )
+
+
+def refuse_features(teacher: Teacher, request: Request) -> None:
+    """Raises a `ModelError` if inner layers are requested of a teacher that has none to show."""
+    if request.features:
+        raise ModelError(
+            f"features of {', '.join(f'`{path}`' for path in sorted(request.features))}",
+            expected="a teacher that supplies features",
+            found=f"{type(teacher).__name__} ({teacher.describe()}), which supplies its output only",
+            mend="use a loss on outputs",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from tutelage.errors import ModelError, RecipeError
 from tutelage.forms import TopK
 from tutelage.signals import Batch, Request, Signals, output_of
 from tutelage.teachers.base import Teacher, TransferFacts, named_modules, refuse_members
+from tutelage.teachers.gate import SampleGate
 from tutelage.teachers.vocabulary import require_same_ids
 
 __all__ = ["Ensemble", "mean_logits", "mean_probabilities"]
@@ -31,6 +31,9 @@ class Ensemble(Teacher):
     * `mean_of="probabilities"`, sigmoid outputs: answers the logits of `Σ_k w_k σ(z_k)`.
     * `mean_of="logits"`: answers `Σ_k w_k z_k`. It is also the mean for embeddings and regression values.
 
+    With a gate, `w_k` is another for each sample `x`: `w_k g_k(x) / Σ_j w_j g_j(x)`. The gate works on what the members
+    answered, so each of them may be remembered or remote for itself.
+
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015 (both means are named there).
 
     Args:
@@ -39,6 +42,7 @@ class Ensemble(Teacher):
         weights: How much each member counts: one positive number each. None: all alike.
         axis: The class axis of the outputs.
         outputs: What turns logits into probabilities.
+        gate: How much each member counts for each sample, beside the fixed weights.
 
     Raises:
         RecipeError: There is no member, the count of weights differs from theirs, or a weight is not positive.
@@ -52,6 +56,7 @@ class Ensemble(Teacher):
         weights: list[float] | None = None,
         axis: int = -1,
         outputs: Literal["softmax", "sigmoid"] = "softmax",
+        gate: SampleGate | None = None,
     ) -> None:
         if not members:
             raise RecipeError(
@@ -77,15 +82,18 @@ class Ensemble(Teacher):
         self.weights = weights
         self.axis = axis
         self.outputs = outputs
+        self.gate = gate
 
     def load(self, device: torch.device) -> None:
-        """Loads every member.
+        """Loads every member, and the gate.
 
         Raises:
             ModelError: Members name their classes in different orders.
         """
         for member in self.members:
             member.load(device)
+        if self.gate is not None:
+            self.gate.load(device)
         orders = {member.classes: index for index, member in enumerate(self.members) if member.classes}
         if len(orders) > 1:
             raise ModelError(
@@ -118,6 +126,11 @@ class Ensemble(Teacher):
         for teacher in self.members:
             teacher.meet(facts)
 
+    @property
+    def notes(self) -> list[str]:
+        """Those of each."""
+        return [note for teacher in self.members for note in teacher.notes]
+
     def check(self, request: Request) -> None:
         """Raises a `ModelError` if features are requested, or a member can't supply its output."""
         refuse_members(self, request)
@@ -144,43 +157,65 @@ class Ensemble(Teacher):
         outputs = [answer.dense() for answer in answers]
         self._require_alike(outputs)
         with torch.no_grad():
-            combined = self.combine(outputs)
+            combined = self.combine(batch, outputs)
             if all(answer.top is None for answer in answers):
                 return Signals(output=combined)
             order = torch.arange(combined.shape[-1], device=combined.device).expand(combined.shape)
             return Signals(top=TopK.of_probabilities(combined.softmax(-1), order, combined.shape[-1]))
 
     @property
+    def inner(self) -> dict[str, Teacher]:
+        """The members, by their numbers."""
+        return {str(index): member for index, member in enumerate(self.members)}
+
+    @property
     def modules(self) -> dict[str, nn.Module]:
         """The modules of the members, by the members' numbers."""
-        return named_modules({str(index): member for index, member in enumerate(self.members)})
+        return named_modules(self.inner)
 
     def as_module(self) -> nn.Module | None:
-        """A module that runs all members and takes the mean, to be timed; None if a member is none."""
+        """A module that runs all members and takes the mean, to be timed; None if a member is none.
+
+        So it is with a gate that reads more than the inputs.
+        """
         modules = [member.as_module() for member in self.members]
         members = [module for module in modules if module is not None]
-        return EnsembleModule(members, self.combine) if len(members) == len(modules) else None
+        if len(members) < len(modules) or (self.gate is not None and self.gate.reads_rows):
+            return None
+        return EnsembleModule(members, self.combine, None if self.gate is None else self.gate.module)
 
-    def combine(self, outputs: list[Tensor]) -> Tensor:
+    def combine(self, batch: Batch, outputs: list[Tensor]) -> Tensor:
         """The weighted mean of the members' outputs, in float32 or wider."""
+        shares = self._log_shares(batch, outputs)
         if self.mean_of == "logits":
-            return mean_logits(outputs, self._shares())
-        return mean_probabilities(outputs, self._shares(), axis=self.axis, outputs=self.outputs)
+            return mean_logits(outputs, shares)
+        return mean_probabilities(outputs, shares, axis=self.axis, outputs=self.outputs)
 
     def fingerprint(self) -> str:
         """SHA-256 of the members' fingerprints, their shares, and the kind of mean."""
         parts = [self.mean_of, self.outputs, str(self.axis), *(share.hex() for share in self._shares())]
+        parts += [] if self.gate is None else [self.gate.fingerprint()]
         return hashlib.sha256("\n".join([*parts, *(m.fingerprint() for m in self.members)]).encode()).hexdigest()
 
     def describe(self) -> str:
         """How many members, the kind of mean, and who they are."""
         names = ", ".join(member.describe() for member in self.members)
-        return f"Ensemble of {len(self.members)} (mean of {self.mean_of}): {names}"
+        gate = "" if self.gate is None else f", {type(self.gate).__name__}"
+        return f"Ensemble of {len(self.members)} (mean of {self.mean_of}{gate}): {names}"
 
     def _shares(self) -> list[float]:
         """The weights, scaled to sum to 1."""
         weights = self.weights or [1.0] * len(self.members)
         return [weight / sum(weights) for weight in weights]
+
+    def _log_shares(self, batch: Batch, outputs: list[Tensor]) -> Tensor:
+        """The logarithms of what each member counts, `[K, 1, ...]` for all samples or `[K, B, 1, ...]` for each."""
+        wide = [widened(output) for output in outputs]
+        shares = wide[0].new_tensor(self._shares()).log()[None]
+        if self.gate is not None:
+            weights = self.gate.log_weights(batch, wide, axis=self.axis, outputs=self.outputs)
+            shares = torch.log_softmax(shares + weights.to(shares), dim=1)
+        return shares.T.reshape(len(outputs), -1, *[1] * (outputs[0].dim() - 1))
 
     def _require_alike(self, outputs: list[Tensor]) -> None:
         shapes = [tuple(output.shape) for output in outputs]
@@ -207,32 +242,41 @@ class Ensemble(Teacher):
 
 
 class EnsembleModule(nn.Module):
-    """The members of an ensemble as one module, called like each of them."""
+    """The members of an ensemble and its gate as one module, called like each of them."""
 
-    def __init__(self, members: list[nn.Module], combine: Callable[[list[Tensor]], Tensor]) -> None:
+    def __init__(
+        self,
+        members: list[nn.Module],
+        combine: Callable[[Batch, list[Tensor]], Tensor],
+        gate: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.combine = combine
+        self.gate = gate
 
     def forward(self, *args: Tensor, **inputs: Tensor) -> Tensor:
         """The combined output of the members."""
-        return self.combine([output_of(member(*args, **inputs), "teacher") for member in self.members])
+        outputs = [output_of(member(*args, **inputs), "teacher") for member in self.members]
+        rows = torch.arange(len(outputs[0])).neg() - 1  # of no transfer set
+        return self.combine(Batch(inputs=args[0] if args else inputs, rows=rows, views=rows * 0), outputs)
 
 
-def mean_logits(outputs: list[Tensor], shares: list[float]) -> Tensor:
-    """`Σ_k w_k z_k`, in float32 or wider."""
-    return torch.stack([widened(z) * share for z, share in zip(outputs, shares, strict=True)]).sum(0)
+def mean_logits(outputs: list[Tensor], log_shares: Tensor) -> Tensor:
+    """`Σ_k w_k z_k`, in float32 or wider; `log_shares` are `log w_k`, `[K, ...]`."""
+    stacked = torch.stack([widened(z) for z in outputs])
+    # A member that does not count may have said anything.
+    return torch.where(log_shares == -torch.inf, 0.0, stacked * log_shares.exp()).sum(0)
 
 
 def mean_probabilities(
-    logits: list[Tensor], shares: list[float], *, axis: int = -1, outputs: Literal["softmax", "sigmoid"] = "softmax"
+    logits: list[Tensor], log_shares: Tensor, *, axis: int = -1, outputs: Literal["softmax", "sigmoid"] = "softmax"
 ) -> Tensor:
     """Logits of `Σ_k w_k p_k`, computed on the log scale in float32 or wider, so that nothing underflows."""
     wide = [widened(z) for z in logits]
 
     def log_mean(log_probabilities: list[Tensor]) -> Tensor:
-        terms = [p + math.log(share) for p, share in zip(log_probabilities, shares, strict=True)]
-        return torch.logsumexp(torch.stack(terms), dim=0)
+        return torch.logsumexp(torch.stack(log_probabilities) + log_shares, dim=0)
 
     if outputs == "softmax":
         return log_mean([F.log_softmax(z, dim=axis) for z in wide])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -40,6 +40,8 @@ class HuggingFaceTeacher(TorchTeacher):
         dtype: The precision that the teacher computes in.
         attention: The implementation of attention: torch's fused one, or plain matrix products.
     """
+
+    comes_from_elsewhere: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -9,6 +9,11 @@ from tutelage.transfer.huggingface import HuggingFaceDataset
 from tutelage.transfer.image_folder import ImageFolder
 from tutelage.transfer.images import ImageFiles, Images
 from tutelage.transfer.labels import read_labels
+from tutelage.transfer.made import Given, Made, MadeRows, Maker
+from tutelage.transfer.masked_words import MaskedWords
+from tutelage.transfer.mixup import Mixup
+from tutelage.transfer.munge import Munge
+from tutelage.transfer.noise import Noise
 from tutelage.transfer.order import Order, in_original_order
 from tutelage.transfer.packaged import Digits, FashionMNIST, Keel
 from tutelage.transfer.similarity import Pairs, SimilarityPairs
@@ -28,11 +33,19 @@ __all__ = [
     "FashionMNIST",
     "Features",
     "Function",
+    "Given",
     "HuggingFaceDataset",
     "ImageFiles",
     "ImageFolder",
     "Images",
     "Keel",
+    "Made",
+    "MadeRows",
+    "Maker",
+    "MaskedWords",
+    "Mixup",
+    "Munge",
+    "Noise",
     "Order",
     "Pairs",
     "Rows",

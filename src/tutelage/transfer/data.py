@@ -16,6 +16,7 @@ from tutelage.transfer.features import Features
 from tutelage.transfer.hashing import Digests, mixed, text_digests
 from tutelage.transfer.images import Images
 from tutelage.transfer.labels import Labels, choose_labelled, read_labels
+from tutelage.transfer.made import Made, Maker, add_made, given_rows
 from tutelage.transfer.splits import NONE, TRAIN, Splits, assign, split_name
 from tutelage.transfer.tabular import Tabular
 from tutelage.transfer.text import Text
@@ -48,6 +49,7 @@ class Data:
         labelled_share: Share of each training batch that is drawn from the labelled rows. None: as they come.
         tasks: Columns that are no input but the labels of further tasks, each with a head of its own (`Recipe.heads`).
             A row that keeps its label keeps those of all tasks.
+        made: Who make further training rows of those there are. Made rows have no label, and stand after the source's.
     """
 
     source: Source
@@ -60,6 +62,7 @@ class Data:
     views: Views | None = None
     labelled_share: float | None = None
     tasks: list[str] = field(default_factory=list)
+    made: list[Maker] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -74,6 +77,8 @@ class Data:
             raise RecipeError(
                 "data.labelled_share", expected="a share above 0, up to 1, or null", found=str(self.labelled_share)
             )
+        for index, maker in enumerate(self.made):
+            maker.check(f"data.made[{index}]")
 
     def load(self, tokenizer_path: str | Path | None = None) -> TransferSet:
         """Reads, checks, splits and encodes the rows.
@@ -88,8 +93,9 @@ class Data:
         rows, tasks = _without_tasks(self.source.load(), self.tasks)
         _check_rows(rows)
         columns = Columns(rows.columns, images=self.images, views=self.views, tabular=self.tabular)
+        tokenizer = None
         if columns.texts:
-            columns.tokenise((self.text or Text()).load(tokenizer_path))
+            tokenizer = (self.text or Text()).load(tokenizer_path)
         elif self.text is not None:
             raise RecipeError("data.text", expected="a column of texts", found="none", mend="remove data.text")
         content, exact = columns.digests()
@@ -97,12 +103,25 @@ class Data:
         group = None if rows.group is None else _group_digests(rows.group, content)
         codes, notes = assign(content, group, rows.split, self.splits)
         notes += columns.fit(np.flatnonzero(codes == TRAIN))
-        if columns.tokens is not None and columns.tokens.cut:
-            length = columns.tokenizer.max_length if columns.tokenizer else 0
-            notes.append(f"{columns.tokens.cut:,} of {len(rows):,} texts were cut to {length} tokens")
         notes += self._keep_limit(codes, content)
         labelled = _labelled(rows)
         notes += self._keep_labels(labelled, codes, content, rows)
+        made = None
+        if self.made:
+            given = given_rows(columns, np.flatnonzero(codes == TRAIN), None if tokenizer is None else tokenizer.mask)
+            plain = {name: c.matrix() if isinstance(c, Features) else c for name, c in rows.columns.items()}
+            named, made = add_made(self.made, plain, given, np.flatnonzero(codes == TRAIN))
+            columns = Columns(named, images=self.images, views=self.views)
+            content, exact = columns.digests()
+            codes = np.concatenate([codes, np.full(made.rows.sum(), TRAIN, dtype=codes.dtype)])
+            notes += _drop_copies(codes, content, made)
+            notes.append(_said_of(made, codes))
+            rows, tasks, labelled = _longer(rows, tasks, labelled, made)
+            group = None if group is None else np.concatenate([group, group[made.parents[made.rows, 0]]])
+        if tokenizer is not None:
+            columns.tokenise(tokenizer)
+        if columns.tokens is not None and columns.tokens.cut and tokenizer is not None:
+            notes.append(f"{columns.tokens.cut:,} of {len(codes):,} texts were cut to {tokenizer.max_length} tokens")
         return TransferSet(
             columns,
             codes,
@@ -114,6 +133,7 @@ class Data:
             notes=notes,
             groups=None if group is None else np.unique(group, return_inverse=True)[1].astype(np.int64),
             tasks=tasks,
+            made=made,
         )
 
     def _keep_limit(self, codes: Array, content: Digests) -> list[str]:
@@ -144,6 +164,36 @@ class Data:
             order = mixed(self.splits.seed, np.array([_LABELLED]), content[train])
             labelled[choose_labelled(train, strata, order, count)] = True
         return [f"{count:,} of {int((codes == TRAIN).sum()):,} training rows keep their label (data.labelled)"]
+
+
+def _drop_copies(codes: Array, content: Digests, made: Made) -> list[str]:
+    """Drops made rows that say the same as another row, in place: above all as one that is held out."""
+    _, first = np.unique(content, return_index=True)  # given rows come first
+    copies = made.rows & ~np.isin(np.arange(len(codes)), first)
+    codes[copies] = NONE
+    if not copies.any():
+        return []
+    return [f"{copies.sum():,} of {made.rows.sum():,} made rows dropped: they say the same as another row"]
+
+
+def _said_of(made: Made, codes: Array) -> str:
+    """What a reader should know of the made rows."""
+    counts = made.counts(codes == TRAIN)
+    by = ", ".join(f"{count:,} by {name}" for name, count in counts.items())
+    total, given = sum(counts.values()), int(((codes == TRAIN) & ~made.rows).sum())
+    return f"{total:,} of {total + given:,} training rows are made of the other {given:,} ({by}); they have no label"
+
+
+def _longer(rows: Rows, tasks: dict[str, Labels], labelled: Array, made: Made) -> tuple[Rows, dict[str, Labels], Array]:
+    """Labels with an empty place for each made row."""
+    count = int(made.rows.sum())
+
+    def filled(values: Array) -> Array:
+        return np.concatenate([values, np.zeros((count, *values.shape[1:]), dtype=values.dtype)])
+
+    labels = None if rows.labels is None else filled(rows.labels)
+    tasks = {name: replace(task, values=filled(task.values)) for name, task in tasks.items()}
+    return replace(rows, labels=labels), tasks, filled(labelled)
 
 
 def _without_tasks(rows: Rows, names: Sequence[str]) -> tuple[Rows, dict[str, Labels]]:

@@ -21,7 +21,7 @@ class HuggingFaceDataset(Source):
     """A `datasets.Dataset` or `DatasetDict`, in memory or in a folder that `save_to_disk` wrote.
 
     The splits of a `DatasetDict` are kept: train, validation (as development) and test. Names of a `ClassLabel` become
-    the classes.
+    the classes. A split `unlabelled` or `unsupervised` is for training; a split without the label column has no labels.
 
     Args:
         dataset: The folder, or the data set itself.
@@ -82,13 +82,17 @@ class HuggingFaceDataset(Source):
             classes = self._check(dataset, "the data set")
             return rows_of(_table(dataset), self._roles(None, classes))
         tables, classes = [], ()
+        labelled = [name for name, part in dataset.items() if set(as_names(self.label)) <= set(part.column_names)]
         for name, part in dataset.items():
             split = split_name(str(name), "data.source: split of the DatasetDict")
-            classes = self._check(part, str(name))
-            columns = self._roles(None, ()).columns
-            tables.append(
-                _table(part).select(columns).append_column(_SPLIT, pa.array([split] * len(part), pa.string()))
-            )
+            table = _table(part)
+            if labelled and name not in labelled:
+                table = _without_labels(table, as_names(self.label))
+                self._roles(None, ()).check(table.column_names, str(name))
+            else:
+                classes = self._check(part, str(name))
+            table = table.select(self._roles(None, ()).columns)
+            tables.append(table.append_column(_SPLIT, pa.array([split] * len(part), pa.string())))
         return rows_of(pa.concat_tables(tables, promote_options="permissive"), self._roles(_SPLIT, classes))
 
     def _open(self) -> Any:
@@ -115,6 +119,14 @@ class HuggingFaceDataset(Source):
         label = as_names(self.label)
         names = getattr(dataset.features[label[0]], "names", None) if len(label) == 1 else None
         return tuple(names or ())
+
+
+def _without_labels(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
+    """The table with empty columns in the place of those of the label."""
+    for name in names:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table)))
+    return table
 
 
 def _table(dataset: Any) -> pa.Table:

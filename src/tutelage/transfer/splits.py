@@ -27,6 +27,9 @@ _SYNONYMS = {
     "val": "development",
     "eval": "development",
     "testing": "test",
+    "unlabelled": "train",
+    "unlabeled": "train",
+    "unsupervised": "train",
 }
 
 

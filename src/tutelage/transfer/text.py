@@ -117,6 +117,7 @@ class Tokenizer:
         ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self.pad = next(value for value in ends if value is not None)
         self.left = tokenizer.padding_side == "left"
+        self.mask: str | None = tokenizer.mask_token
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, key: str = "text") -> Tokens:
         """Tokens of each text, or of each pair of texts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,9 @@ from tutelage.signals import Batch
 from tutelage.transfer.columns import Columns
 from tutelage.transfer.hashing import Digests
 from tutelage.transfer.labels import Labels
+from tutelage.transfer.made import Made
 from tutelage.transfer.order import Order, by_length
-from tutelage.transfer.splits import SPLITS, SplitName
+from tutelage.transfer.splits import NONE, SPLITS, TRAIN, SplitName
 from tutelage.transfer.views import Views
 
 __all__ = ["TransferSet", "evaluation_batches"]
@@ -38,6 +40,7 @@ class TransferSet:
         notes: What a reader of the report should know about these rows.
         groups: `[N]` int64 number of each row's group, or None.
         tasks: The labels of further tasks by name; which rows have them is as in `labelled`.
+        made: Which rows are made, by whom and of which, or None: all are given.
 
     Attributes:
         labels: As given; 0 where a row is not labelled, so that a withheld label can't be read by accident.
@@ -57,6 +60,7 @@ class TransferSet:
         notes: Sequence[str] = (),
         groups: Array | None = None,
         tasks: Mapping[str, Labels] | None = None,
+        made: Made | None = None,
     ) -> None:
         self.columns = columns
         self.codes = codes
@@ -69,12 +73,21 @@ class TransferSet:
         self.classes = tuple(classes)
         self.labelled_share = labelled_share
         self.notes = list(notes)
+        self.made = made
         self._digests = digests
         self._groups = groups
         self._rows = {name: np.flatnonzero(codes == code).astype(np.int64) for code, name in enumerate(SPLITS)}
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    def limited_to(self, rows: Array) -> TransferSet:
+        """The same set with these training rows alone; the other splits, and all row numbers, stay as they are."""
+        other = copy.copy(self)
+        kept = np.isin(np.arange(len(self)), rows)
+        other.codes = np.where((self.codes == TRAIN) & ~kept, NONE, self.codes).astype(self.codes.dtype)
+        other._rows = {**self._rows, "train": np.flatnonzero(other.codes == TRAIN).astype(np.int64)}
+        return other
 
     @property
     def views(self) -> Views | None:
@@ -85,6 +98,11 @@ class TransferSet:
     def sizes(self) -> dict[str, int]:
         """Rows in each split."""
         return {name: len(rows) for name, rows in self._rows.items()}
+
+    @property
+    def made_counts(self) -> dict[str, int]:
+        """How many training rows each maker made; empty where all rows are given."""
+        return {} if self.made is None else self.made.counts(self.codes == TRAIN)
 
     @property
     def labelled_rows(self) -> Array:

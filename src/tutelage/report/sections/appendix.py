@@ -95,7 +95,12 @@ def run(bundle: Bundle) -> Markup:
         parts.append(note("recipe.yaml is not in the bundle, so the run can't be repeated from it."))
     if not bundle.provenance:
         parts.append(note("provenance.json is not in the bundle: the origin of teacher, data and code is not known."))
-    asides = {**{r: model_title(bundle, r) for r in ("teacher", "student")}, "data": "", "environment": ""}
+    asides = {
+        **{r: model_title(bundle, r) for r in ("teacher", "student")},
+        "licences": "",
+        "data": "",
+        "environment": "",
+    }
     for key, aside in asides.items():
         if bundle.provenance.get(key):
             parts.append(_fold(aside, _tree(bundle.provenance[key]), key.capitalize()))

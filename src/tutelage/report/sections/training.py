@@ -51,8 +51,8 @@ def training(bundle: Bundle) -> Markup:
 
 
 def _once(role: str) -> bool:
-    """Whether a training is made once a run, whatever the seeds: teachers and assistants."""
-    return role.startswith(("teacher", "assistant"))
+    """Whether a training is made once a run, whatever the seeds: teachers, assistants and students of rounds."""
+    return role.startswith(("teacher", "assistant", "round"))
 
 
 def _heading(role: str) -> str:
