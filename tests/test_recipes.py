@@ -88,8 +88,9 @@ def test_tabular_recipe_fits_its_teacher_once_and_ships_the_preprocessing(tmp_pa
     teacher = tmp_path / "teacher.txt"
     changes = {
         "data.source.init_args.name": "crx",
-        "teacher.init_args.path": str(teacher),
-        "teacher.init_args.fit": "{num_iterations: 10}",
+        "teacher.init_args.folder": str(tmp_path / "answers"),
+        "teacher.init_args.teacher.init_args.path": str(teacher),
+        "teacher.init_args.teacher.init_args.fit": "{num_iterations: 10}",
         "student.init_args.module.init_args.inputs": "46",
         "training.epochs": "1",
         "training.batch_size": "32",
