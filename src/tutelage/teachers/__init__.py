@@ -1,7 +1,7 @@
 """Teachers: whatever can be asked about a batch."""
 
 from tutelage.teachers.base import Teacher, TransferFacts
-from tutelage.teachers.cached import Cached, cached_teachers
+from tutelage.teachers.cached import Cached, cached_teachers, uncached
 from tutelage.teachers.encoder import SentenceEncoder
 from tutelage.teachers.ensemble import Ensemble
 from tutelage.teachers.hugging_face import HuggingFaceTeacher
@@ -20,4 +20,5 @@ __all__ = [
     "TorchTeacher",
     "TransferFacts",
     "cached_teachers",
+    "uncached",
 ]
