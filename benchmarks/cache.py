@@ -363,7 +363,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        judge("epoch from the cache / on labels alone", epoch(folder / "epoch", options.rounds), 1.05, above=False)
+        judge("epoch from the cache / on labels alone", epoch(folder / "epoch", 3 * options.rounds), 1.05, above=False)
         for key, ratios in reading(folder, options.rounds).items():
             judge(f"reader / plain gather: {key}", ratios, 0.5, above=True)
         for key, ratios in writing(folder, options.rounds).items():

@@ -34,7 +34,7 @@ from tutelage.recipe import Head, Recipe
 from tutelage.signals import Request, Signals, call, output_of
 from tutelage.students import HuggingFaceStudent, Student
 from tutelage.taps import find_layer
-from tutelage.teachers import Ensemble, Teacher
+from tutelage.teachers import Ensemble, Teacher, uncached
 from tutelage.teachers.sentence_layout import read_layout
 from tutelage.teachers.vocabulary import require_same_ids
 from tutelage.training import Training
@@ -86,6 +86,8 @@ def check_meaning(recipe: Recipe) -> None:
 
 
 def _check_mean(teacher: Teacher, key: str, task: str) -> None:
+    if (inner := uncached(teacher)) is not teacher:
+        _check_mean(inner, f"{key}.teacher", task)
     if not isinstance(teacher, Ensemble):
         return
     if teacher.mean_of == "probabilities" and task in ("embedding", "regression"):

@@ -132,6 +132,8 @@ def test_a_kill_loses_the_shard_in_hand_alone_and_the_same_shards_come_out(tmp_p
     rest = next(name for name in whole if name not in kept)
     (tmp_path / "cut" / rest).write_bytes(whole[rest])
     teacher = cached(tmp_path / "cut")
+    with teacher.opened().locked():
+        assert {path.name for path in (tmp_path / "cut").glob("answers-*")} == kept
     assert fill(teacher, every(views=[0])) == len(whole) - 2
     assert module_of(teacher).asked == ROWS - 2 * 16
     found = {path.name: path.read_bytes() for path in (tmp_path / "cut").iterdir() if path.suffix == ".arrow"}

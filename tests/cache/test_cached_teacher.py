@@ -16,7 +16,8 @@ from cached_case import CLASSES, OUTPUT, ROWS, VIEWS, Wide, cached, every, fill,
 from tutelage.cache import Keys
 from tutelage.errors import CacheError, RecipeError, SignalError
 from tutelage.forms import TopK
-from tutelage.losses import KLDivergence
+from tutelage.losses import KLDivergence, Routed
+from tutelage.losses.base import require_form
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers import Ensemble, ModuleTeacher, SeveralTeachers, Teacher, cached_teachers
 
@@ -112,6 +113,16 @@ def test_the_stated_error_is_that_of_what_is_read(tmp_path: Path, features: str)
         error = np.sqrt(((true - read) ** 2).sum() / (true**2).sum())
         assert 0 < error < 0.6
         assert errors[name] == f"relative error {error:.2g}"
+
+
+def test_int8_is_off_by_half_a_step_of_each_row_at_most(tmp_path: Path) -> None:
+    teacher = cached(tmp_path, features="int8")
+    fill(teacher, every(BOTH, [0]))
+    batch = make_batch(np.arange(ROWS), np.zeros(ROWS))
+    exact, found = (said.features["inner"] for said in (teacher.teacher.ask(batch, BOTH), teacher.ask(batch, BOTH)))
+    step = exact.abs().amax(1, keepdim=True) / 127
+    assert ((exact - found).abs() <= step / 2 * (1 + 1e-5)).all()
+    assert ((exact - found).abs() > step / 4).any()
 
 
 def test_low_rank_keeps_the_principal_components_of_the_first_shard(tmp_path: Path) -> None:
@@ -283,6 +294,15 @@ def test_answers_whose_shape_changes_are_refused(tmp_path: Path) -> None:
 def test_settings_that_say_nothing_are_refused(tmp_path: Path, settings: dict) -> None:
     with pytest.raises(RecipeError, match=next(iter(settings))):
         cached(tmp_path, **settings)
+
+
+def test_a_temperature_that_was_not_stored_is_refused_before_anything_is_asked_for(tmp_path: Path) -> None:
+    said = cached(tmp_path, form="top_k", k=2, temperatures=[2.0]).ask(make_batch(np.arange(3), np.zeros(3)), OUTPUT)
+    require_form(KLDivergence(2.0), said)
+    with pytest.raises(SignalError, match="temperature 4"):
+        require_form(KLDivergence(4.0), said)
+    with pytest.raises(SignalError, match="temperature 4"):
+        require_form(Routed(KLDivergence(4.0)), said)
 
 
 def test_top_k_of_what_is_no_distribution_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -174,3 +175,14 @@ def test_a_worker_with_another_teacher_is_refused(tmp_path: Path) -> None:
     origin = Origin.of(path, ["--teacher.teacher.module.hidden", "9"], caches_of(plan.recipe), 1)
     with pytest.raises(CacheError, match="answers of several teachers"):
         Worker(origin)
+
+
+def test_the_mean_of_an_ensemble_whose_answers_are_stored_is_checked_too(tmp_path: Path) -> None:
+    from tutelage.checks import check_meaning
+    from tutelage.errors import RecipeError
+    from tutelage.teachers import Ensemble, ModuleTeacher
+
+    plan = plan_of(recipe(tmp_path))
+    stored = Cached(Ensemble([ModuleTeacher(torch.nn.Identity)], outputs="sigmoid"), str(tmp_path / "cache"))
+    with pytest.raises(RecipeError, match=r"teacher\.teacher\.outputs"):
+        check_meaning(dataclasses.replace(plan.recipe, teacher=stored))

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -209,7 +209,7 @@ def require_choice(name: str, value: str, choices: Collection[str]) -> None:
 
 
 def require_form(loss: Loss, teacher: Signals) -> None:
-    """Raises a `SignalError` when a loss needs the logits of all classes and the teacher names a few."""
+    """Raises a `SignalError` when the teacher names a few classes, and a loss needs all, or at another temperature."""
     request = loss.needs.teacher
     heard = [(teacher, request), *((teacher.members[name], wanted) for name, wanted in request.members.items())]
     if any(wanted.output and said.top is not None for said, wanted in heard) and not loss.takes_top_k:
@@ -221,6 +221,11 @@ def require_form(loss: Loss, teacher: Signals) -> None:
             mend="use KLDivergence or SoftCrossEntropy with softmax outputs, ForwardCorrection, or a teacher (a cache "
             "of its answers) that gives dense logits",
         )
+    for part in loss.modules():
+        temperature: Any = getattr(part, "temperature", None)
+        for said, wanted in heard if isinstance(part, Loss) and part.takes_top_k and temperature else ():
+            if wanted.output and said.top is not None:
+                said.top.log_probabilities(temperature)
 
 
 def require_same_shape(loss: str, student: Tensor, teacher: Tensor, *, where: str, mend: str) -> None:

@@ -22,7 +22,7 @@ from tutelage.matching.proposal import Proposal, as_recipe, propose
 from tutelage.matching.similarity import grams_of
 from tutelage.probe import forward_pass
 from tutelage.recipe import Recipe
-from tutelage.teachers import SeveralTeachers, Teacher
+from tutelage.teachers import SeveralTeachers, Teacher, uncached
 from tutelage.transfer import TransferSet
 
 __all__ = ["has_open_pairs", "propose_for", "with_pairs", "written_pairs"]
@@ -124,7 +124,8 @@ def _teacher_of(loss: Loss, teacher: Teacher, key: str) -> Teacher:
                 mend="write the pairs; `tutelage doctor RECIPE --layers` lists the layers",
             )
         if isinstance(loss, Routed) and loss.member is not None:
-            members = teacher.teachers if isinstance(teacher, SeveralTeachers) else {}
+            several = uncached(teacher)
+            members = several.teachers if isinstance(several, SeveralTeachers) else {}
             if loss.member not in members:
                 raise ModelError(
                     f"{key}: member `{loss.member}` of the teacher",

@@ -1,7 +1,7 @@
 """Teachers: whatever can be asked about a batch."""
 
 from tutelage.teachers.base import Teacher, TransferFacts
-from tutelage.teachers.cached import Cached, cached_teachers
+from tutelage.teachers.cached import Cached, cached_teachers, uncached
 from tutelage.teachers.catboost_teacher import CatBoostTeacher
 from tutelage.teachers.encoder import SentenceEncoder
 from tutelage.teachers.ensemble import Ensemble
@@ -48,4 +48,5 @@ __all__ = [
     "TransferFacts",
     "XGBoostTeacher",
     "cached_teachers",
+    "uncached",
 ]

@@ -38,7 +38,7 @@ from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts
 from tutelage.teachers.source import source_digest
 
-__all__ = ["Cached", "cached_teachers"]
+__all__ = ["Cached", "cached_teachers", "uncached"]
 
 Array = np.ndarray[Any, Any]
 CPU = torch.device("cpu")
@@ -339,6 +339,11 @@ def cached_teachers(teacher: Teacher) -> list[Cached]:
         members = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
         inner += [found for each in members if isinstance(each, Teacher) for found in cached_teachers(each)]
     return [*inner, teacher] if isinstance(teacher, Cached) else inner
+
+
+def uncached(teacher: Teacher) -> Teacher:
+    """The teacher itself, where its answers are stored."""
+    return uncached(teacher.teacher) if isinstance(teacher, Cached) else teacher
 
 
 def _some(batch: Batch, at: Array) -> Batch:
