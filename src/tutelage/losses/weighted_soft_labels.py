@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tutelage.losses.base import Weight
+from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.labelled_logits import LabelledLogits
 from tutelage.losses.logits import require_positive
 from tutelage.losses.reduce import widen
@@ -17,9 +18,8 @@ __all__ = ["WeightedSoftLabels", "weighted_soft_labels"]
 def weighted_soft_labels(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """`(1 - exp(-L_S / L_T)) · T² · CE(p, q)` over the last axis: `[..., C]` and classes `[...]` -> `[...]`."""
     student, teacher = widen(student, teacher)
-    at = labels[..., None]
     with torch.no_grad():
-        of_student, of_teacher = (z.logsumexp(-1) - z.gather(-1, at).squeeze(-1) for z in (student, teacher))
+        of_student, of_teacher = cross_entropy(student, labels), cross_entropy(teacher, labels)
         share = -torch.expm1(-of_student / (of_teacher + 1e-7))
     return share * softmax_cross_entropy(student, teacher, temperature)
 
