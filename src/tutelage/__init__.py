@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tutelage.recipe import Export, Measure, Recipe
     from tutelage.recipe_file import load_recipe
     from tutelage.students import CutStudent, ModuleStudent
-    from tutelage.teachers import Ensemble, HuggingFaceTeacher, ModuleTeacher
+    from tutelage.teachers import Cached, Ensemble, HuggingFaceTeacher, ModuleTeacher
     from tutelage.training import Training
     from tutelage.transfer import Arrays, Data, Images, Splits, Text
 
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Arrays": "transfer",
     "Budget": "governance.policy",
+    "Cached": "teachers",
     "CutStudent": "students",
     "Data": "transfer",
     "Ensemble": "teachers",
@@ -53,6 +54,7 @@ _FOLDERS = ("losses", "students", "teachers", "transfer")
 __all__ = [
     "Arrays",
     "Budget",
+    "Cached",
     "CutStudent",
     "Data",
     "Ensemble",

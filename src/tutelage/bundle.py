@@ -68,6 +68,8 @@ def write_findings(
     write_json(folder / "cost.json", findings.cost.to_dict())
     write_json(folder / "export.json", findings.export)
     write_json(folder / "verdict.json", findings.verdict.to_dict())
+    if data.preprocessing is not None:
+        write_json(folder / "preprocessing.json", data.preprocessing)
     lines = [json.dumps(line) for path in histories for line in read_lines(path)]
     (folder / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     test = findings.sets[0]

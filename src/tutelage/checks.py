@@ -26,7 +26,7 @@ from tutelage.errors import (
 )
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import point_values
-from tutelage.losses import DIST, KLDivergence, Loss, Routed, SoftCrossEntropy
+from tutelage.losses import DIST, ForwardCorrection, KLDivergence, Loss, Routed, SoftCrossEntropy
 from tutelage.parts import baseline_losses, prepared, teacher_loss
 from tutelage.paths import resolve_path
 from tutelage.probe import forward_pass
@@ -110,6 +110,13 @@ def _check_divergence(loss: Loss, key: str, task: str) -> None:
     for part in loss.modules():
         if isinstance(part, KLDivergence | SoftCrossEntropy | DIST) and part.outputs == "softmax":
             raise _other_distribution(f"{key}.outputs", "sigmoid", part.outputs, task)
+        if isinstance(part, ForwardCorrection):
+            raise RecipeError(
+                key,
+                expected=f"a loss for task {task}",
+                found="ForwardCorrection, whose classes exclude each other",
+                mend="use KLDivergence or SoftCrossEntropy with outputs: sigmoid",
+            )
 
 
 def _other_distribution(key: str, right: str, found: str, task: str) -> RecipeError:

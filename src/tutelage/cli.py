@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 Answer = tuple[int, str]
 """What a command gives: its exit status, which is known before a word is printed, and what it prints."""
-RECIPE_COMMANDS = ("distill", "doctor", "match")
+RECIPE_COMMANDS = ("distill", "doctor", "label", "match")
 """The commands that read a recipe, whose fields can be overridden."""
 
 DESCRIPTION = """\
@@ -26,6 +26,7 @@ and the evidence leaves with it.
 
   tutelage doctor   recipes/digits.yaml                    what will be done, and what is wrong
   tutelage distill  recipes/digits.yaml --out runs/digits  do all of it; the same command resumes
+  tutelage label    recipes/labelled.yaml --workers 2      store the teacher's answers alone, for a cached teacher
   tutelage evaluate runs/digits                            recompute metrics and verdict from the raw answers
   tutelage explain  losses                                 what a recipe may say there
 """
@@ -64,6 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("recipe", help="a recipe: a YAML file")
     doctor.add_argument("--layers", action="store_true", help="list every layer a loss can be set on, with shapes")
     doctor.add_argument("--no-forecast", action="store_true", help="do not time a few steps")
+    label = command("label", _label, "Store the answers of the recipe's cached teachers; train nothing.", OVERRIDES)
+    label.add_argument("recipe", help="a recipe: a YAML file")
+    label.add_argument("--workers", type=int, metavar="N", help="processes that ask (default: this one alone)")
+    label.add_argument("--ray", metavar="ADDRESS", help="ask on a Ray cluster: its address, or `local`")
+    label.add_argument("--quiet", action="store_true", help="no progress")
     match = command("match", _match, "Propose pairs of layers for the losses between them; train nothing.", OVERRIDES)
     match.add_argument("recipe", help="a recipe: a YAML file")
     match.add_argument("--by", choices=["stage", "depth", "cka"], help="how (default: as the recipe says, else stage)")
@@ -77,6 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("bundle", help="a bundle, or the folder of its run")
     report = command("report", _report, "Write a bundle's page again.")
     report.add_argument("bundle", help="a bundle, or the folder of its run")
+    ledger = command("ledger", _ledger, "Show what remote teachers were asked, and what that cost.")
+    ledger.add_argument("file", help="the file of a query ledger")
     explain = command("explain", _explain, "Explain the fields of a recipe, or what a section may hold.")
     explain.add_argument("key", nargs="?", default="", help="a field (training, losses) or a class (KLDivergence)")
     completion = command("completion", _completion, 'Print tab completion: eval "$(tutelage completion bash)"')
@@ -194,6 +202,17 @@ def _doctor(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
     return 0, describe_plan(plan, with_layers=options.layers, with_forecast=not options.no_forecast)
 
 
+def _label(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
+    from tutelage.labelling import label_recipe
+
+    if options.workers is not None and options.workers < 1:
+        raise UserError("--workers", expected="at least 1", found=str(options.workers))
+    fills = label_recipe(
+        options.recipe, overrides, workers=options.workers, ray=options.ray, progress=not options.quiet
+    )
+    return 0, "\n".join(str(filled) for filled in fills)
+
+
 def _match(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
     from tutelage.doctor import describe_proposals
     from tutelage.matching import written_pairs
@@ -236,6 +255,12 @@ def _report(options: argparse.Namespace, _: Sequence[str]) -> Answer:
     from tutelage.pipeline import report
 
     return 0, f"report: {report(options.bundle)}"
+
+
+def _ledger(options: argparse.Namespace, _: Sequence[str]) -> Answer:
+    from tutelage.ledger import describe_ledger
+
+    return 0, describe_ledger(options.file)
 
 
 def _explain(options: argparse.Namespace, _: Sequence[str]) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ from tutelage.answers import EVALUATION_BATCH
 from tutelage.devices import Cost, ModelForms, measure_cost
 from tutelage.errors import ModelError
 from tutelage.export import compare, export_onnx, save_student
+from tutelage.export.module_spec import spec_of
 from tutelage.plan import Plan
 from tutelage.signals import Batch, Inputs, call, output_of
-from tutelage.students import ModuleStudent
 from tutelage.transfer import evaluation_batches
-from tutelage.typed import describe
 
 __all__ = ["export_student", "measure_models"]
 
@@ -28,13 +28,23 @@ def _dynamic_axes(batch: Batch) -> dict[str, tuple[int, ...]]:
     return {name: (0, 1) if tensor.shape == length else (0,) for name, tensor in inputs.items()}
 
 
-def _rebuild_spec(plan: Plan) -> dict[str, Any] | None:
-    """How the student's module is made, where the recipe says it in words."""
-    student = plan.recipe.student.delivered
-    said = describe(student.module) if isinstance(student, ModuleStudent) else None
-    if isinstance(said, str):
-        return None if said.startswith("<") else {"class_path": said, "init_args": {}}
-    return said if isinstance(said, dict) else None
+def _store(plan: Plan, student: nn.Module, folder: Path, example: Inputs) -> tuple[dict[str, Any], list[str]]:
+    """Writes the weights, and how the student is built again; a note where the bundle can't say it."""
+    save = functools.partial(save_student, student, folder, tokenizer=plan.data.tokenizer_folder, example=example)
+    spec, why = None, ""
+    try:
+        spec = spec_of(student, plan.recipe.student.delivered.factories)
+    except ModelError as error:
+        why = f"{error.key}: {error.found}"
+    stored = save(spec=spec)
+    if stored["loads"]:
+        return stored, []
+    if spec is not None:  # it makes something else: a bundle without it says so, one with it would mislead
+        why = stored["why_not"]
+        stored = save()
+    if stored["layout"] == "module":
+        stored["why_not"] = why
+    return stored, [f"the bundle holds the student's weights, but load_student can't build it: {stored['why_not']}"]
 
 
 def export_student(
@@ -48,16 +58,10 @@ def export_student(
     recipe, data = plan.recipe, plan.data
     example = data.example(4)
     student = student.to("cpu").eval()
-    stored = save_student(
-        student,
-        partial,
-        tokenizer=data.tokenizer_folder,
-        spec=_rebuild_spec(plan),
-        example=example.inputs,
-    )
+    stored, notes = _store(plan, student, partial, example.inputs)
     export: dict[str, Any] = {"safetensors": stored, "onnx": None}
     if not recipe.export.onnx:
-        return export, None, []
+        return export, None, notes
     dynamic = _dynamic_axes(example)
     about = export_onnx(student, example.inputs, partial / "model.onnx", dynamic=dynamic)
     batches = [batch.inputs for _, batch in evaluation_batches(data, data.rows("test"), EVALUATION_BATCH)]
@@ -70,12 +74,12 @@ def export_student(
     }
     teacher = recipe.teacher.as_module()
     if teacher is None:
-        return export, None, []
+        return export, None, notes
     try:
         export_onnx(teacher, example.inputs, work / "teacher.onnx", dynamic=dynamic)
     except ModelError as error:
-        return export, None, [f"the teacher was not measured in ONNX Runtime: {error.found}"]
-    return export, work / "teacher.onnx", []
+        return export, None, [*notes, f"the teacher was not measured in ONNX Runtime: {error.found}"]
+    return export, work / "teacher.onnx", notes
 
 
 def measure_models(plan: Plan, student: nn.Module, student_onnx: Path | None, teacher_onnx: Path | None) -> Cost:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from tutelage.devices.cost import Cost, significant
 from tutelage.evaluation.results import MetricResult
 from tutelage.governance.licence import licence_records
+from tutelage.labelling import describe_caches
 from tutelage.lessons import Lesson
 from tutelage.matching import Proposal
 from tutelage.plan import Forecast, Plan
@@ -36,6 +37,7 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
         *_asking(plan),
         "  inputs    " + ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in inputs.items()),
         *(f"  assistant {_assistant(assistant)}" for assistant in plan.assistants),
+        *(f"  cache     {line}" for line in describe_caches(plan)),
     ]
     for number, lesson in enumerate(plan.lessons, start=1):
         lines += ["", f"  losses{f' of stage {number}' if lesson is not plan.lessons[-1] else ''}", *_losses(lesson)]

@@ -6,9 +6,12 @@ TutelageError
 │   ├── DataError        the transfer data: a missing file or column, labels that are lacking, an empty split
 │   ├── ModelError       a model: a pickle, a layer path that does not exist, an output that cannot be read
 │   ├── SignalError      what teacher and student said does not fit a loss: shapes, masks, NaN
+│   ├── CacheError       stored answers of a teacher: damaged, or of another teacher, form or data
 │   └── MissingExtra     an optional package that is not installed
 └── RunError             the run itself failed
 ├── TeacherChanged   the teacher's weights are not what they were when the run began
+├── CapReached       a cap on what a remote teacher may be asked; all answers are kept
+├── QueryFailed      a remote teacher gave no usable answer; all others are kept
 └── CheckpointError  a checkpoint cannot be read
 """
 
@@ -21,10 +24,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 __all__ = [
+    "CacheError",
+    "CapReached",
     "CheckpointError",
     "DataError",
     "MissingExtra",
     "ModelError",
+    "QueryFailed",
     "RecipeError",
     "RunError",
     "SignalError",
@@ -76,6 +82,10 @@ class SignalError(UserError):
     """What teacher and student say about a batch does not fit the loss that compares them."""
 
 
+class CacheError(UserError):
+    """Stored answers of a teacher can't be used: they are damaged, or another's, or about other rows."""
+
+
 class MissingExtra(UserError):
     """An optional package is not installed."""
 
@@ -94,6 +104,24 @@ class RunError(TutelageError):
 
 class TeacherChanged(RunError):
     """The teacher's weights changed during the run: what the student learned from is not what was measured."""
+
+
+class CapReached(RunError):
+    """A cap of the recipe on what a remote teacher may be asked is reached; what it answered is kept.
+
+    Args:
+        cap: Its name: calls, tokens, money or seconds.
+        text: What was asked, what is missing, how to go on.
+        may_fit_later: Whether calls under way reserve what they may not use.
+    """
+
+    def __init__(self, cap: str, text: str, *, may_fit_later: bool = False) -> None:
+        super().__init__(text)
+        self.cap, self.may_fit_later = cap, may_fit_later
+
+
+class QueryFailed(RunError):
+    """A remote teacher gave no usable answer in as many attempts as are allowed; what it answered else is kept."""
 
 
 class CheckpointError(RunError):

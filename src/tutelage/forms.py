@@ -60,13 +60,15 @@ class TopK:
         """Probabilities `[..., k]` of some classes, known at temperature 1; what is missing to 1 is the rest's.
 
         Slots with a probability of 0 are not used. Where the probabilities come to more than 1, as rounded ones may,
-        the rest has nothing.
+        or every class is named, the rest has nothing, and those that are named are scaled to come to 1.
         """
         wide = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32))
         rest = (1 - wide.sum(-1, keepdim=True)).clamp(min=0)
         rest = torch.where(rest < 1e-6, 0.0, rest)  # what float32 makes of 1 - 1
         first = indices.gather(-1, wide.argmax(-1, keepdim=True))
         used = torch.where(wide > 0, indices, first)
+        named = torch.zeros(*used.shape[:-1], classes, device=used.device).scatter(-1, used, 1.0).sum(-1, keepdim=True)
+        rest = torch.where(named == classes, 0.0, rest)  # no class is left to have it
         return cls(indices=used, logits=wide.log(), tails=rest.log(), temperatures=(1.0,), classes=classes)
 
     @classmethod

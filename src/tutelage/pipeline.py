@@ -29,6 +29,7 @@ from tutelage.export import measure_bundle
 from tutelage.governance.licence import licence_records
 from tutelage.governance.provenance import changed_files
 from tutelage.governance.verdict import GateResult, Verdict, judge
+from tutelage.labelling import caches_of, fill_caches, open_caches
 from tutelage.parts import build_student
 from tutelage.plan import Plan, make_plan
 from tutelage.recipe import Recipe
@@ -157,6 +158,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
     if recipe.teacher_training is not None:
         train_teacher(plan, workspace, progress=show)
     before = _fingerprints(recipe)
+    _label(plan, say, progress=show)
     says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device)
     taught, rounds = plan, list[Round]()
     if recipe.asking is not None:
@@ -197,6 +199,19 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
         _write(plan, workspace, partial, findings, before["teacher"])
     accelerator.wait_for_everyone()
     return _finished(workspace)
+
+
+def _label(plan: Plan, say: _Narrator, *, progress: bool) -> None:
+    """Has the cached teachers answer what the run will ask; one process asks, the others wait and read."""
+    accelerator = make_accelerator()
+    if not caches_of(plan.recipe):
+        return
+    if accelerator.is_main_process:
+        for filled in fill_caches(plan, progress=progress):
+            say(f"teacher's answers in {filled}")
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        open_caches(plan)
 
 
 def _new_folder(path: Path) -> Path:

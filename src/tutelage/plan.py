@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import nn
 
 from tutelage import checks
 from tutelage.asking import asked_about, check_asking
@@ -22,12 +20,12 @@ from tutelage.devices import Target
 from tutelage.errors import RecipeError, check_all, did_you_mean, within
 from tutelage.evaluation.metrics import available_metrics, describe
 from tutelage.forecast import Forecast, make_forecast
-from tutelage.governance.licence import licence_records
 from tutelage.governance.policy import check_budget, check_gates
 from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
 from tutelage.losses import Loss
 from tutelage.matching import Proposal, propose_for, with_pairs
 from tutelage.parts import baseline_losses, build_student, teacher_data
+from tutelage.plan_notes import notes_on
 from tutelage.probe import ask_teacher, run_student
 from tutelage.recipe import Assistant, Recipe, check_types
 from tutelage.signals import Batch, Request
@@ -42,6 +40,7 @@ __all__ = [
     "Forecast",
     "Plan",
     "higher_is_better",
+    "load_parts",
     "make_plan",
     "propose_pairs",
 ]
@@ -53,8 +52,6 @@ SELECT = {
     "embedding": ("cosine", "pair_spearman"),
 }
 """The metric the best weights are kept by: the first that the development split allows."""
-
-_BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 def higher_is_better(metric: str) -> bool:
@@ -147,15 +144,21 @@ def make_plan(recipe: Recipe) -> Plan:
     guide, assistants, found = recipe.teacher, [], list[Proposal]()
     for key, derived in _assistants(recipe):
         with within(key):
-            assistants.append(_plan(derived, data, None, device, guide))
+            assistants.append(_plan(derived, data, None, device, guide, trained=_is_ready(guide, recipe)))
         found += _named(key, assistants[-1].proposals)
         guide = ModuleTeacher(derived.student.deliver(build_student(derived, derived.seeds[0], device)))
         guide.load(device)
-    plan = _plan(_with_pairs_of(assistants, recipe), data, taught, device, guide)
+    full = _with_pairs_of(assistants, recipe)
+    plan = _plan(full, data, taught, device, guide, trained=_is_ready(guide, recipe))
     plan.assistants = assistants
     plan.proposals = [*found, *plan.proposals]
     plan.notes += [line for proposal in plan.proposals for line in (proposal.summary(), *proposal.notes)]
     return plan
+
+
+def load_parts(recipe: Recipe) -> TransferSet:
+    """The data of a recipe, once its teachers are loaded and have met it: what it takes to ask them."""
+    return _load(replace(recipe, teacher_training=None), make_accelerator(recipe.training.precision).device)[0]
 
 
 def propose_pairs(recipe: Recipe) -> list[Proposal]:
@@ -173,10 +176,16 @@ def propose_pairs(recipe: Recipe) -> list[Proposal]:
     for key, derived in [*_assistants(recipe), ("", recipe)]:
         student = build_student(derived, derived.seeds[0], device)
         with within(key) if key else contextlib.nullcontext():
-            found += _named(key, propose_for(derived, guide, student, data, device))
+            pairs = propose_for(derived, guide, student, data, device, trained=_is_ready(guide, recipe))
+            found += _named(key, pairs)
         guide = ModuleTeacher(derived.student.deliver(student))
         guide.load(device)
     return found
+
+
+def _is_ready(guide: Teacher, recipe: Recipe) -> bool:
+    """Whether who teaches is so before the run: neither trained nor distilled in it."""
+    return guide is recipe.teacher and recipe.teacher_training is None
 
 
 def _named(key: str, proposals: Sequence[Proposal]) -> list[Proposal]:
@@ -223,10 +232,21 @@ def _with_pairs_of(plans: list[Plan], recipe: Recipe) -> Recipe:
     return replace(recipe, assistants=assistants)
 
 
-def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device: torch.device, guide: Teacher) -> Plan:
-    """The plan of the students of a recipe, which learn from `guide` and are compared with the recipe's teacher."""
+def _plan(
+    recipe: Recipe,
+    data: TransferSet,
+    taught: TransferSet | None,
+    device: torch.device,
+    guide: Teacher,
+    *,
+    trained: bool,
+) -> Plan:
+    """The plan of the students of a recipe, which learn from `guide` and are compared with the recipe's teacher.
+
+    `trained` says whether `guide` is ready before the run.
+    """
     student = build_student(recipe, recipe.seeds[0], device)
-    recipe, proposals = with_pairs(recipe, guide, student, data, device)
+    recipe, proposals = with_pairs(recipe, guide, student, data, device, trained=trained)
     lessons, heads = lessons_of(recipe, guide, asked_about(recipe.asking, data), ""), recipe.heads
     request = Request(output=True)
     check_all(
@@ -274,7 +294,7 @@ def _plan(recipe: Recipe, data: TransferSet, taught: TransferSet | None, device:
         student_parameters=parameter_count(recipe.student.deliver(student)),
         has_baseline=has_baseline,
         proposals=proposals,
-        notes=[*data.notes, *_notes(recipe, data, lessons, student, has_baseline)],
+        notes=[*data.notes, *notes_on(recipe, data, lessons, student, has_baseline)],
     )
 
 
@@ -350,48 +370,3 @@ def _check_select(key: str, metric: str, recipe: Recipe, data: TransferSet, same
         raise RecipeError(
             key, expected="a metric of the development split", found=metric, mend=did_you_mean(metric, known)
         )
-
-
-def _notes(
-    recipe: Recipe, data: TransferSet, lessons: Sequence[Lesson], student: nn.Module, has_baseline: bool
-) -> list[str]:
-    notes = []
-    processes = make_accelerator(recipe.training.precision).num_processes
-    for lesson in lessons:
-        split = lesson.training.micro_batches * processes
-        notes += [
-            f"{name} compares the rows of a piece with each other: "
-            f"a batch in {split} pieces is another loss than the whole batch"
-            for name, loss in lesson.named_losses().items()
-            if not loss.per_sample and split > 1
-        ]
-    rows = data.sizes["train"]
-    notes += [
-        f"{key}.batch_size {training.batch_size:,} is more than the {rows:,} training rows: batches are smaller"
-        for key, training in recipe.trainings().items()
-        if training.batch_size > rows
-    ]
-    split = recipe.training.micro_batches * processes
-    normalised = [path for path, module in student.named_modules() if isinstance(module, _BATCH_NORM)]
-    if normalised and split > 1:
-        notes.append(
-            f"the student normalises over a batch ({normalised[0]}): in {split} pieces each piece by its own "
-            "statistics, which is not the same as the whole batch"
-        )
-    if recipe.asking is not None and data.views is not None:
-        notes.append("asking counts rows, but with data.views the teacher answers a new view of each in every epoch")
-    records = licence_records(recipe.teachers(), recipe.licences)
-    notes += [record.sentence() for record in records if record.licence.use == "unknown"]
-    known = recipe.teacher.classes
-    if known and data.classes and sorted(known) != sorted(data.classes):
-        notes.append(
-            f"the teacher calls its classes {', '.join(known)}, the data {', '.join(data.classes)}: "
-            "see that they stand in the same order"
-        )
-    if recipe.task != "embedding" and recipe.baseline and not has_baseline:
-        notes.append("no baseline: there are no labels to train the student on without its teacher")
-    if not recipe.policy and not recipe.budget.limits():
-        notes.append("no budget and no policy: nothing will be judged, and the verdict will be INCONCLUSIVE")
-    if importlib.util.find_spec("tensorboard") is None:
-        notes.append('no TensorBoard logs: pip install "tutelage[tracking]" to have them')
-    return notes

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from tutelage.errors import SignalError, UserError, blame, within
+from tutelage.errors import SignalError, TutelageError, blame, within
 from tutelage.signals import Batch, Request, Signals
 from tutelage.taps import observe
 from tutelage.teachers import Teacher
@@ -57,7 +57,7 @@ def forward_pass(model: str) -> Iterator[None]:
     """A module that can't take the data's batch fails with an error of its own: say what that means."""
     try:
         yield
-    except UserError:
+    except TutelageError:
         raise
     except Exception as error:  # a user's module may raise anything
         raise SignalError(

@@ -147,3 +147,11 @@ def test_a_class_in_an_unused_slot_stays_among_the_rest() -> None:
 def test_dense_spreads_the_rest_over_the_classes_that_are_not_named() -> None:
     top = TopK.of_probabilities(torch.tensor([[0.5, 0.3]]), torch.tensor([[3, 1]]), 6)
     torch.testing.assert_close(top.dense().exp(), torch.tensor([[0.05, 0.3, 0.05, 0.5, 0.05, 0.05]]))
+
+
+def test_rounded_probabilities_of_all_classes_leave_nothing_for_a_rest_that_has_no_class() -> None:
+    """What rounding takes off 1 would be the mass of an event that the student can't have: an infinite loss."""
+    top = TopK.of_probabilities(torch.tensor([[0.3, 0.3, 0.3]]), torch.tensor([[2, 0, 1]]), 3)
+    torch.testing.assert_close(top.dense().exp(), torch.full((1, 3), 1 / 3))
+    value = KLDivergence(1.0)(Signals(output=torch.zeros(1, 3)), Signals(top=top), plain_batch(1))
+    torch.testing.assert_close(value, torch.zeros(1), atol=1e-6, rtol=0)

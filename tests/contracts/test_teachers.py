@@ -9,6 +9,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,13 @@ from teacher_case import CASES, TeacherCase, batch_of
 
 import tutelage.teachers
 from tutelage.errors import ModelError
-from tutelage.signals import Inputs, Request, Signals
+from tutelage.signals import Batch, Inputs, Request, Signals
 from tutelage.teachers import Teacher
 
 CPU = torch.device("cpu")
 SUPPLYING = {name: case for name, case in CASES.items() if case.features}
+MODULES = {name: case for name, case in CASES.items() if case.module}
+OTHERS = {name: case for name, case in CASES.items() if case.other is not None}
 PADDED = {name: case for name, case in CASES.items() if case.padded}
 _loaded: dict[str, Teacher] = {}
 
@@ -51,8 +54,15 @@ def everything(name: str) -> Request:
     return Request(output=True, features=frozenset(CASES[name].features))
 
 
-def ask(teacher: Teacher, inputs: Inputs, request: Request) -> Signals:
-    return teacher.ask(batch_of(inputs), request)
+def batch(name: str, rows: slice = slice(None)) -> Batch:
+    """Some of a case's rows."""
+    case = CASES[name]
+    raw = None if case.raw is None else {column: cells[rows] for column, cells in case.raw().items()}
+    return replace(batch_of(case.inputs()).map(lambda tensor: tensor[rows]), raw=None if raw is None else raw.copy)
+
+
+def ask(teacher: Teacher, asked: Inputs | Batch, request: Request) -> Signals:
+    return teacher.ask(asked if isinstance(asked, Batch) else batch_of(asked), request)
 
 
 def module_of(teacher: Teacher) -> nn.Module:
@@ -62,8 +72,8 @@ def module_of(teacher: Teacher) -> nn.Module:
 
 
 def answers(signals: Signals) -> dict[str, Tensor]:
-    assert signals.output is not None
-    return {"output": signals.output, **signals.features}
+    assert (signals.output is None) != (signals.top is None)
+    return {"output": signals.dense(), **signals.features}
 
 
 def require_equal(found: Signals, expected: Signals, tolerance: float = 0.0) -> None:
@@ -98,17 +108,17 @@ def test_the_constructor_stores_its_arguments_under_their_names_and_loads_nothin
 
 @every_case()
 def test_it_supplies_exactly_what_is_requested(name: str) -> None:
-    inputs, features = CASES[name].inputs(), CASES[name].features
+    inputs, features = batch(name), CASES[name].features
     assert ask(loaded(name), inputs, Request()) == Signals()
     output_only = ask(loaded(name), inputs, Request(output=True))
-    assert output_only.output is not None and output_only.features == {}
+    assert set(answers(output_only)) == {"output"}
     for path in features:
         alone = ask(loaded(name), inputs, Request(features=frozenset({path})))
-        assert alone.output is None and set(alone.features) == {path}
+        assert alone.output is None and alone.top is None and set(alone.features) == {path}
     assert set(answers(ask(loaded(name), inputs, everything(name)))) == {"output", *features}
 
 
-@every_case()
+@every_case(MODULES)
 def test_answers_carry_no_gradient_and_leave_the_users_flags_alone(name: str) -> None:
     teacher = fresh(name)
     parameters = dict(module_of(teacher).named_parameters())
@@ -118,18 +128,18 @@ def test_answers_carry_no_gradient_and_leave_the_users_flags_alone(name: str) ->
     for inner in module_of(teacher).modules():
         inner.register_forward_hook(lambda *_: recording.add(torch.is_grad_enabled()))
     with torch.enable_grad():
-        signals = ask(teacher, CASES[name].inputs(), everything(name))
+        signals = ask(teacher, batch(name), everything(name))
     assert not any(tensor.requires_grad for tensor in answers(signals).values())
     assert recording == {False}  # a graph that is built and thrown away costs the memory of a training step
     assert {n for n, p in module_of(teacher).named_parameters() if not p.requires_grad} == {frozen}
 
 
-@every_case()
+@every_case(MODULES)
 def test_it_answers_in_eval_mode_although_a_parent_was_set_to_train(name: str) -> None:
     teacher = fresh(name)
-    before, digest = ask(teacher, CASES[name].inputs(), everything(name)), teacher.fingerprint()
+    before, digest = ask(teacher, batch(name), everything(name)), teacher.fingerprint()
     nn.Sequential(module_of(teacher)).train()
-    require_equal(ask(teacher, CASES[name].inputs(), everything(name)), before)
+    require_equal(ask(teacher, batch(name), everything(name)), before)
     assert teacher.fingerprint() == digest  # no batch statistics moved
 
 
@@ -138,18 +148,17 @@ def test_asking_changes_no_weight_and_the_answer_is_the_same_twice(name: str) ->
     teacher = fresh(name)
     digest = teacher.fingerprint()
     torch.manual_seed(0)
-    first = ask(teacher, CASES[name].inputs(), everything(name))
+    first = ask(teacher, batch(name), everything(name))
     torch.manual_seed(1)
-    require_equal(ask(teacher, CASES[name].inputs(), everything(name)), first)
+    require_equal(ask(teacher, batch(name), everything(name)), first)
     assert teacher.fingerprint() == digest
 
 
 @every_case()
 def test_a_row_is_answered_alone_as_in_a_batch(name: str) -> None:
-    batch = batch_of(CASES[name].inputs())
-    together = loaded(name).ask(batch, everything(name))
-    for row in range(len(batch)):
-        alone = loaded(name).ask(batch.map(lambda tensor, row=row: tensor[row : row + 1]), everything(name))
+    together = ask(loaded(name), batch(name), everything(name))
+    for row in range(len(batch(name))):
+        alone = ask(loaded(name), batch(name, slice(row, row + 1)), everything(name))
         require_equal(alone, together.map(lambda tensor, row=row: tensor[row : row + 1]), 1e-5)
 
 
@@ -168,10 +177,15 @@ def test_padding_changes_no_answer(name: str) -> None:
 
 
 @every_case()
-def test_the_fingerprint_is_the_same_for_two_loads_and_another_after_one_weight_changed(name: str) -> None:
+def test_the_fingerprint_is_the_same_for_two_loads(name: str) -> None:
     one, two = fresh(name), fresh(name)
     assert one.fingerprint() == two.fingerprint() == loaded(name).fingerprint()
     assert len(one.fingerprint()) == 64
+
+
+@every_case(MODULES)
+def test_the_fingerprint_is_another_after_one_weight_changed(name: str) -> None:
+    two = fresh(name)
     for parameter in (list(module_of(two).parameters())[i] for i in (0, -1)):
         before = two.fingerprint()
         with torch.no_grad():
@@ -184,10 +198,11 @@ def test_an_unknown_layer_is_refused_with_the_nearest_name_before_anything_is_co
     teacher, missing = loaded(name), CASES[name].missing
     assert missing is not None
     calls: list[nn.Module] = []
-    handle = module_of(teacher).register_forward_pre_hook(lambda module, _: calls.append(module))
+    module = teacher.as_module() or nn.Identity()
+    handle = module.register_forward_pre_hook(lambda module, _: calls.append(module))
     request = Request(output=True, features=frozenset({missing[0]}))
     try:
-        for refuse in (lambda: teacher.check(request), lambda: ask(teacher, CASES[name].inputs(), request)):
+        for refuse in (lambda: teacher.check(request), lambda: ask(teacher, batch(name), request)):
             with pytest.raises(ModelError, match=f"did you mean `{missing[1]}`"):
                 refuse()
     finally:
@@ -199,13 +214,13 @@ def test_an_unknown_layer_is_refused_with_the_nearest_name_before_anything_is_co
 @every_case({name: case for name, case in CASES.items() if not case.features})
 def test_a_teacher_without_features_names_both_sides_when_asked_for_some(name: str) -> None:
     request = Request(features=frozenset({"encoder.layer.2"}))
-    for refuse in (lambda: loaded(name).check(request), lambda: ask(loaded(name), CASES[name].inputs(), request)):
+    for refuse in (lambda: loaded(name).check(request), lambda: ask(loaded(name), batch(name), request)):
         with pytest.raises(ModelError, match=r"encoder\.layer\.2") as caught:
             refuse()
         assert type(loaded(name)).__name__ in str(caught.value)
 
 
-@every_case(SUPPLYING)
+@every_case({name: case for name, case in SUPPLYING.items() if name in MODULES})
 def test_features_are_what_a_hand_set_hook_sees(name: str) -> None:
     teacher, inputs = loaded(name), CASES[name].inputs()
     module = module_of(teacher)
@@ -227,7 +242,7 @@ def test_features_are_what_a_hand_set_hook_sees(name: str) -> None:
     require_equal(ask(teacher, inputs, everything(name)), Signals(output=output, features=seen))
 
 
-@every_case()
+@every_case(MODULES)
 def test_its_module_for_timing_gives_the_answers_it_gives(name: str) -> None:
     inputs = CASES[name].inputs()
     with torch.no_grad():
@@ -235,14 +250,38 @@ def test_its_module_for_timing_gives_the_answers_it_gives(name: str) -> None:
     torch.testing.assert_close(output, answers(ask(loaded(name), inputs, everything(name)))["output"], atol=0, rtol=0)
 
 
-@every_case()
+@every_case(MODULES)
 def test_loading_twice_is_harmless(name: str) -> None:
     teacher = fresh(name)
     with torch.no_grad():
         next(module_of(teacher).parameters()).add_(1.0)
-    before, digest = ask(teacher, CASES[name].inputs(), everything(name)), teacher.fingerprint()
+    before, digest = ask(teacher, batch(name), everything(name)), teacher.fingerprint()
     weights = [id(parameter) for parameter in module_of(teacher).parameters()]
     teacher.load(CPU)
     assert [id(parameter) for parameter in module_of(teacher).parameters()] == weights
     assert teacher.fingerprint() == digest
-    require_equal(ask(teacher, CASES[name].inputs(), everything(name)), before)
+    require_equal(ask(teacher, batch(name), everything(name)), before)
+
+
+@every_case(OTHERS)
+def test_a_teacher_that_is_no_module_has_a_fingerprint_of_its_answers_and_can_be_loaded_twice(name: str) -> None:
+    one, two, other = fresh(name), fresh(name), CASES[name].other
+    assert other is not None
+    different = other()
+    different.load(CPU)
+    assert one.fingerprint() == two.fingerprint() != different.fingerprint() and len(one.fingerprint()) == 64
+    expected = ask(one, batch(name), Request(output=True))
+    with pytest.raises(AssertionError):
+        require_equal(ask(different, batch(name), Request(output=True)), expected)
+    digest = two.fingerprint()
+    two.load(CPU)
+    assert two.fingerprint() == digest
+    require_equal(ask(two, batch(name), Request(output=True)), expected)
+    assert two.module is None and two.as_module() is None and two.modules == {}
+    assert not any(tensor.requires_grad for tensor in answers(ask(two, batch(name), everything(name))).values())
+
+
+@every_case(OTHERS)
+def test_a_teacher_that_is_not_loaded_says_so(name: str) -> None:
+    with pytest.raises(ModelError, match="loaded"):
+        CASES[name].make().ask(batch(name), Request(output=True))

@@ -43,3 +43,18 @@ def test_what_can_not_be_imported_is_told(path: str) -> None:
 def test_arguments_that_do_not_fit_are_told() -> None:
     with pytest.raises(ModelError, match="widht"):
         build_from_spec({"class_path": "student_modules.TiedNet", "init_args": {"widht": 3}}, key="config.json")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_is_named_among_the_arguments_is_held_to_the_same(wrapped: bool) -> None:
+    """A module among the arguments is made; a function that could do anything is not called there either."""
+    harmful = {"class_path": "student_modules.touch", "init_args": {"path": "x"}}
+    given = {"layers": {"a": {"class_path": "student_modules.TiedNet", "init_args": {"width": 4}}, "b": harmful}}
+    spec = {"class_path": "tutelage.export.module_spec.sequence", "init_args": given}
+    if wrapped:
+        spec = {"class_path": "student_modules.TiedNet", "init_args": {"width": [spec]}}
+    with pytest.raises(ModelError, match=r"a subclass of torch\.nn\.Module"):
+        build_from_spec(spec, key="config.json")
+    del given["layers"]["b"]
+    if not wrapped:
+        assert build_from_spec(spec, key="config.json").a.table.weight.shape == (11, 4)

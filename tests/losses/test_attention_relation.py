@@ -8,8 +8,8 @@ from attention_case import log_probabilities, sample_scores, seen_by
 from loss_case import Array, Case, Numbers, Plain, batch_of, prepared, signals_of
 
 from tutelage.errors import SignalError
-from tutelage.losses.attention_layers import relation_kl, scores
-from tutelage.losses.attention_relation import AttentionRelation, ValueRelation
+from tutelage.losses.attention_layers import scores
+from tutelage.losses.attention_relation import AttentionRelation, ValueRelation, log_relation, relation_kl
 
 PAIRS = {"a": "b"}
 
@@ -118,24 +118,28 @@ PLAIN = {
 }
 
 
+def divergence(s: torch.Tensor, t: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+    return relation_kl(log_relation(s, seen), log_relation(t, seen))
+
+
 def test_the_teacher_is_the_first_argument_of_the_divergence() -> None:
     s, t = torch.randn(1, 1, 3, 3, dtype=torch.float64), torch.randn(1, 1, 3, 3, dtype=torch.float64)
     p, q = t.softmax(-1), s.softmax(-1)
-    torch.testing.assert_close(relation_kl(s, t, None), (p * (p / q).log()).sum(-1)[:, 0])
+    torch.testing.assert_close(divergence(s, t, None), (p * (p / q).log()).sum(-1)[:, 0])
 
 
 def test_padding_gets_no_share_of_the_distribution() -> None:
     """As zeros before the softmax, padded keys would take a share that grows with the padding."""
     seen = torch.tensor([True, True, False])[None, None, None]
     s, t = torch.randn(1, 2, 3, 3, dtype=torch.float64), torch.randn(1, 2, 3, 3, dtype=torch.float64)
-    expected = relation_kl(s[..., :2, :2], t[..., :2, :2], None)
-    torch.testing.assert_close(relation_kl(s, t, seen)[:, :2], expected)
+    expected = divergence(s[..., :2, :2], t[..., :2, :2], None)
+    torch.testing.assert_close(divergence(s, t, seen)[:, :2], expected)
 
 
 def test_a_row_that_is_all_padding_gives_no_nan() -> None:
     seen = torch.zeros(1, 1, 1, 3, dtype=torch.bool)
     s = torch.randn(1, 2, 3, 3, requires_grad=True)
-    values = relation_kl(s, torch.randn(1, 2, 3, 3), seen)
+    values = divergence(s, torch.randn(1, 2, 3, 3), seen)
     values.sum().backward()
     assert torch.isfinite(values).all()
     assert (s.grad == 0).all()

@@ -46,6 +46,18 @@ def of(kernel: str, **arguments):
 CASES = {
     "polynomial": case(lambda: NeuronSelectivity(PAIRS), of("polynomial")),
     "polynomial, same": case(lambda: NeuronSelectivity(PAIRS), of("polynomial"), teacher=(2, 2, 2), floor=0.0),
+    "polynomial, few places": case(
+        lambda: NeuronSelectivity(PAIRS), of("polynomial"), student=(3, 1, 2), teacher=(4, 1, 2)
+    ),
+    "polynomial, few places, same": case(
+        lambda: NeuronSelectivity(PAIRS), of("polynomial"), student=(3, 1, 2), teacher=(3, 1, 2), floor=0.0
+    ),
+    "polynomial with an offset, few places": case(
+        lambda: NeuronSelectivity(PAIRS, offset=0.5),
+        of("polynomial", offset=0.5),
+        student=(3, 1, 2),
+        teacher=(4, 1, 2),
+    ),
     "cubic": case(lambda: NeuronSelectivity(PAIRS, degree=3, offset=0.5), of("polynomial", degree=3, offset=0.5)),
     "linear": case(lambda: NeuronSelectivity(PAIRS, kernel="linear"), of("linear")),
     "linear, same": case(lambda: NeuronSelectivity(PAIRS, kernel="linear"), of("linear"), teacher=(2, 2, 2), floor=0.0),

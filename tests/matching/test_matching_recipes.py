@@ -83,7 +83,7 @@ def proposed_for(minilm: tuple[tt.Recipe, TransferSet], layers: list[int], by: A
     made, data = minilm
     student = tt.CutStudent(layers, dropout=0.0)
     changed = dataclasses.replace(made, student=student, match=Match(by=by))
-    found = propose_for(changed, made.teacher, student.build(made.teacher), data, CPU)[0].layers
+    found = propose_for(changed, made.teacher, student.build(made.teacher), data, CPU, trained=True)[0].layers
     assert all(path.startswith("model.encoder.layer.") for pair in found.items() for path in pair)
     return [(int(ours.rpartition(".")[2]), int(theirs.rpartition(".")[2])) for ours, theirs in found.items()]
 
@@ -261,8 +261,34 @@ def test_match_proposes_for_any_recipe_and_says_what_it_has(capsys: pytest.Captu
     assert "earlier_stages[0].losses[0] (Hint): pairs: {hidden: hidden}" in shown
 
 
-def test_cka_of_a_teacher_that_is_ready_needs_no_warning() -> None:
-    assert not [note for note in tt.make_plan(recipe(match=Match(by="cka"))).notes if "before the teacher" in note]
+TEACHER_TRAINING = tt.Training(steps=2, batch_size=8)
+
+
+def warned(given: tt.Recipe) -> list[bool]:
+    """For the pairs of each assistant and of the student, whether it is said that their teacher is not trained yet."""
+    in_plan, in_match = tt.make_plan(given).proposals, propose_pairs(given)
+    found, again = ([any("before the teacher" in note for note in p.notes) for p in x] for x in (in_plan, in_match))
+    assert found == again
+    assert sum(found) == sum("before the teacher" in note for note in tt.make_plan(given).notes)
+    return found
+
+
+def test_cka_is_a_warning_where_who_teaches_is_trained_in_the_run_and_nowhere_else() -> None:
+    """The first assistant learns from the teacher itself; what comes later learns from what the run has made."""
+    assistant = Assistant(student=tt.ModuleStudent(lambda: perceptron(4, 6, 6, 3)), generations=2)
+    cka = Match(by="cka")
+    assert warned(recipe(match=cka)) == [False]
+    assert warned(recipe(match=cka, teacher_training=TEACHER_TRAINING)) == [True]
+    assert warned(recipe(match=cka, assistants=[assistant])) == [False, True, True]
+    assert warned(recipe(match=cka, assistants=[assistant], teacher_training=TEACHER_TRAINING)) == [True, True, True]
+    assert warned(recipe(assistants=[assistant], teacher_training=TEACHER_TRAINING)) == [False, False, False]
+
+
+def test_a_stage_whose_own_teacher_is_ready_is_not_warned_of() -> None:
+    checkpoint = tt.ModuleTeacher(perceptron(4, 6, 6, 3))
+    stage = Stage(losses=[Hint("auto")], training=tt.Training(steps=1, batch_size=8), teacher=checkpoint)
+    given = recipe(match=Match(by="cka"), earlier_stages=[stage], teacher_training=TEACHER_TRAINING)
+    assert warned(given) == [False, True]
 
 
 def refusal(changed: tt.Recipe, kind: type[UserError]) -> str:
@@ -321,7 +347,11 @@ PAIRED = {name: kind for name, kind in all_losses().items() if issubclass(kind, 
 
 @pytest.mark.parametrize("name", PAIRED)
 def test_a_recipe_may_leave_pairs_open_just_where_the_loss_takes_what_is_found(name: str) -> None:
-    arguments = {"pairs": "auto"} | ({"classifier": "output"} if name == "SoftmaxRegression" else {})
+    required = {
+        "SoftmaxRegression": {"classifier": "output"},
+        "AttentionMap": {"student_heads": 2, "teacher_heads": 2},
+    }
+    arguments = {"pairs": "auto"} | required.get(name, {})
     term = {"class_path": name, "init_args": arguments}
     data = yaml.safe_load((RECIPES / "stages.yaml").read_text()) | {"losses": [term]}
     if PAIRED[name].compares:

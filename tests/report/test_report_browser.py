@@ -84,7 +84,7 @@ def test_every_section_is_shown_and_linked(browser: Browser, bundles: dict[str, 
         "return [...document.querySelectorAll('main > section')].filter((s) => s.offsetHeight > 60).map((s) => s.id)"
     )
     links = browser.run("return [...document.querySelectorAll('nav a')].map((a) => a.getAttribute('href').slice(1))")
-    assert shown == links == list(CONTENTS)
+    assert shown == links == [key for key in CONTENTS if key != "asking"]  # shown where there were rounds
 
 
 @pytest.mark.parametrize("name", NAMES)

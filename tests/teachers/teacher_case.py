@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tutelage.signals import Batch, Inputs
 from tutelage.teachers import (
+    Cached,
+    CatBoostTeacher,
     Ensemble,
     EntropyGate,
+    FunctionTeacher,
     HuggingFaceTeacher,
+    LightGBMTeacher,
     ModuleGate,
     ModuleTeacher,
+    OnnxTeacher,
+    OpenAICompatible,
+    OpenInference,
+    OpenVinoTeacher,
     SeveralTeachers,
+    SklearnTeacher,
     Teacher,
+    XGBoostTeacher,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ledger"))
+
+from local_server import NAMES, LocalServer, serving
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -48,6 +68,9 @@ class Net(nn.Module):
         return self.head(self.drop(self.relu(self.norm(self.conv(x))).mean((2, 3))))
 
 
+Raw = dict[str, np.ndarray[Any, Any]]
+
+
 @dataclass(frozen=True)
 class TeacherCase:
     """A teacher, and inputs for it.
@@ -58,6 +81,9 @@ class TeacherCase:
         features: Layers that it supplies.
         missing: The misspelt path of a layer, and the path that was meant.
         padded: The same rows with more padding.
+        module: Whether it is made of torch modules.
+        raw: The columns of the rows as a source has them.
+        other: For a teacher that is no torch module: one whose answers differ.
     """
 
     make: Callable[[], Teacher]
@@ -65,6 +91,9 @@ class TeacherCase:
     features: tuple[str, ...] = ()
     missing: tuple[str, str] | None = None
     padded: Callable[[], Inputs] | None = None
+    module: bool = True
+    raw: Callable[[], Raw] | None = None
+    other: Callable[[], Teacher] | None = None
 
 
 def pictures() -> Tensor:
@@ -80,17 +109,120 @@ def tokens(length: int) -> dict[str, Tensor]:
     return dict(tokenizer(list(SENTENCES), padding="max_length", max_length=length, return_tensors="pt"))
 
 
-def batch_of(inputs: Inputs) -> Batch:
+def batch_of(inputs: Inputs, raw: Raw | None = None) -> Batch:
     first = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
     rows = torch.arange(len(first))
-    return Batch(inputs=inputs, rows=rows, views=torch.zeros_like(rows))
+    return Batch(inputs=inputs, rows=rows, views=torch.zeros_like(rows), raw=None if raw is None else raw.copy)
+
+
+@functools.cache
+def server() -> tuple[LocalServer, Any]:
+    """A server for the remote teachers, as long as the tests run."""
+    context = serving()
+    return context.__enter__(), context
+
+
+def ledger() -> str:
+    return str(Path(tempfile.mkdtemp(prefix="tutelage-")) / "ledger")
 
 
 def pair() -> list[Teacher]:
     return [ModuleTeacher(Net), ModuleTeacher(lambda: Net(seed=1))]
 
 
+def numbers() -> Tensor:
+    return torch.randn(4, 5, generator=torch.Generator().manual_seed(2))
+
+
+def table() -> Raw:
+    """Four rows with a missing number and a missing category."""
+    size, kind = np.array([0.5, np.nan, -1.0, 2.0]), np.array(["a", "b", None, "b"], dtype=object)
+    return {"size": size, "kind": kind}
+
+
+def double(inputs: Tensor, *, by: float = 2.0) -> Tensor:
+    return by * inputs
+
+
+@functools.cache
+def model_file(name: str, seed: int = 0) -> str:
+    """A small model of tables or a graph, written once in this process; another seed is another model."""
+    import pandas as pd
+    from graphs import write_linear
+
+    path = Path(tempfile.mkdtemp(prefix="tutelage-teachers-")) / name
+    rng = np.random.default_rng(seed)
+    rows = pd.DataFrame({"size": rng.normal(size=60), "kind": pd.Categorical(rng.choice(["a", "b"], 60))})
+    rows.loc[::4, "size"], rows.loc[::5, "kind"] = np.nan, None
+    labels = (rows["size"].fillna(0) + (rows["kind"] == "a") > rng.normal(size=60)).astype(int)
+    if name == "m.onnx":
+        write_linear(path)
+    elif name == "m.txt":
+        import lightgbm
+
+        lightgbm.train({"num_iterations": 3, "verbosity": -1}, lightgbm.Dataset(rows, labels)).save_model(str(path))
+    elif name == "m.ubj":
+        import xgboost
+
+        data = xgboost.DMatrix(rows, labels, enable_categorical=True)
+        xgboost.train({"objective": "binary:logistic"}, data, 3).save_model(path)
+    elif name == "m.cbm":
+        import catboost
+
+        rows["kind"] = rows["kind"].astype(object).where(rows["kind"].notna(), "missing")
+        quiet = {"loss_function": "Logloss", "iterations": 3, "verbose": False, "allow_writing_files": False}
+        catboost.CatBoost(quiet).fit(rows, labels, cat_features=["kind"]).save_model(str(path))
+    else:
+        from sklearn.naive_bayes import GaussianNB
+        from skops import io
+
+        io.dump(GaussianNB().fit(rows[["size"]].fillna(0), labels), path)
+    return str(path)
+
+
+def tabular(kind: Callable[[str], Teacher], name: str, raw: Callable[[], Raw] = table) -> TeacherCase:
+    return TeacherCase(
+        make=lambda: kind(model_file(name)),
+        inputs=numbers,
+        raw=raw,
+        module=False,
+        other=lambda: kind(model_file(name, seed=1)),
+    )
+
+
 CASES: dict[str, TeacherCase] = {
+    "LightGBMTeacher": tabular(LightGBMTeacher, "m.txt"),
+    "XGBoostTeacher": tabular(XGBoostTeacher, "m.ubj"),
+    "CatBoostTeacher": tabular(CatBoostTeacher, "m.cbm"),
+    "SklearnTeacher": tabular(SklearnTeacher, "m.skops", lambda: {"size": np.array([0.5, 0.0, -1.0, 2.0])}),
+    "OnnxTeacher": TeacherCase(
+        make=lambda: OnnxTeacher(model_file("m.onnx"), output="logits"),
+        inputs=numbers,
+        features=("hidden",),
+        missing=("hiden", "hidden"),
+        module=False,
+        other=lambda: OnnxTeacher(model_file("m.onnx"), output="hidden"),
+    ),
+    "OpenVinoTeacher": TeacherCase(
+        make=lambda: OpenVinoTeacher(model_file("m.onnx"), output="logits"),
+        inputs=numbers,
+        features=("hidden",),
+        missing=("hiden", "hidden"),
+        module=False,
+        other=lambda: OpenVinoTeacher(model_file("m.onnx"), output="hidden"),
+    ),
+    "FunctionTeacher": TeacherCase(
+        make=lambda: FunctionTeacher(f"{__name__}:double", "logits"),
+        inputs=numbers,
+        module=False,
+        other=lambda: FunctionTeacher(f"{__name__}:double", "logits", arguments={"by": 3.0}),
+    ),
+    "FunctionTeacher-labels": TeacherCase(
+        make=lambda: FunctionTeacher("torch:argmax", "labels", classes=list("abcde"), arguments={"dim": 1}),
+        inputs=numbers,
+        module=False,
+        other=lambda: FunctionTeacher("torch:argmin", "labels", classes=list("abcde"), arguments={"dim": 1}),
+    ),
     "ModuleTeacher": TeacherCase(
         make=lambda: ModuleTeacher(Net), inputs=pictures, features=("norm", "conv"), missing=("nrom", "norm")
     ),
@@ -100,6 +232,12 @@ CASES: dict[str, TeacherCase] = {
         features=("model.encoder.layer.2", "model.embeddings"),
         missing=("model.encoder.layers.2", "model.encoder.layer.2"),
         padded=lambda: tokens(40),
+    ),
+    "Cached": TeacherCase(
+        make=lambda: Cached(ModuleTeacher(Net), "no-such-folder", features="float32"),
+        inputs=pictures,
+        features=("norm", "conv"),
+        missing=("nrom", "norm"),
     ),
     "Ensemble": TeacherCase(make=lambda: Ensemble(pair(), "probabilities", weights=[1.0, 3.0]), inputs=pictures),
     "Ensemble-logits": TeacherCase(make=lambda: Ensemble(pair(), "logits"), inputs=pictures),
@@ -113,5 +251,25 @@ CASES: dict[str, TeacherCase] = {
         inputs=pictures,
         features=("norm", "conv"),
         missing=("nrom", "norm"),
+    ),
+    "OpenInference": TeacherCase(
+        make=lambda: OpenInference(server()[0].url, "small", ledger=ledger(), output="logits"),
+        inputs=lambda: pictures()[:, 0, 0, :4],
+        module=False,
+    ),
+    "OpenInference-rounded": TeacherCase(
+        make=lambda: OpenInference(
+            server()[0].url, "small", ledger=ledger(), output="rounded", gives="probabilities", max_batch=3
+        ),
+        inputs=lambda: pictures()[:, 0, 0, :4],
+        module=False,
+    ),
+    "OpenAICompatible": TeacherCase(
+        make=lambda: OpenAICompatible(
+            f"{server()[0].url}/v1", "tiny", "Say: {text}", ledger=ledger(), classes_in_order=list(NAMES)
+        ),
+        inputs=lambda: torch.zeros(4, 1),
+        module=False,
+        raw=lambda: {"text": np.array(SENTENCES, dtype=object)},
     ),
 }

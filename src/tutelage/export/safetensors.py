@@ -35,6 +35,8 @@ Layout = Literal["huggingface", "sentence-transformers", "module"]
 
 WEIGHTS = "model.safetensors"
 MODULE_FORMAT = "tutelage-module"
+SAME_OUTPUTS = 1e-5
+"""How far outputs of the same weights may be apart, as a share of the largest one: what rounding does."""
 
 
 def save_student(
@@ -56,8 +58,8 @@ def save_student(
 
     Returns:
         For `export.json`: `file`, `layout`, `parameters`, `embedding_parameters`, `size_bytes`, `loads` (whether
-        `load_student` can rebuild it; if not, `why_not`), and `max_abs_difference`: of the outputs on the example
-        where it loads, of the weights otherwise.
+        `load_student` rebuilds it, with the same outputs; if not, `why_not`), and `max_abs_difference`: of the outputs
+        on the example where it can be built, of the weights otherwise.
 
     Raises:
         ModelError: The weights can't be stored, or there are no tokenizer files.
@@ -84,7 +86,7 @@ def save_student(
 def load_student(folder: Path) -> nn.Module:
     """Builds the model of a bundle again, on the CPU, in eval mode. Nothing is unpickled, no code of the folder runs.
 
-    In the `module` layout the class (or annotated function) that config.json names is imported from the installed
+    In the `module` layout the classes (or annotated functions) that config.json names are imported from the installed
     packages.
 
     Raises:
@@ -213,7 +215,11 @@ def _check(module: nn.Module, folder: Path, example: Inputs | None) -> dict[str,
     inputs = change_inputs(example, lambda tensor: tensor.to(device))
     with placed([module], device), torch.no_grad():
         ours, theirs = output_of(call(module, inputs)), output_of(call(loaded, inputs))
-    return {"loads": True, "max_abs_difference": _largest(ours, theirs)}
+    difference = _largest(ours, theirs)
+    if difference > SAME_OUTPUTS * max(1.0, float(ours.abs().max())):
+        why = f"what it builds gives other outputs, by up to {difference:.3g}"
+        return {"loads": False, "why_not": why, "max_abs_difference": difference}
+    return {"loads": True, "max_abs_difference": difference}
 
 
 def _of_weights(module: nn.Module, folder: Path) -> float:

@@ -31,7 +31,8 @@ def boundary_hinge(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
         `[B, H, W]`, or `[...]`, in float32 or wider.
     """
     student, teacher = widen(student, teacher)
-    short = torch.where(teacher > 0, margin - student, margin + student).relu()
+    one = student.new_ones(())
+    short = torch.addcmul(margin * one, student, torch.where(teacher > 0, -one, one)).relu()
     return short.square().sum(1 if student.dim() == 4 else -1)
 
 

@@ -5,25 +5,34 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.errors import SignalError
-from tutelage.losses.base import Loss, Needs, Weight
-from tutelage.losses.reduce import full_precision, mean_per_position, visible, widen
+from tutelage.losses.base import Needs, Weight
+from tutelage.losses.layer_pairs import LayerKind, PairedLoss, Pairs
+from tutelage.losses.reduce import full_precision, mean_per_position, widen
+from tutelage.losses.rows import keep_rows
 from tutelage.signals import Batch, Request, Signals
 
-__all__ = ["AttentionLayers", "relation_kl", "scores", "shown"]
+__all__ = ["AttentionLayers", "hidden", "scores", "shown"]
 
 
-def scores(query: Tensor, key: Tensor, heads: int) -> Tensor:
-    """`q_h kᵀ_h / √d` of each head, what attention takes the softmax of: `[B, L, h·d]` twice -> `[B, h, L, L]`."""
+def scores(query: Tensor, key: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """`q_h kᵀ_h / √d` of each head, what attention takes the softmax of: `[B, L, h·d]` twice -> `[B, h, L, L]`.
+
+    Where the mask, `[B, L]`, is False, the score is 0, whatever stands there.
+    """
     size, length, width = query.shape
-    q, k = (x.reshape(size, length, heads, width // heads).transpose(1, 2) for x in (query, key))
+
+    def of_heads(projection: Tensor) -> Tensor:
+        cut = projection.reshape(size, length, heads, width // heads).transpose(1, 2)
+        return cut if mask is None else keep_rows(cut, mask[:, None])
+
     with full_precision(query):
-        return torch.matmul(q / math.sqrt(width // heads), k.mT)
+        return torch.matmul(of_heads(query) / math.sqrt(width // heads), of_heads(key).mT)
 
 
 def shown(batch: Batch, length: int, *, causal: bool) -> Tensor | None:
@@ -43,33 +52,32 @@ def hidden(relation: Tensor, seen: Tensor | None) -> Tensor:
     return relation if seen is None else relation.masked_fill(~seen, torch.finfo(relation.dtype).min)
 
 
-def relation_kl(student: Tensor, teacher: Tensor, seen: Tensor | None) -> Tensor:
-    """`KL(softmax(t) ‖ softmax(s))` over the keys that are seen, mean of heads: `[B, h, L, L]` twice -> `[B, L]`."""
-    log_q, log_p = (F.log_softmax(hidden(relation, seen), dim=-1) for relation in (student, teacher))
-    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1).mean(1)
-
-
-class AttentionLayers(Loss):
+class AttentionLayers(PairedLoss):
     """Base of the losses between attention modules: the mean, over pairs of modules, of what `compare` gives for one.
 
     Args:
-        pairs: Student's attention module -> teacher's, each a dotted module path.
+        pairs: Student's attention module -> teacher's, each a dotted module path; or `auto`.
         weight: Factor of this term in the total.
 
     Raises:
         ValueError: There are no pairs.
     """
 
-    def __init__(self, pairs: dict[str, str], *, weight: Weight = 1.0) -> None:
-        super().__init__(weight=weight)
-        if not pairs:
-            raise ValueError("pairs must name an attention module of the student and one of the teacher, found none")
-        self.pairs = pairs
+    compares: ClassVar[tuple[LayerKind, ...]] = ("attention",)
+
+    def __init__(self, pairs: Pairs, *, weight: Weight = 1.0) -> None:
+        super().__init__(pairs, weight=weight)
 
     @property
     @abc.abstractmethod
+    def projections(self) -> tuple[str, ...]:
+        """The arguments that name the projections in the student's modules; with `teacher_` before it the teacher's."""
+
+    @property
     def taps(self) -> list[tuple[str, str]]:
         """The names of the projections within an attention module: the student's and the teacher's."""
+        names = [(getattr(self, name), getattr(self, f"teacher_{name}")) for name in self.projections]
+        return [(student, teacher or student) for student, teacher in names]
 
     @property
     def needs(self) -> Needs:
@@ -84,7 +92,8 @@ class AttentionLayers(Loss):
 
         Args:
             path: The student's attention module.
-            student: What its projections put out, in the order of `taps`: `[B, L, D]`, float32 or wider, padding 0.
+            student: What its projections put out, in the order of `taps`: `[B, L, D]`, float32 or wider, anything at
+                padding.
             teacher: The same of the teacher's, without a gradient.
             batch: The rows.
         """
@@ -98,7 +107,7 @@ class AttentionLayers(Loss):
                 for name, teacher_name in self.taps
             ]
             self._require_tokens(path, both, batch)
-            s, t = ([visible(layer[side], batch) for layer in both] for side in (0, 1))
+            s, t = ([layer[side] for layer in both] for side in (0, 1))
             values.append(mean_per_position(self.compare(path, s, t, batch), batch))
         return torch.stack(values).mean(0)
 

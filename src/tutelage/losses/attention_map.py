@@ -11,18 +11,20 @@ from torch import Tensor
 from tutelage.errors import SignalError
 from tutelage.losses.attention_layers import AttentionLayers, hidden, scores, shown
 from tutelage.losses.base import Weight, require_choice
+from tutelage.losses.layer_pairs import Pairs
+from tutelage.losses.rows import squared_distance, token_mask
 from tutelage.signals import Batch, Signals
 
 __all__ = ["AttentionMap", "attention_map_error"]
 
 
 def attention_map_error(student: Tensor, teacher: Tensor, seen: Tensor | None) -> Tensor:
-    """The mean square of the differences over heads and the keys that are seen: `[B, h, L, L]` twice -> `[B, L]`."""
-    squares = (student - teacher).square()
-    if seen is None:
-        return squares.mean((1, 3))
-    keys = seen.sum(-1).clamp(min=1)
-    return squares.masked_fill(~seen, 0).sum((1, 3)) / (keys[:, 0] * student.shape[1])
+    """The mean square of the differences over heads and the keys that are seen: `[B, h, L, L]` twice -> `[B, L]`.
+
+    Where a key is not seen, both have to be the same.
+    """
+    keys = student.shape[-1] if seen is None else seen.sum(-1).clamp(min=1)[:, 0]
+    return squared_distance(student, teacher).sum(1) / (keys * student.shape[1])
 
 
 class AttentionMap(AttentionLayers):
@@ -48,7 +50,8 @@ class AttentionMap(AttentionLayers):
     authors' code.
 
     Args:
-        pairs: Student's attention module -> teacher's, each a dotted module path.
+        pairs: Student's attention module -> teacher's, each a dotted module path; or `auto`: the modules of both that
+            have the projections named below, by depth, as in the paper.
         student_heads: The number of heads of the student's modules.
         teacher_heads: The same of the teacher's; it has to be the same number.
         compare_as: Whether `A` are the scores before the softmax or the probabilities behind it. Probabilities lie
@@ -64,9 +67,11 @@ class AttentionMap(AttentionLayers):
         ValueError: There are no pairs, a number of heads is not positive, or `compare_as` is none of its choices.
     """
 
+    projections = ("query", "key")
+
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         *,
         student_heads: int,
         teacher_heads: int,
@@ -92,11 +97,6 @@ class AttentionMap(AttentionLayers):
         self.teacher_query = teacher_query
         self.teacher_key = teacher_key
 
-    @property
-    def taps(self) -> list[tuple[str, str]]:
-        """Query and key."""
-        return [(self.query, self.teacher_query or self.query), (self.key, self.teacher_key or self.key)]
-
     def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         """Checks that there are as many heads.
 
@@ -117,9 +117,15 @@ class AttentionMap(AttentionLayers):
         """The mean square of the differences at each token: `[B, L]`."""
         self.require_heads(path, student, self.student_heads, model="student")
         self.require_heads(path, teacher, self.teacher_heads, model="teacher")
-        s = scores(student[0], student[1], self.student_heads)
-        t = scores(teacher[0], teacher[1], self.teacher_heads)
-        seen = shown(batch, s.shape[-1], causal=self.causal)
-        if self.compare_as == "probabilities":
-            s, t = F.softmax(hidden(s, seen), dim=-1), F.softmax(hidden(t, seen), dim=-1)
+        mask, seen = token_mask(student[0], batch), shown(batch, student[0].shape[1], causal=self.causal)
+        s, t = (
+            self._map(scores(side[0], side[1], heads, mask), seen)
+            for side, heads in ((student, self.student_heads), (teacher, self.teacher_heads))
+        )
         return attention_map_error(s, t, seen)
+
+    def _map(self, relation: Tensor, seen: Tensor | None) -> Tensor:
+        """What is compared; 0 where a key is not seen."""
+        if self.compare_as == "probabilities":
+            return F.softmax(hidden(relation, seen), dim=-1)
+        return relation if seen is None else relation.masked_fill(~seen, 0)

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.losses.attention_layers import AttentionLayers, relation_kl, scores, shown
+from tutelage.losses.attention_layers import AttentionLayers, hidden, scores, shown
 from tutelage.losses.base import Weight
+from tutelage.losses.layer_pairs import Pairs
+from tutelage.losses.rows import token_mask
 from tutelage.signals import Batch
 
-__all__ = ["AttentionRelation", "ValueRelation"]
+__all__ = ["AttentionRelation", "ValueRelation", "log_relation", "relation_kl"]
+
+
+def log_relation(relation: Tensor, seen: Tensor | None) -> Tensor:
+    """The logarithm of the softmax over the keys that are seen: `[B, h, L, L]` -> the same."""
+    return F.log_softmax(hidden(relation, seen), dim=-1)
+
+
+def relation_kl(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """`KL(p ‖ q)` over the keys of each query, mean of heads: the logarithms of both, `[B, h, L, L]` -> `[B, L]`."""
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1).mean(1)
 
 
 class Relation(AttentionLayers):
     """Base of both relations: the divergence of the relation of the first projection with the last one."""
 
-    def __init__(self, pairs: dict[str, str], relation_heads: int, *, causal: bool, weight: Weight) -> None:
+    usual_pairs: ClassVar[int | None] = 1
+
+    def __init__(self, pairs: Pairs, relation_heads: int, *, causal: bool, weight: Weight) -> None:
         super().__init__(pairs, weight=weight)
         if relation_heads < 1:
             raise ValueError(f"relation_heads must be 1 or more, found {relation_heads}")
@@ -27,8 +43,12 @@ class Relation(AttentionLayers):
         """The divergence at each token: `[B, L]`."""
         self.require_heads(path, student, self.relation_heads, model="student")
         self.require_heads(path, teacher, self.relation_heads, model="teacher")
-        s, t = (scores(side[0], side[-1], self.relation_heads) for side in (student, teacher))
-        return relation_kl(s, t, shown(batch, s.shape[-1], causal=self.causal))
+        mask, seen = token_mask(student[0], batch), shown(batch, student[0].shape[1], causal=self.causal)
+        # One after the other: scores that nothing holds on to are gone before the next are there.
+        log_q, log_p = (
+            log_relation(scores(side[0], side[-1], self.relation_heads, mask), seen) for side in (student, teacher)
+        )
+        return relation_kl(log_q, log_p)
 
 
 class AttentionRelation(Relation):
@@ -55,7 +75,8 @@ class AttentionRelation(Relation):
     Distillation for Compressing Pretrained Transformers", 2021. Their code is not published.
 
     Args:
-        pairs: Student's attention module -> teacher's, each a dotted module path.
+        pairs: Student's attention module -> teacher's, each a dotted module path; or `auto`: the last modules of both
+            that have the projections named below, as in MiniLM. `match.count` asks for more, spread over the depth.
         relation_heads: `A`; it divides the width of both models.
         causal: Whether tokens attend only to themselves and to earlier tokens, as in decoders; later ones are left out.
         query: The name of the query projection within a module.
@@ -68,9 +89,11 @@ class AttentionRelation(Relation):
         ValueError: There are no pairs, or `relation_heads` is not positive.
     """
 
+    projections = ("query", "key")
+
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         relation_heads: int = 12,
         *,
         causal: bool = False,
@@ -85,11 +108,6 @@ class AttentionRelation(Relation):
         self.key = key
         self.teacher_query = teacher_query
         self.teacher_key = teacher_key
-
-    @property
-    def taps(self) -> list[tuple[str, str]]:
-        """Query and key."""
-        return [(self.query, self.teacher_query or self.query), (self.key, self.teacher_key or self.key)]
 
 
 class ValueRelation(Relation):
@@ -116,7 +134,8 @@ class ValueRelation(Relation):
     Pretrained Transformers", 2021. Their code is not published.
 
     Args:
-        pairs: Student's attention module -> teacher's, each a dotted module path.
+        pairs: Student's attention module -> teacher's, each a dotted module path; or `auto`: the last modules of both
+            that have the projection named below, as in MiniLM. `match.count` asks for more, spread over the depth.
         relation_heads: `A`; it divides the width of both models. MiniLMv2 takes 48 for a teacher of width 768, more
             than it has heads: finer relations.
         causal: Whether later tokens are left out, as decoders can't attend to them.
@@ -128,9 +147,11 @@ class ValueRelation(Relation):
         ValueError: There are no pairs, or `relation_heads` is not positive.
     """
 
+    projections = ("layer",)
+
     def __init__(
         self,
-        pairs: dict[str, str],
+        pairs: Pairs,
         relation_heads: int = 12,
         *,
         causal: bool = False,
@@ -141,8 +162,3 @@ class ValueRelation(Relation):
         super().__init__(pairs, relation_heads, causal=causal, weight=weight)
         self.layer = layer
         self.teacher_layer = teacher_layer
-
-    @property
-    def taps(self) -> list[tuple[str, str]]:
-        """One projection."""
-        return [(self.layer, self.teacher_layer or self.layer)]

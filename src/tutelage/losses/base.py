@@ -218,8 +218,8 @@ def require_form(loss: Loss, teacher: Signals) -> None:
             expected="the teacher's logits of all classes",
             found="its likeliest classes, its samples or its label alone",
             harm="what it says of the other classes would have to be invented",
-            mend="use KLDivergence or SoftCrossEntropy with softmax outputs, or a teacher (or a cache of its answers) "
-            "that gives dense logits",
+            mend="use KLDivergence or SoftCrossEntropy with softmax outputs, ForwardCorrection, or a teacher (a cache "
+            "of its answers) that gives dense logits",
         )
 
 

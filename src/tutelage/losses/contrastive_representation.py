@@ -28,11 +28,10 @@ def noise_contrastive(positive: Tensor, all_: Tensor, own: Tensor, log_odds: Ten
         own: The entry that is the sample's own, `[B]`, or -1.
         log_odds: `log c`, `[B]`.
     """
-    # log h = logsigmoid(z - log c), and log(1 - h) = logsigmoid(log c - z).
-    found = own >= 0
+    # -log h = softplus(log c - z), and -log(1 - h) = softplus(z - log c); logsigmoid would save a second tensor.
     at_own = all_.gather(1, own.clamp(min=0)[:, None])[:, 0]
-    negatives = F.logsigmoid(log_odds[:, None] - all_).sum(1) - torch.where(found, F.logsigmoid(log_odds - at_own), 0.0)
-    return -F.logsigmoid(positive - log_odds) - negatives
+    of_own = torch.where(own >= 0, F.softplus(at_own - log_odds), 0.0)
+    return F.softplus(log_odds - positive) + F.softplus(all_ - log_odds[:, None]).sum(1) - of_own
 
 
 class ContrastiveRepresentation(Loss):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, cast
 
 import torch
@@ -22,6 +23,8 @@ from tutelage.signals import Batch, Request, Signals
 
 __all__ = ["CrossEntropy", "cross_entropy"]
 
+_LOG2_E = 1 / math.log(2)
+
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, axis: int = -1) -> Tensor:
     """`-Σ_c y_c · log softmax(s)_c` over an axis: `[..., C]` and indices `[...]` -> `[...]`; 0 at label -100.
@@ -40,7 +43,7 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float, axis: int) -> Tensor:
         counted, at_label = labels != IGNORED, labels.clamp(min=0).unsqueeze(axis)
         highest = logits.amax(axis, keepdim=True)
-        powers = (logits - highest).exp_()
+        powers = (logits - highest).mul_(_LOG2_E).exp2_()  # a power of 2 takes half the time of one of e
         total = powers.sum(axis, keepdim=True)
         ctx.save_for_backward(powers, total, counted, at_label)
         ctx.smoothing, ctx.axis = smoothing, axis
@@ -49,17 +52,17 @@ class _CrossEntropy(torch.autograd.Function):
         if smoothing:
             values = (1 - smoothing) * values + smoothing * (highest - logits.mean(axis, keepdim=True))
         values = values.add_(total.log()).squeeze(axis)
-        return clear_(values.unsqueeze(-1), counted).squeeze(-1)
+        return torch.where(counted, values, 0.0)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         powers, total, counted, at_label = ctx.saved_tensors
-        gradient = clear_(gradient.unsqueeze(-1).clone(), counted).squeeze(-1).unsqueeze(ctx.axis)
+        gradient = gradient.unsqueeze(ctx.axis)
         slope = powers * (gradient / total)
         if ctx.smoothing:
             slope.sub_(gradient * (ctx.smoothing / powers.shape[ctx.axis]))
-        clear_(slope, counted, ctx.axis).scatter_add_(ctx.axis, at_label, (ctx.smoothing - 1) * gradient)
-        return slope, None, None, None
+        slope.scatter_add_(ctx.axis, at_label, (ctx.smoothing - 1) * gradient)
+        return clear_(slope, counted, ctx.axis), None, None, None
 
 
 class CrossEntropy(Loss):

@@ -41,14 +41,14 @@ class _BernoulliKL(torch.autograd.Function):
     def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         # The divergence is the same with both signs turned. Turned so that the teacher says yes, every term is small
         # where it is sure; 1 - σ(t) is 0 from t = 17 on, and the terms then no longer cancel where s nears t.
-        turn = torch.copysign(teacher.new_full((), 1 / temperature), teacher)
-        s, t = student * turn, teacher * turn
-        no = torch.sigmoid(-t)
+        scale = teacher.new_full((), 1 / temperature)
+        s, t = torch.copysign(scale, teacher).mul_(student), teacher.abs().mul_(scale)
         values = F.logsigmoid(t).sub_(F.logsigmoid(s))
-        apart = t.sub_(s)
+        no, apart = t.neg().sigmoid_(), t.sub_(s)
+        turn = torch.copysign(scale, teacher)
         # Only a wrapper that trains something on the teacher's side asks for the second slope: σ(t) σ(-t) (t - s).
         of_teacher = (no * (1 - no) * apart).mul_(turn) if ctx.needs_input_grad[1] else None
-        values = values.sub_(apart.mul_(no))
+        values.sub_(apart.mul_(no))
         ctx.save_for_backward(no.sub_(s.neg_().sigmoid_()).mul_(turn), of_teacher)
         return values
 

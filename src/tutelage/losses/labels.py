@@ -68,17 +68,17 @@ def match_labels(loss: str, output: Tensor, batch: Batch, *, fill: bool = True) 
 def class_targets(loss: str, batch: Batch) -> Tensor:
     """The class labels, and -100 where a row has none or a token is masked."""
     labels, labelled = labels_of(loss, batch)
-    counted = labelled.view(-1, *[1] * (labels.dim() - 1)).expand(labels.shape)
+    counted = labelled.view(-1, *[1] * (labels.dim() - 1))
     if batch.mask is not None and batch.mask.shape == labels.shape:
         counted = counted & batch.mask
-    return labels.long().masked_fill(~counted, IGNORED)
+    return torch.where(counted, labels.long(), IGNORED)
 
 
 def count_positions(targets: Tensor, batch: Batch) -> Tensor:
     """The weight of the row where there is a target, 0 elsewhere: `[B]`, or `[B, L]` for targets `[B, L]`."""
+    if targets.dim() > 2:
+        targets = targets.flatten(1).amax(1)  # no class is below IGNORED
     counted = targets != IGNORED
-    if counted.dim() > 2:
-        counted = counted.flatten(1).any(1)
     rows = 1.0 if batch.weights is None else batch.weights.float().view(-1, *[1] * (counted.dim() - 1))
     return counted.float() * rows
 

@@ -18,8 +18,8 @@ __all__ = ["LayerKind", "LayerPairs", "PairedLoss", "Pairs"]
 
 Pairs = dict[str, str] | Literal["auto"]
 """Student's layer -> teacher's layer, each a dotted module path; or `auto`, for which the plan finds them."""
-LayerKind = Literal["maps", "tokens", "vectors"]
-"""What a layer puts out: `[B, C, H, W]`, `[B, L, D]` or `[B, D]`."""
+LayerKind = Literal["maps", "tokens", "vectors", "attention"]
+"""What a layer puts out: `[B, C, H, W]`, `[B, L, D]` or `[B, D]`; `attention`: a module whose projections are read."""
 
 
 class PairedLoss(Loss):
@@ -38,6 +38,9 @@ class PairedLoss(Loss):
     compares: ClassVar[tuple[LayerKind, ...]] = ("maps", "tokens", "vectors")
     """The kinds of layers that it can compare: `auto` proposes no others. Empty for a loss that reads layers of a
     special place, such as those before an activation: they have to be named."""
+
+    usual_pairs: ClassVar[int | None] = None
+    """How many pairs `auto` is where the recipe does not say `match.count`; None for as many as there are."""
 
     def __init__(self, pairs: Pairs, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)

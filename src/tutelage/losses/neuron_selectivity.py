@@ -44,7 +44,8 @@ class NeuronSelectivity(MapPairs):
     When to use it: convolutional networks whose channels do not correspond one to one, at the end of the last stage.
     The authors' configuration for the polynomial kernel has a weight of 50.
 
-    Cost: `(C_s² + C_s·C_t + C_t²)·H·W` multiplications a sample and pair, no parameters.
+    Cost: `(C_s² + C_s·C_t + C_t²)·H·W` multiplications a sample and pair, or, for `(x·y)²` where that is less,
+    `(C_s + C_t)·(H·W)²`; no parameters.
 
     Source: Huang, Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017.
 
@@ -92,6 +93,9 @@ class NeuronSelectivity(MapPairs):
         """The squared discrepancy of one pair of maps: `[B]`."""
         student, teacher = widen(student, teacher)
         s, t = unit(student.flatten(2)), unit(teacher.flatten(2))
+        if self.kernel == "polynomial" and self.degree == 2 and not self.offset and _places_are_fewer(s, t):
+            with full_precision(s):
+                return (_of_places(s) - _of_places(t)).square().sum((1, 2))
         measure = squared_distances if self.kernel == "gaussian" else _products
         with full_precision(s):
             tt, ss, ts = measure(t, t), measure(s, s), measure(t, s)
@@ -118,3 +122,14 @@ class NeuronSelectivity(MapPairs):
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
     return a @ b.mT
+
+
+def _of_places(channels: Tensor) -> Tensor:
+    """The mean over channels of the products of two places: `[B, C, HW]` -> `[B, HW, HW]`."""
+    return channels.mT @ channels / channels.shape[1]
+
+
+def _places_are_fewer(s: Tensor, t: Tensor) -> bool:
+    """Whether the Gram matrices of the places are the cheaper way to `mean_ij (x_i·y_j)²` over the channels."""
+    of_student, of_teacher, places = s.shape[1], t.shape[1], s.shape[2]
+    return places * (of_student + of_teacher) < of_student**2 + of_student * of_teacher + of_teacher**2

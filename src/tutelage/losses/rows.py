@@ -44,7 +44,7 @@ def cut_gradient(values: Tensor, keep: Tensor | None) -> Tensor:
 
 
 def keep_rows(values: Tensor, keep: Tensor) -> Tensor:
-    """The rows where `keep` is True, else 0; so is their gradient."""
+    """The rows where `keep` is True, else 0; so is their gradient. Contiguous, so that no product copies them again."""
     return cast("Tensor", _KeepRows.apply(values, keep))  # type: ignore[no-untyped-call]
 
 
@@ -91,7 +91,7 @@ class _KeepRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, keep: Tensor) -> Tensor:
         ctx.save_for_backward(keep)
-        return clear_(values.clone(), keep)
+        return clear_(values.clone(memory_format=torch.contiguous_format), keep)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

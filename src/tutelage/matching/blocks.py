@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from tutelage.losses.layer_pairs import LayerKind
 from tutelage.signals import Batch, Request
 from tutelage.taps import Layer, layers, observe
 
-__all__ = ["Block", "find_blocks"]
+__all__ = ["Block", "find_attention", "find_blocks", "token_maps"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,8 @@ class Block:
     @property
     def size(self) -> tuple[int, ...]:
         """Height and width of maps, the length of token sequences: what a pair may have to agree in."""
-        return {"maps": self.shape[1:], "tokens": self.shape[:1], "vectors": ()}[self.kind]
+        length = self.shape[:1]
+        return {"maps": self.shape[1:], "tokens": length, "attention": length, "vectors": ()}[self.kind]
 
 
 def find_blocks(module: nn.Module, batch: Batch) -> list[Block]:
@@ -56,6 +58,42 @@ def find_blocks(module: nn.Module, batch: Batch) -> list[Block]:
         ("vectors", tree.hidden_layers()),
     ]
     return [Block(path=x.path, kind=kind, shape=x.shape[1:]) for kind, of_kind in found for x in of_kind]
+
+
+def find_attention(module: nn.Module, batch: Batch, projections: Sequence[str]) -> list[Block]:
+    """The modules that have all these projections, in the order of the calls, with the shape of what the first gives.
+
+    Projections put out tokens `[B, L, D]`, all with one `L`: where queries and keys are of other sequences it is no
+    self-attention.
+
+    Args:
+        module: The model, in eval mode.
+        batch: Rows to trace it with.
+        projections: Their dotted paths within an attention module.
+    """
+    tokens = {path: x.shape for path, x in _Tree(module, batch).nodes.items() if len(x.shape) == 3}
+    ends = [f".{name}" for name in projections]
+    found = []
+    for path in (path.removesuffix(ends[0]) for path in tokens if path.endswith(ends[0])):
+        shapes = [tokens[path + end] for end in ends if path + end in tokens]
+        if len(shapes) == len(ends) and len({shape[1] for shape in shapes}) == 1:
+            found.append(Block(path=path, kind="attention", shape=shapes[0][1:]))
+    return found
+
+
+def token_maps(module: nn.Module, batch: Batch) -> dict[str, list[str]]:
+    """Linear maps of tokens `[B, L, D]` beside each other: the module that they are in -> their names in it.
+
+    Where the names are those of an earlier module, it is left out: the layers of a stack are alike.
+    """
+    tree = _Tree(module, batch)
+    beside: dict[str, list[str]] = defaultdict(list)
+    for path, layer in tree.nodes.items():
+        inner = tree.modules[path]
+        weight = None if isinstance(inner, nn.Embedding) else getattr(inner, "weight", None)
+        if len(layer.shape) == 3 and "." in path and isinstance(weight, Tensor) and weight.dim() == 2:
+            beside[path.rpartition(".")[0]].append(path.rpartition(".")[2])
+    return {path: names for path, names in beside.items() if next(p for p in beside if beside[p] == names) == path}
 
 
 def _kind(shape: tuple[int, ...]) -> LayerKind | None:

@@ -140,7 +140,7 @@ def _comparable(
     for side, blocks in enumerate((student, teacher)):
         for block in blocks:
             if block.kind in kinds:
-                groups[block.kind, block.size if block.kind == "tokens" else ()][side].append(block)
+                groups[block.kind, () if block.kind == "maps" else block.size][side].append(block)
     best = max(groups.values(), key=lambda sides: min(map(len, sides)), default=([], []))
     if min(map(len, best)) == 0:
         raise ModelError(

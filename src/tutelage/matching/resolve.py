@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from tutelage.errors import DataError, ModelError, RecipeError, did_you_mean, within
 from tutelage.losses import Loss
-from tutelage.losses.layer_pairs import LayerKind, PairedLoss
+from tutelage.losses.attention_layers import AttentionLayers
+from tutelage.losses.layer_pairs import PairedLoss
 from tutelage.losses.routed import Routed
 from tutelage.losses.wrapped import WrappedLoss
-from tutelage.matching.blocks import Block, find_blocks
+from tutelage.matching.blocks import Block, find_attention, find_blocks, token_maps
 from tutelage.matching.proposal import Proposal, as_recipe, propose
 from tutelage.matching.similarity import grams_of
 from tutelage.probe import forward_pass
@@ -26,6 +27,7 @@ from tutelage.transfer import TransferSet
 
 __all__ = ["has_open_pairs", "propose_for", "with_pairs", "written_pairs"]
 
+BY_DEPTH = "attention modules are paired by depth: CKA would compare what they put out, not where they attend"
 UNTRAINED = "CKA was measured before the teacher is trained in the run: on the trained one it may say otherwise"
 
 
@@ -41,7 +43,7 @@ def written_pairs(recipe: Recipe) -> list[str]:
 
 
 def with_pairs(
-    recipe: Recipe, guide: Teacher, student: nn.Module, data: TransferSet, device: torch.device
+    recipe: Recipe, guide: Teacher, student: nn.Module, data: TransferSet, device: torch.device, *, trained: bool
 ) -> tuple[Recipe, list[Proposal]]:
     """The recipe with pairs in the place of `auto`, in its losses and those of its earlier stages, and what was found.
 
@@ -53,6 +55,7 @@ def with_pairs(
         student: The student as it is before training; it is set to eval mode.
         data: The rows; some training rows are shown to the models.
         device: Where the models are.
+        trained: Whether the guide is ready before the run: neither trained nor distilled in it.
 
     Raises:
         RecipeError: The teacher of such a loss is no torch module, or more pairs are asked for than there can be.
@@ -63,7 +66,7 @@ def with_pairs(
     matcher, found = _Matcher(recipe, student, data, device), list[Proposal]()
 
     def closed(losses: Sequence[Loss], teacher: Teacher | None, key: str) -> list[Loss]:
-        trained = teacher is not None or _is_trained(recipe, guide)
+        ready = teacher is not None or trained
         teacher, result = teacher or guide, []
         for index, loss in enumerate(losses):
             name, inner = f"{key}[{index}] ({type(loss).__name__})", _pairs_of(loss)
@@ -71,7 +74,7 @@ def with_pairs(
                 result.append(loss)
                 continue
             heard = _teacher_of(loss, teacher, name)
-            found.append(matcher.propose(name, heard, inner.compares, trained=trained))
+            found.append(matcher.propose(name, heard, inner, trained=ready))
             result.append(_closed(loss, found[-1].layers))
         return result
 
@@ -83,19 +86,13 @@ def with_pairs(
 
 
 def propose_for(
-    recipe: Recipe, guide: Teacher, student: nn.Module, data: TransferSet, device: torch.device
+    recipe: Recipe, guide: Teacher, student: nn.Module, data: TransferSet, device: torch.device, *, trained: bool
 ) -> list[Proposal]:
     """What would be found: for each loss that says `auto`; where none does, for any loss between the two models."""
-    if found := with_pairs(recipe, guide, student, data, device)[1]:
+    if found := with_pairs(recipe, guide, student, data, device, trained=trained)[1]:
         return found
     matcher = _Matcher(recipe, student, data, device)
-    trained = _is_trained(recipe, guide)
-    return [matcher.propose("student and teacher", guide, PairedLoss.compares, trained=trained)]
-
-
-def _is_trained(recipe: Recipe, guide: Teacher) -> bool:
-    """Whether the one who teaches is ready before the run: neither trained nor distilled in it."""
-    return recipe.teacher_training is None and guide is recipe.teacher
+    return [matcher.propose("student and teacher", guide, None, trained=trained)]
 
 
 def _pairs_of(loss: Loss) -> PairedLoss | None:
@@ -140,6 +137,26 @@ def _teacher_of(loss: Loss, teacher: Teacher, key: str) -> Teacher:
     return teacher
 
 
+def _no_attention(
+    key: str, loss: AttentionLayers, model: str, names: list[str], maps: dict[str, list[str]]
+) -> ModelError:
+    """What is wrong where no module has the projections that a loss reads, with what could be meant."""
+    arguments = [name if model == "student" else f"teacher_{name}" for name in loss.projections]
+    listed = [f"{_and(names)} in `{path}`" for path, names in maps.items()]
+    mend = f"set {_and(arguments)} to the names in the {model}'s attention modules"
+    return ModelError(
+        key,
+        expected=f"modules of the {model} with {_and(names)}: linear maps of tokens, each called once",
+        found="none; the maps of tokens are " + ("; ".join(listed) or "none"),
+        harm="no pairs can be proposed",
+        mend=f"{mend}, if it has any; where queries and keys come from one map, choose another loss",
+    )
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)
+
+
 class _Matcher:
     """Proposes pairs between one student and its teachers; each model is traced once."""
 
@@ -154,8 +171,8 @@ class _Matcher:
         self._blocks: dict[nn.Module, list[Block]] = {}
         self._grams: dict[nn.Module, dict[str, Tensor]] = {}
 
-    def propose(self, key: str, teacher: Teacher, kinds: Sequence[LayerKind], *, trained: bool) -> Proposal:
-        """Pairs for one loss; `trained` says whether its teacher is ready before the run."""
+    def propose(self, key: str, teacher: Teacher, loss: PairedLoss | None, *, trained: bool) -> Proposal:
+        """Pairs for one loss, or for any; `trained` says whether its teacher is ready before the run."""
         module = teacher.module
         if module is None:
             raise RecipeError(
@@ -165,15 +182,24 @@ class _Matcher:
                 harm="there are no layers to pair the student's with",
                 mend="take a single teacher, or one of SeveralTeachers, or leave out the losses between layers",
             )
-        inside = {head.student for head in self.recipe.heads.values()}
-        ours = [block for block in self._blocks_of(self.student, "student") if block.path not in inside]
+        match, notes = self.recipe.matching, list[str]()
+        if isinstance(loss, AttentionLayers):
+            ours = self._attention_of(self.student, loss, key, "student")
+            theirs = self._attention_of(module, loss, key, "teacher")
+            match, notes = replace(match, by="depth"), [BY_DEPTH] if match.by == "cka" else []
+        else:
+            inside = {head.student for head in self.recipe.heads.values()}
+            ours = [block for block in self._blocks_of(self.student, "student") if block.path not in inside]
+            theirs = self._blocks_of(module, "teacher")
+        if loss is not None and match.count is None:
+            match = replace(match, count=loss.usual_pairs)
         size = self.batch.inputs.shape[2:] if isinstance(self.batch.inputs, Tensor) else ()
         found = propose(
             key,
             ours,
-            self._blocks_of(module, "teacher"),
-            self.recipe.matching,
-            kinds,
+            theirs,
+            match,
+            PairedLoss.compares if loss is None else loss.compares,
             grams=(
                 lambda paths: self._grams_of(self.student, paths, "student"),
                 lambda paths: self._grams_of(module, paths, "teacher"),
@@ -181,8 +207,8 @@ class _Matcher:
             input_size=tuple(size) if len(size) == 2 else None,
         )
         if found.by == "cka" and not trained:
-            return replace(found, notes=[UNTRAINED])
-        return found
+            notes.append(UNTRAINED)
+        return replace(found, notes=notes)
 
     def _blocks_of(self, module: nn.Module, model: str) -> list[Block]:
         if module not in self._blocks:
@@ -192,6 +218,22 @@ class _Matcher:
             inside = [block for block in found if not ours or block.path.startswith(self.prefix)]
             self._blocks[module] = inside
         return self._blocks[module]
+
+    def _attention_of(self, module: nn.Module, loss: AttentionLayers, key: str, model: str) -> list[Block]:
+        """The modules with the projections that an attention loss reads.
+
+        Raises:
+            ModelError: There are none; the message lists what there is.
+        """
+        ours = module is self.student
+        names = [student if ours else teacher for student, teacher in loss.taps]
+        with within(model), forward_pass(f"the {model}"):
+            found = find_attention(module.eval(), self.batch, names)
+            found = [block for block in found if not ours or block.path.startswith(self.prefix)]
+            if found:
+                return found
+            maps = token_maps(module, self.batch)
+        raise _no_attention(f"{key}: pairs", loss, model, names, maps)
 
     @cached_property
     def _probe(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
+from uuid import uuid4
 
 from tutelage.report.bundle import Bundle, read_bundle
 from tutelage.report.markup import Markup, raw, tag
@@ -58,15 +57,12 @@ def write_report(bundle: Path) -> Path:
     """
     page = render(read_bundle(bundle))
     target = bundle / "report.html"
-    handle, temporary = tempfile.mkstemp(dir=bundle, prefix=".report-", suffix=".html")
+    temporary = bundle / f".report-{uuid4().hex}.html"
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
     return target
 
 

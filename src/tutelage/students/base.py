@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 
 from torch import nn
 
@@ -33,6 +34,14 @@ class Student(abc.ABC):
     def delivered(self) -> Student:
         """How what is delivered is made: this student, or the one inside it that `deliver` gives."""
         return self
+
+    @property
+    def factories(self) -> dict[str, Callable[..., nn.Module]]:
+        """What makes the module and parts of it, by their dotted path ("" is the module itself), where that is known.
+
+        A bundle records it, so that the student can be built again from there.
+        """
+        return {}
 
     def from_nothing(self) -> Student:
         """The same student without what it takes over from one that was trained before: the baseline's start."""

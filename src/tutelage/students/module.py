@@ -25,6 +25,11 @@ class ModuleStudent(Student):
     def __init__(self, module: Callable[[], nn.Module] | nn.Module) -> None:
         self.module = module
 
+    @property
+    def factories(self) -> dict[str, Callable[..., nn.Module]]:
+        """What makes the module; nothing where it was given ready-made."""
+        return {} if isinstance(self.module, nn.Module) else {"": self.module}
+
     def build(self, teacher: Teacher) -> nn.Module:
         """A new module in training mode; the teacher is not used.
 

@@ -66,6 +66,11 @@ class ReusedClassifier(Student):
         self.factor = factor
         self.activation = activation
 
+    @property
+    def factories(self) -> dict[str, Callable[..., nn.Module]]:
+        """What makes the backbone; nothing where it was given ready-made."""
+        return {} if isinstance(self.backbone, nn.Module) else {"backbone": self.backbone}
+
     def build(self, teacher: Teacher) -> nn.Module:
         """The three parts as one module in training mode, its classifier frozen.
 

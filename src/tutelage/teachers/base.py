@@ -14,7 +14,7 @@ from torch import nn
 from tutelage.errors import ModelError
 from tutelage.signals import Batch, Request, Signals
 
-__all__ = ["Teacher", "TransferFacts", "named_modules", "refuse_members"]
+__all__ = ["Teacher", "TransferFacts", "named_modules", "refuse_features", "refuse_members"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,11 @@ class Teacher(abc.ABC):
         """Where the teacher's tokenizer is, for teachers that read text."""
         return None
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of it before the run, once it is loaded."""
+        return []
+
     def describe(self) -> str:
         """A short name for reports."""
         return type(self).__name__
@@ -128,4 +133,15 @@ def refuse_members(teacher: Teacher, request: Request) -> None:
             expected="a SeveralTeachers, whose members have names",
             found=teacher.describe(),
             mend="leave out `member`, or give the recipe a teacher of class SeveralTeachers",
+        )
+
+
+def refuse_features(teacher: Teacher, request: Request) -> None:
+    """Raises a `ModelError` if inner layers are requested of a teacher that has none to show."""
+    if request.features:
+        raise ModelError(
+            f"features of {', '.join(f'`{path}`' for path in sorted(request.features))}",
+            expected="a teacher that supplies features",
+            found=f"{type(teacher).__name__} ({teacher.describe()}), which supplies its output only",
+            mend="use a loss on outputs",
         )

@@ -126,6 +126,11 @@ class Ensemble(Teacher):
         for teacher in self.members:
             teacher.meet(facts)
 
+    @property
+    def notes(self) -> list[str]:
+        """Those of each."""
+        return [note for teacher in self.members for note in teacher.notes]
+
     def check(self, request: Request) -> None:
         """Raises a `ModelError` if features are requested, or a member can't supply its output."""
         refuse_members(self, request)

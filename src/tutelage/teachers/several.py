@@ -74,6 +74,11 @@ class SeveralTeachers(Teacher):
         for teacher in self.teachers.values():
             teacher.meet(facts)
 
+    @property
+    def notes(self) -> list[str]:
+        """Those of each."""
+        return [note for teacher in self.teachers.values() for note in teacher.notes]
+
     def check(self, request: Request) -> None:
         """Raises a `ModelError` if there is no such member, or a member can't supply what is requested of it."""
         for name, wanted in self._requests(request).items():

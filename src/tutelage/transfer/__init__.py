@@ -3,6 +3,7 @@
 from tutelage.transfer.arrays import Arrays
 from tutelage.transfer.base import Rows, Source
 from tutelage.transfer.data import Data
+from tutelage.transfer.features import Features
 from tutelage.transfer.function import Function
 from tutelage.transfer.huggingface import HuggingFaceDataset
 from tutelage.transfer.image_folder import ImageFolder
@@ -14,10 +15,11 @@ from tutelage.transfer.mixup import Mixup
 from tutelage.transfer.munge import Munge
 from tutelage.transfer.noise import Noise
 from tutelage.transfer.order import Order, in_original_order
-from tutelage.transfer.packaged import Digits, FashionMNIST
+from tutelage.transfer.packaged import Digits, FashionMNIST, Keel
 from tutelage.transfer.similarity import Pairs, SimilarityPairs
 from tutelage.transfer.splits import Splits, split_name
 from tutelage.transfer.table import Table
+from tutelage.transfer.tabular import Encoding, Tabular
 from tutelage.transfer.text import Text
 from tutelage.transfer.transfer_set import TransferSet, evaluation_batches
 from tutelage.transfer.views import ShiftFlip, Views
@@ -27,13 +29,16 @@ __all__ = [
     "Arrays",
     "Data",
     "Digits",
+    "Encoding",
     "FashionMNIST",
+    "Features",
     "Function",
     "Given",
     "HuggingFaceDataset",
     "ImageFiles",
     "ImageFolder",
     "Images",
+    "Keel",
     "Made",
     "MadeRows",
     "Maker",
@@ -49,6 +54,7 @@ __all__ = [
     "Source",
     "Splits",
     "Table",
+    "Tabular",
     "Text",
     "TransferSet",
     "Views",

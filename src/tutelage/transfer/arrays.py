@@ -12,7 +12,8 @@ import torch
 
 from tutelage.errors import DataError, did_you_mean
 from tutelage.paths import resolve_path
-from tutelage.transfer.base import Rows, Source
+from tutelage.transfer.base import Column, Rows, Source
+from tutelage.transfer.features import Features
 from tutelage.transfer.labels import read_labels
 from tutelage.transfer.splits import split_name
 
@@ -31,6 +32,8 @@ class Arrays(Source):
             or `.npz` file. Of a `.npz`, the arrays named below are labels, group and split, and the rest inputs.
         labels: `[N]` or `[N, K]`; the path of a `.npy` file; or the name of an array of the `.npz`. None: no labels.
             A missing label is None, NaN, "" or, as a class number, -1.
+        categories: Names of inputs that are categories (texts or whole numbers): they and the inputs with one number a
+            row become a table, see `data.tabular`.
         group: `[N]` names of groups that must stay together, or the name of an array of the `.npz`.
         split: `[N]` "train", "development", "test" or "", or the name of an array of the `.npz`.
         classes: Names of the classes, in the order of the model's outputs.
@@ -42,6 +45,7 @@ class Arrays(Source):
         inputs: Any,
         labels: Any = None,
         *,
+        categories: list[str] | None = None,
         group: Any = None,
         split: Any = None,
         classes: list[str] | None = None,
@@ -49,6 +53,7 @@ class Arrays(Source):
     ) -> None:
         self.inputs = inputs
         self.labels = labels
+        self.categories = categories
         self.group = group
         self.split = split
         self.classes = classes
@@ -64,7 +69,7 @@ class Arrays(Source):
             else read_labels(found["labels"], "labels", classes=self.classes, values=self.values)
         )
         return Rows(
-            columns=columns,
+            columns=_table(columns, self.categories or ()),
             labels=None if labels is None else labels.values,
             labelled=None if labels is None else labels.labelled,
             classes=() if labels is None else labels.classes,
@@ -98,6 +103,26 @@ class Arrays(Source):
                 )
             value = _load(value, f"data.source.{name}")
         return None if value is None else _array(value, name)
+
+
+def _table(columns: dict[str, Array | Sequence[str]], categories: Sequence[str]) -> dict[str, Column]:
+    """The columns with those of a table put together, where some are categories."""
+    for name in categories:
+        if name not in columns:
+            raise DataError(
+                "data.source.categories",
+                expected="a name of `inputs`",
+                found=f"`{name}`",
+                mend=did_you_mean(name, columns),
+            )
+    if not categories:
+        return dict(columns)
+    cells = {
+        name: column
+        for name, column in columns.items()
+        if name in categories or (isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind in "iufb")
+    }
+    return {"inputs": Features(cells, categories), **{n: c for n, c in columns.items() if n not in cells}}
 
 
 def _array(value: Any, name: str) -> Array | Sequence[str]:

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tutelage.errors import DataError, RecipeError, did_you_mean
-from tutelage.transfer.base import Rows
+from tutelage.transfer.base import Column, Rows
+from tutelage.transfer.features import Features
 from tutelage.transfer.images import ImageFiles
 from tutelage.transfer.labels import read_labels
 from tutelage.transfer.splits import split_name
@@ -27,7 +28,8 @@ class Roles:
 
     Attributes:
         text: Columns of texts; one, or two for pairs.
-        inputs: Columns of numbers or of lists of numbers.
+        inputs: Columns of numbers or of lists of numbers, or of categories.
+        categories: Which of the inputs are categories; those that are not among the inputs follow them.
         image: Column of encoded images.
         label: Column of the label, or several of numbers for `[N, K]`.
         group: Column that names the group of a row.
@@ -38,6 +40,7 @@ class Roles:
 
     text: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     image: str | None = None
     label: tuple[str, ...] = ()
     group: str | None = None
@@ -46,16 +49,24 @@ class Roles:
     values: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.text or self.inputs or self.image):
+        if not (self.text or self.features or self.image):
             raise RecipeError(
-                "data.source", expected="text, inputs or image columns", found="none", mend="name at least one"
+                "data.source",
+                expected="text, inputs, categories or image columns",
+                found="none",
+                mend="name at least one",
             )
+
+    @property
+    def features(self) -> list[str]:
+        """Columns of numbers and of categories, each once."""
+        return list(dict.fromkeys([*self.inputs, *self.categories]))
 
     @property
     def columns(self) -> list[str]:
         """All of them, each once."""
         one = [name for name in (self.image, self.group, self.split) if name is not None]
-        return list(dict.fromkeys([*self.text, *self.inputs, *self.label, *one]))
+        return list(dict.fromkeys([*self.text, *self.features, *self.label, *one]))
 
     def check(self, known: Sequence[str], where: str) -> None:
         """Refuses a column that is not there.
@@ -63,7 +74,7 @@ class Roles:
         Raises:
             DataError: It names the nearest column.
         """
-        for role in ("text", "inputs", "image", "label", "group", "split"):
+        for role in ("text", "inputs", "categories", "image", "label", "group", "split"):
             names = getattr(self, role)
             for name in (names,) if isinstance(names, str) else names or ():
                 if name not in known:
@@ -83,7 +94,7 @@ def as_names(value: str | Sequence[str] | None) -> tuple[str, ...]:
 def rows_of(table: pa.Table, roles: Roles) -> Rows:
     """The rows of a table.
 
-    Columns of plain numbers among `roles.inputs` become one matrix `[N, F]` called `inputs`, in the order given; a
+    Columns of plain numbers and of categories become one table (`Features`) called `inputs`, in the order given; a
     column of lists (all of one length) stands for itself.
 
     Raises:
@@ -93,14 +104,18 @@ def rows_of(table: pa.Table, roles: Roles) -> Rows:
         raise DataError(
             "data.source", expected="at least one row", found="no rows", mend="check the file or the filter"
         )
-    columns: dict[str, Array | Sequence[str]] = {name: _texts(table[name], name) for name in roles.text}
+    columns: dict[str, Column] = {name: _texts(table[name], name) for name in roles.text}
     if roles.image is not None:
         columns[roles.image] = _images(table[roles.image], roles.image)
-    arrays = {name: _numbers(table[name], name) for name in roles.inputs}
-    scalars = [array for array in arrays.values() if array.ndim == 1]
-    if scalars:
-        columns["inputs"] = np.stack(scalars, axis=1).astype(np.float64)
-    columns |= {name: array for name, array in arrays.items() if array.ndim > 1}
+    cells: dict[str, Any] = {
+        name: table[name].to_pylist() if name in roles.categories else _numbers(table[name], name)
+        for name in roles.features
+    }
+    lists = {name: array for name, array in cells.items() if name not in roles.categories and array.ndim > 1}
+    if len(lists) < len(cells):
+        table_of = {name: column for name, column in cells.items() if name not in lists}
+        columns["inputs"] = Features(table_of, roles.categories)
+    columns |= lists
     labels = None
     if roles.label:
         key = ", ".join(f"column `{name}`" for name in roles.label)
@@ -154,7 +169,7 @@ def _images(column: pa.ChunkedArray, name: str) -> ImageFiles:
 
 
 def _numbers(column: pa.ChunkedArray, name: str) -> Array:
-    """`[N]` numbers, or `[N, ...]` from lists of one length."""
+    """`[N]` numbers, NaN where a cell is empty, or `[N, ...]` from lists of one length."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = array.chunk(0) if array.num_chunks else pa.array([], type=array.type)
@@ -162,7 +177,8 @@ def _numbers(column: pa.ChunkedArray, name: str) -> Array:
     while True:
         if isinstance(array, pa.ExtensionArray):
             array = array.storage
-        _refuse_nulls(pa.chunked_array([array]), name)
+        if len(shape) > 1 or _is_list(array.type):
+            _refuse_nulls(pa.chunked_array([array]), name)
         if not _is_list(array.type):
             break
         lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
@@ -177,6 +193,8 @@ def _numbers(column: pa.ChunkedArray, name: str) -> Array:
             )
         shape.append(int(lengths[0]))
         array = array.flatten()
+    if pa.types.is_null(array.type) or (pa.types.is_boolean(array.type) and array.null_count):
+        array = array.cast(pa.float64())
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)):
         texts = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
         row, shown = _first_text(array) if texts else (0, str(array.type))
@@ -184,7 +202,7 @@ def _numbers(column: pa.ChunkedArray, name: str) -> Array:
             f"column `{name}`" + (f", row {row // int(np.prod(shape[1:]))}" if texts else ""),
             expected="numbers",
             found=shown,
-            mend="name it under `text`, or encode it as numbers" if texts else "encode it as numbers",
+            mend="name it under `text` or `categories`, or encode it as numbers" if texts else "encode it as numbers",
         )
     values: Array = array.to_numpy(zero_copy_only=False).reshape(shape)
     return values

@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Rows", "Source"]
+from tutelage.transfer.features import Features
+
+__all__ = ["Column", "Rows", "Source"]
+
+Column = np.ndarray[Any, Any] | Sequence[str] | Features
+"""A numpy array `[N, ...]`, N texts or paths of images, or the columns of a table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +22,8 @@ class Rows:
     """Rows of a source, column by column.
 
     Attributes:
-        columns: Inputs by name, each a numpy array `[N, ...]` or a sequence of N strings (texts, or paths of images).
+        columns: Inputs by name, each a numpy array `[N, ...]`, a sequence of N strings (texts, or paths of images), or
+            the columns of a table (`Features`, at most one).
         labels: `[N]` class indices (int64) or values (float32), or None.
         labelled: `[N]` bool: which rows have a label. None when all or none have.
         classes: Names of the classes, when the source knows them.
@@ -25,7 +31,7 @@ class Rows:
         split: `[N]` strings "train", "development", "test", or "" where the source leaves it open. None: all open.
     """
 
-    columns: dict[str, np.ndarray[Any, Any] | Sequence[str]]
+    columns: dict[str, Column]
     labels: np.ndarray[Any, Any] | None = None
     labelled: np.ndarray[Any, Any] | None = None
     classes: tuple[str, ...] = field(default=())

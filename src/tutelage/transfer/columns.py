@@ -12,8 +12,11 @@ from torch import Tensor
 
 from tutelage.errors import DataError, RecipeError
 from tutelage.signals import Inputs
+from tutelage.transfer.base import Column
+from tutelage.transfer.features import Features
 from tutelage.transfer.hashing import Digests, array_digests, mixed, normalised, text_digests
 from tutelage.transfer.images import ImageFiles, Images, is_image
+from tutelage.transfer.tabular import Encoding, Tabular
 from tutelage.transfer.text import Tokenizer, Tokens
 from tutelage.transfer.views import Views
 
@@ -57,12 +60,14 @@ def numeric(array: Array, key: str) -> Array:
 
 
 class Columns:
-    """Inputs of all rows: texts, images and arrays.
+    """Inputs of all rows: texts, images, arrays, and a table.
 
     Args:
         columns: As in `Rows`.
         images: How images become tensors.
         views: Augmentation of the images, or of the only array.
+        tabular: How a table becomes arrays, once `fit` knows which rows are trained on. None: a table of numbers is
+            one float32 matrix as it is.
 
     Raises:
         DataError: A column can't be used; its name and first wrong row are named.
@@ -70,14 +75,28 @@ class Columns:
     """
 
     def __init__(
-        self, columns: Mapping[str, Array | Sequence[str]], *, images: Images | None = None, views: Views | None = None
+        self,
+        columns: Mapping[str, Column],
+        *,
+        images: Images | None = None,
+        views: Views | None = None,
+        tabular: Tabular | None = None,
     ) -> None:
+        self.features: Features | None = None
+        self.tabular = tabular
+        self.encoding: Encoding | None = None
+        self._of_table: set[str] = set()
         self.texts: dict[str, list[str]] = {}
         self.arrays: dict[str, Array] = {}
         self.pictures: dict[str, Array | ImageFiles] = {}
-        for name, column in columns.items():
+        for name, column in (columns if tabular is None else _with_table(columns)).items():
             key = f"column `{name}`"
-            if isinstance(column, ImageFiles) or (isinstance(column, np.ndarray) and is_image(column)):
+            if isinstance(column, Features):
+                self.features = column
+                self._of_table = {name}
+                if tabular is None:
+                    self.arrays[name] = numeric(column.matrix(), key)
+            elif isinstance(column, ImageFiles) or (isinstance(column, np.ndarray) and is_image(column)):
                 self.pictures[name] = column
             elif _holds_texts(column):
                 self.texts[name] = _texts(column, key)
@@ -101,7 +120,8 @@ class Columns:
                 harm="mean and std would be ignored",
                 mend="give the pixels as uint8, or remove data.images and normalise them in the source",
             )
-        if self.views is not None and not self.pictures and (self.texts or len(self.arrays) != 1):
+        lone = self.tabular is None and not self.texts and len(self.arrays) == 1
+        if self.views is not None and not self.pictures and not lone:
             raise RecipeError(
                 "data.views",
                 expected="a column of images, or one array",
@@ -111,6 +131,30 @@ class Columns:
         for name, column in self.pictures.items():
             if isinstance(column, np.ndarray):
                 self.images.channels_last(column.shape, f"column `{name}`")
+
+    def fit(self, rows: Array) -> list[str]:
+        """Makes arrays of the table, with the statistics of the training rows.
+
+        Returns:
+            What the user should know.
+
+        Raises:
+            DataError: A column of the table can't be used.
+        """
+        if self.tabular is None or self.features is None:
+            return []
+        self.encoding = self.tabular.fit(self.features, rows)
+        made = self.encoding(self.features.columns)
+        if taken := made.keys() & self.arrays.keys():
+            raise DataError(
+                f"column `{taken.pop()}`",
+                expected="another name: data.tabular gives this one to what it makes of the table",
+                found="a column of lists",
+                mend="rename the column",
+            )
+        self._of_table = set(made)
+        self.arrays |= made
+        return [self.encoding.summary()]
 
     def tokenise(self, tokenizer: Tokenizer) -> None:
         """Encodes the texts, once."""
@@ -126,6 +170,8 @@ class Columns:
         """
         numbers = [array_digests(array) for array in self.arrays.values()]
         numbers += [p.digests() if isinstance(p, ImageFiles) else array_digests(p) for p in self.pictures.values()]
+        if self.tabular is not None and self.features is not None:
+            numbers.append(self.features.digests())
         alike = [text_digests([normalised(text) for text in texts]) for texts in self.texts.values()]
         exact = [text_digests(texts) for texts in self.texts.values()]
         return _joined(alike + numbers), _joined(exact + numbers)
@@ -153,11 +199,16 @@ class Columns:
         return (next(iter(named.values())) if lone else named), mask
 
     def raw(self, rows: Array) -> dict[str, Array]:
-        """Some rows as the source has them: texts as `[B]` objects, numbers as they are, images as uint8 pixels."""
+        """Some rows as the source has them: texts as `[B]` objects, numbers as they are, images as uint8 pixels.
+
+        The columns of a table are there by their names: float64 with NaN, and objects with None for categories.
+        """
         columns: dict[str, Array] = {}
         for name, texts in self.texts.items():
             columns[name] = np.array([texts[row] for row in rows], dtype=object)
-        columns |= {name: array[rows] for name, array in self.arrays.items()}
+        if self.features is not None:
+            columns |= self.features.take(rows)
+        columns |= {name: array[rows] for name, array in self.arrays.items() if name not in self._of_table}
         for name, picture in self.pictures.items():
             columns[name] = picture.pixels(rows, self.images) if isinstance(picture, ImageFiles) else picture[rows]
         return columns
@@ -176,6 +227,8 @@ class Columns:
             if pixels.ndim == 3:
                 pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3]
             return "image", pixels
+        if self.tabular is not None and self.features is not None:
+            return "text", self.features.display(row)
         return "array", np.concatenate([array[row].reshape(-1) for array in self.arrays.values()]).tolist()
 
     def update_fingerprint(self, sha: hashlib._Hash) -> None:
@@ -184,9 +237,39 @@ class Columns:
             sha.update(self.tokens.digest())
         if self.pictures:
             sha.update(repr(self.images).encode())
+        if self.encoding is not None:
+            sha.update(repr(self.encoding).encode())
         if self.views is not None:
             settings = {name: value for name, value in sorted(vars(self.views).items()) if name != "count"}
             sha.update(repr((type(self.views).__qualname__, settings)).encode())
+
+
+def _with_table(columns: Mapping[str, Column]) -> dict[str, Column]:
+    """The columns with their numbers gathered in a table, where the source has not made one.
+
+    Raises:
+        RecipeError: There are no numbers.
+    """
+    if any(isinstance(column, Features) for column in columns.values()):
+        return dict(columns)
+    numbers: dict[str, Array] = {}
+    others: dict[str, Column] = {}
+    for name, column in columns.items():
+        if isinstance(column, np.ndarray) and column.dtype.kind in "iufb" and column.ndim <= 2:
+            numbers |= {name: column} if column.ndim == 1 else {f"{name}_{i}": part for i, part in enumerate(column.T)}
+        else:
+            others[name] = column
+    if not numbers:
+        raise RecipeError(
+            "data.tabular",
+            expected="a table: columns of numbers or categories",
+            found=", ".join(columns),
+            mend="remove data.tabular, or name the columns under `inputs` and `categories` of data.source",
+        )
+    others = {
+        n: c for n, c in columns.items() if not (isinstance(c, np.ndarray) and c.dtype.kind in "iufb" and c.ndim <= 2)
+    }
+    return {"inputs": Features(numbers), **others}
 
 
 def _joined(parts: Sequence[Digests]) -> Digests:

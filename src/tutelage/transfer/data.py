@@ -12,11 +12,13 @@ import numpy as np
 from tutelage.errors import DataError, RecipeError, did_you_mean
 from tutelage.transfer.base import Rows, Source
 from tutelage.transfer.columns import Columns
+from tutelage.transfer.features import Features
 from tutelage.transfer.hashing import Digests, mixed, text_digests
 from tutelage.transfer.images import Images
 from tutelage.transfer.labels import Labels, choose_labelled, read_labels
 from tutelage.transfer.made import Made, Maker, add_made, given_rows
 from tutelage.transfer.splits import NONE, TRAIN, Splits, assign, split_name
+from tutelage.transfer.tabular import Tabular
 from tutelage.transfer.text import Text
 from tutelage.transfer.transfer_set import TransferSet
 from tutelage.transfer.views import Views
@@ -38,6 +40,8 @@ class Data:
         splits: Shares of the splits that the source does not give.
         text: How texts become tokens. None: `Text()`, with the teacher's tokenizer.
         images: How images become tensors. None: `Images()`. uint8 columns with 3 or 4 axes, and files, are images.
+        tabular: How the columns of a table become the student's inputs, with missing numbers and categories. None:
+            numbers are taken as they are, and there is neither.
         labelled: How many training rows keep their label: a count (whole number) or a share (up to 1.0), chosen by
             content and spread over the classes in proportion. None: all that the source labels.
         limit: How many training rows are used, chosen by content. None: all.
@@ -52,6 +56,7 @@ class Data:
     splits: Splits = field(default_factory=Splits)
     text: Text | None = None
     images: Images | None = None
+    tabular: Tabular | None = None
     labelled: int | float | None = None
     limit: int | None = None
     views: Views | None = None
@@ -87,7 +92,7 @@ class Data:
         """
         rows, tasks = _without_tasks(self.source.load(), self.tasks)
         _check_rows(rows)
-        columns = Columns(rows.columns, images=self.images, views=self.views)
+        columns = Columns(rows.columns, images=self.images, views=self.views, tabular=self.tabular)
         tokenizer = None
         if columns.texts:
             tokenizer = (self.text or Text()).load(tokenizer_path)
@@ -97,13 +102,15 @@ class Data:
         columns.inputs(np.array([0]), np.array([1]))  # a first row in a first view: what can't work fails here
         group = None if rows.group is None else _group_digests(rows.group, content)
         codes, notes = assign(content, group, rows.split, self.splits)
+        notes += columns.fit(np.flatnonzero(codes == TRAIN))
         notes += self._keep_limit(codes, content)
         labelled = _labelled(rows)
         notes += self._keep_labels(labelled, codes, content, rows)
         made = None
         if self.made:
             given = given_rows(columns, np.flatnonzero(codes == TRAIN), None if tokenizer is None else tokenizer.mask)
-            named, made = add_made(self.made, rows.columns, given, np.flatnonzero(codes == TRAIN))
+            plain = {name: c.matrix() if isinstance(c, Features) else c for name, c in rows.columns.items()}
+            named, made = add_made(self.made, plain, given, np.flatnonzero(codes == TRAIN))
             columns = Columns(named, images=self.images, views=self.views)
             content, exact = columns.digests()
             codes = np.concatenate([codes, np.full(made.rows.sum(), TRAIN, dtype=codes.dtype)])
@@ -193,14 +200,15 @@ def _without_tasks(rows: Rows, names: Sequence[str]) -> tuple[Rows, dict[str, La
     """The rows without the columns that are labels of further tasks, and those labels."""
     tasks = {}
     for name in names:
-        if name not in rows.columns:
+        column = rows.columns.get(name)
+        if column is None or isinstance(column, Features):
             raise RecipeError(
                 "data.tasks",
                 expected="the name of a column of the source",
                 found=repr(name),
                 mend=did_you_mean(name, rows.columns),
             )
-        labels = read_labels(rows.columns[name], f"data.tasks: column `{name}`")
+        labels = read_labels(column, f"data.tasks: column `{name}`")
         if rows.labels is None or labels.labelled is not None:
             raise DataError(
                 f"data.tasks: column `{name}`",

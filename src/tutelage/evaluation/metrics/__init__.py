@@ -39,7 +39,7 @@ def metrics_for(task: Task, evidence: Evidence | PairEvidence, *, plain_names: b
         _refuse_not_finite(evidence.set, {"score": evidence.score, **evidence.similarities})
         pairs = embedding.measure_pairs(evidence)
         return pairs if plain_names else [_on_set(metric, evidence.set) for metric in pairs]
-    _refuse_not_finite(evidence.set, evidence.outputs)
+    _refuse_not_finite(evidence.set, evidence.outputs, without_mass=task == "classification")
     metrics = TASKS[task].measure(evidence)
     return metrics if plain_names or evidence.set == "test" else [_on_set(metric, evidence.set) for metric in metrics]
 
@@ -95,9 +95,13 @@ def _on_set(metric: Metric, name: str) -> Metric:
     return replace(metric, about=about)
 
 
-def _refuse_not_finite(name: str, arrays: dict[str, np.ndarray]) -> None:
+def _refuse_not_finite(name: str, arrays: dict[str, np.ndarray], *, without_mass: bool = False) -> None:
+    """Refuses NaN and infinity; `without_mass` lets the teacher's -inf pass, its classes without mass, but not all."""
     for model, array in arrays.items():
-        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        finite = np.isfinite(array).reshape(len(array), -1)
+        bad = ~finite.all(axis=1)
+        if without_mass and model == "teacher":
+            bad = ~(finite | np.isneginf(array).reshape(len(array), -1)).all(axis=1) | ~finite.any(axis=1)
         if bad.any():
             raise SignalError(
                 f"{model} in the evidence of `{name}`",

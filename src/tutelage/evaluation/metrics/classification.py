@@ -70,6 +70,10 @@ def measure(evidence: Evidence) -> list[Metric]:
     the teacher, also where the teacher is right and where it is wrong; `KL(teacher || student)` in nats; flips as
     shares of all labelled rows. The metrics with labels use the labelled rows, the others all rows.
 
+    A teacher that gives a label alone, or cut-off probabilities, gives classes no mass: -inf. Divergence, agreement,
+    Brier's score and calibration are those of the distribution it states; its likelihood, where a label has no mass, is
+    infinite and left out.
+
     Raises:
         SignalError: The outputs are not `[N, C]` with one `C >= 2`, or a label is no class.
     """
@@ -87,9 +91,14 @@ def measure(evidence: Evidence) -> list[Metric]:
     labels = evidence.labels[known].astype(np.int64)
     logs = {model: log_p[known] for model, log_p in logs.items()}
     chosen = {model: classes[known] for model, classes in chosen.items()}
+
+    def likelihood(model: str) -> Floats:
+        negative: Floats = -logs[model][np.arange(len(labels)), labels]
+        return negative
+
     judged = [
         _means(ACCURACY, logs, lambda model: chosen[model] == labels),
-        _means(NLL, logs, lambda model: -logs[model][np.arange(len(labels)), labels]),
+        _means(NLL, {m: log_p for m, log_p in logs.items() if _gives_mass(log_p, labels)}, likelihood),
         _means(BRIER, logs, lambda model: ((np.exp(logs[model]) - np.eye(logs[model].shape[1])[labels]) ** 2).sum(1)),
         Metric(about=ECE, statistics={model: _ece(log_p, labels) for model, log_p in logs.items()}),
     ]
@@ -126,14 +135,21 @@ def log_softmax(logits: NDArray[Any]) -> Floats:
 
 
 def kl(log_p: Floats, log_q: Floats) -> Floats:
-    """`KL(p || q) = Σ_c p_c (log p_c - log q_c)` a row, in nats."""
-    divergence: Floats = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
+    """`KL(p || q) = Σ_c p_c (log p_c - log q_c)` a row, in nats; a class without mass in `p` adds nothing."""
+    has_mass = log_p > -np.inf
+    apart = np.subtract(log_p, log_q, out=np.zeros_like(log_p), where=has_mass)
+    divergence: Floats = (np.exp(log_p) * apart).sum(axis=-1)
     return divergence
 
 
 def bin_of(confidence: Floats) -> NDArray[np.int64]:
     """The number of the bin `(b / 15, (b + 1) / 15]` that each confidence is in."""
     return np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
+
+
+def _gives_mass(log_p: Floats, labels: NDArray[np.int64]) -> bool:
+    """Whether every label has a probability above 0."""
+    return bool((log_p[np.arange(len(labels)), labels] > -np.inf).all())
 
 
 def _ece(log_p: Floats, labels: NDArray[np.int64]) -> Statistic:

@@ -1,0 +1,1 @@
+"""The losses of other libraries beside those of tutelage: see `__main__.py`."""

@@ -1,0 +1,7 @@
+"""Filling the caches of a recipe: the teacher is asked, once, what the run will ask it."""
+
+from tutelage.labelling.command import label_recipe
+from tutelage.labelling.fill import Fill, describe_caches, fill_caches, open_caches
+from tutelage.labelling.wanted import caches_of
+
+__all__ = ["Fill", "caches_of", "describe_caches", "fill_caches", "label_recipe", "open_caches"]

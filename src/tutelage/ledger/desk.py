@@ -1,0 +1,324 @@
+"""Asking: what the ledger lacks is sent, a few calls at once, and nothing is used that is not stored."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tutelage.errors import CapReached, QueryFailed
+from tutelage.ledger.owners import new_owner
+from tutelage.ledger.pace import Pace, back_off
+from tutelage.ledger.questions import Question
+from tutelage.ledger.settings import Asking, Caps, Prices, Usage
+from tutelage.ledger.store import Ledger
+
+__all__ = ["Call", "Desk", "Failure", "Reply"]
+
+POLL = 0.05
+"""Seconds between two looks at what another process is asking."""
+
+
+class Failure(Exception):
+    """How a call went wrong.
+
+    Args:
+        status: `refused`: the server answered with an error. `timeout`: it didn't answer in time. `cut`: the
+            connection broke. `unusable`: the answer is not of the form that was asked for.
+        message: A line for people, without keys.
+        retry: Whether the same call may succeed later.
+        http_status: Where there is one.
+        after: Seconds that the server asks to wait.
+        usage: What was used; None where it isn't known.
+    """
+
+    def __init__(
+        self,
+        status: Literal["refused", "timeout", "cut", "unusable"],
+        message: str,
+        *,
+        retry: bool,
+        http_status: int | None = None,
+        after: float | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.retry = status, message, retry
+        self.http_status, self.after = http_status, after
+        self.usage = Usage() if status == "refused" else usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What a call brought.
+
+    Attributes:
+        answers: One for each question of the call, in order.
+        usage: Tokens, as the endpoint counts them; None where it doesn't say.
+        http_status: Where there is one.
+    """
+
+    answers: Sequence[bytes]
+    usage: Usage | None = None
+    http_status: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call, which asks one question or several.
+
+    Attributes:
+        questions: What it asks.
+        send: Sends it; is given the seconds it may take, and raises a `Failure`.
+        most: The most tokens that it can use.
+    """
+
+    questions: Sequence[Question]
+    send: Callable[[float], Reply]
+    most: Usage = field(default_factory=Usage)
+
+
+class Desk:
+    """Where the questions to one endpoint go through the ledger.
+
+    Args:
+        ledger: The ledger; several desks may share it.
+        endpoint: Who is asked, as the ledger shall say it: no keys.
+        caps: Where to stop.
+        asking: How fast to ask.
+        prices: What it costs.
+    """
+
+    def __init__(self, ledger: Ledger, endpoint: str, *, caps: Caps, asking: Asking, prices: Prices) -> None:
+        self.ledger, self.endpoint = ledger, endpoint
+        self.caps, self.asking, self.prices = caps, asking, prices
+        self.owner = new_owner()
+        self.pace = Pace(asking)
+        self.sent = 0
+        """Attempts of this desk."""
+        self._asking = 0
+        self._began, self._before = 0.0, 0.0
+        self._lock = threading.Lock()
+
+    def ask(
+        self,
+        questions: Sequence[Question],
+        pack: Callable[[list[int]], Iterable[Call]],
+        *,
+        attempts: int | None = None,
+    ) -> list[bytes]:
+        """The answer to each question, from the ledger where it has one.
+
+        Args:
+            questions: May hold the same one several times.
+            pack: Makes the calls for the questions at these positions.
+            attempts: How often each is sent, where that is not `asking.attempts`.
+
+        Raises:
+            CapReached: A cap stops it. All that was answered is stored.
+            QueryFailed: A question got no usable answer.
+        """
+        first = {each.key: at for at, each in reversed(list(enumerate(questions)))}
+        found = self.ledger.answers(first)
+        self._count(1)
+        try:
+            while missing := [key for key in first if key not in found]:
+                mine = self.ledger.claim(missing, self.owner)
+                if mine:
+                    wanted = [questions[first[key]] for key in missing]
+                    _Round(self, wanted, attempts or self.asking.attempts).run(pack(sorted(first[k] for k in mine)))
+                else:  # another process asks what is left
+                    time.sleep(POLL)
+                found |= self.ledger.answers(missing)
+        finally:
+            self._count(-1)
+            if len(found) < len(first):
+                self.ledger.release(self.owner)
+        return [found[each.key] for each in questions]
+
+    def seconds_left(self) -> float:
+        """Of the cap on seconds: only the time that is spent in `ask` counts."""
+        if self.caps.seconds is None:
+            return float("inf")
+        with self._lock:
+            now = time.monotonic() - self._began if self._asking else 0.0
+            return self.caps.seconds - self._before - now
+
+    def _count(self, change: int) -> None:
+        """One more asks, or one less: the clock runs while any does."""
+        with self._lock:
+            if self._asking == 0:
+                self._began = time.monotonic()
+            self._asking += change
+            if self._asking == 0:
+                self._before += time.monotonic() - self._began
+
+
+class _Round:
+    """The calls that are sent together; the first that can't be answered stops those that are not sent yet."""
+
+    def __init__(self, desk: Desk, wanted: Sequence[Question], attempts: int) -> None:
+        self.desk, self.wanted, self.attempts = desk, wanted, attempts
+        self.stop = threading.Event()
+        self.error: BaseException | None = None
+        self.under_way = 0
+        self.lock = threading.Lock()
+
+    def run(self, calls: Iterable[Call]) -> None:
+        """Sends them all, or raises what stopped it; calls under way come to their end first."""
+        try:
+            with ThreadPoolExecutor(self.desk.asking.concurrent, thread_name_prefix="asking") as pool:
+                try:
+                    for done in [pool.submit(self._guarded, call) for call in calls]:
+                        done.result()
+                except BaseException:
+                    self.stop.set()
+                    raise
+        finally:
+            if self.error is not None:
+                raise self._explained(self.error) from self.error
+
+    def _guarded(self, call: Call) -> None:
+        if self.stop.is_set():
+            return
+        try:
+            self._send(call)
+        except BaseException as error:
+            with self.lock:
+                self.error = self.error or error
+            self.stop.set()
+
+    def _send(self, call: Call) -> None:
+        """Sends a call until it is answered."""
+        desk = self.desk
+        for attempt in range(1, self.attempts + 1):
+            if not self._let_pass(call) or (number := self._book(call)) is None:
+                return
+            began = time.monotonic()
+            try:
+                reply = call.send(min(desk.asking.timeout, max(desk.seconds_left(), 0.001)))
+                self._require_fit(call, reply)
+            except Failure as failure:
+                self._close(number, failure, time.monotonic() - began)
+                self._wait(failure, attempt)
+                continue
+            except BaseException as error:
+                lost = Failure("cut", f"{type(error).__name__} while it was under way", retry=False)
+                self._close(number, lost, time.monotonic() - began)
+                raise
+            desk.ledger.close(
+                number,
+                "answered",
+                usage=reply.usage or (Usage() if call.most == Usage() else None),
+                prices=desk.prices,
+                latency=time.monotonic() - began,
+                http_status=reply.http_status,
+                answers=list(zip(call.questions, reply.answers, strict=True)),
+            )
+            self._landed()
+            return
+
+    def _let_pass(self, call: Call) -> bool:
+        """Waits for the rate limits; False when the round is over."""
+        tokens = call.most.tokens_in + call.most.tokens_out
+        while wait := self.desk.pace.delay(tokens):
+            self._sleep(wait)
+            if self.stop.is_set():
+                return False
+        return not self.stop.is_set()
+
+    def _book(self, call: Call) -> int | None:
+        """Books an attempt, once calls under way have said what they used of a cap; None when the round is over."""
+        desk = self.desk
+        while not self.stop.is_set():
+            self._require_time(0.0)
+            with self.lock:
+                try:
+                    number = desk.ledger.book(
+                        call.questions, desk.endpoint, desk.owner, most=call.most, prices=desk.prices, caps=desk.caps
+                    )
+                    self.under_way += 1
+                    desk.sent += 1
+                    return number
+                except CapReached as cap:
+                    if not (cap.may_fit_later and self.under_way):
+                        raise
+            self.stop.wait(0.01)
+        return None
+
+    def _close(self, number: int, failure: Failure, latency: float) -> None:
+        self.desk.ledger.close(
+            number,
+            failure.status,
+            usage=failure.usage,
+            prices=self.desk.prices,
+            latency=latency,
+            calls=0 if failure.status == "refused" else 1,
+            http_status=failure.http_status,
+            error=failure.message,
+        )
+        self._landed()
+
+    def _landed(self) -> None:
+        with self.lock:
+            self.under_way -= 1
+
+    def _wait(self, failure: Failure, attempt: int) -> None:
+        """Waits before the next attempt, or raises when there is to be none."""
+        asking = self.desk.asking
+        if not failure.retry or attempt >= self.attempts:
+            times = "once" if attempt == 1 else f"{attempt} times"
+            raise QueryFailed(f"{self.desk.endpoint}, asked {times}: {failure.message}")
+        wait = back_off(attempt, asking)
+        if failure.after is not None:
+            if failure.after > asking.longest_wait:
+                raise QueryFailed(
+                    f"{self.desk.endpoint} asks to wait {failure.after:,.0f} seconds, longer than "
+                    f"asking.longest_wait ({asking.longest_wait:g}): {failure.message}"
+                )
+            wait = max(wait, failure.after)
+            self.desk.pace.hold(failure.after)
+        self._sleep(wait)
+
+    def _sleep(self, seconds: float) -> None:
+        self._require_time(seconds)
+        self.stop.wait(seconds)
+
+    def _require_time(self, seconds: float) -> None:
+        if seconds >= self.desk.seconds_left():
+            raise CapReached("seconds", f"the cap on seconds is reached: {self.desk.caps.seconds:g} for one run")
+
+    @staticmethod
+    def _require_fit(call: Call, reply: Reply) -> None:
+        if len(reply.answers) != len(call.questions):
+            raise Failure(
+                "unusable",
+                f"{len(reply.answers)} answers to {len(call.questions)} questions",
+                retry=True,
+                usage=reply.usage,
+            )
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """The error with what was asked, what is missing and how to go on."""
+        if not isinstance(error, CapReached | QueryFailed):
+            return error
+        ledger = self.desk.ledger
+        calls, tokens, money = ledger.spent()
+        stored = ledger.answers(each.key for each in self.wanted)
+        spent = f"{calls:,} calls, {tokens:,} tokens" + (f", {money:,.6g} in money" if self.desk.prices.known else "")
+        go_on = "run the same command again: it asks only what is missing"
+        if isinstance(error, CapReached):
+            go_on = f"raise `caps.{error.cap}`, then {go_on}"
+        text = "\n".join(
+            [
+                str(error),
+                f"  asked:    {spent} so far; {ledger.count():,} questions are answered",
+                f"  missing:  {len(self.wanted) - len(stored):,} of the {len(self.wanted):,} questions asked for now",
+                f"  kept:     every answer, in {ledger.path}",
+                f"  go on:    {go_on}",
+            ]
+        )
+        return CapReached(error.cap, text) if isinstance(error, CapReached) else QueryFailed(text)

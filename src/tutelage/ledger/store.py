@@ -1,0 +1,293 @@
+"""The ledger's file: SQLite, in which each attempt stands before it is sent and each answer before it is used.
+
+    attempts   one row a call: when, how it ended, tokens, money, latency, HTTP status, error
+    asked      which questions a call asked: a call may ask many
+    answers    what was answered, by the question's hash
+    claims     the questions that a living process is asking now, so that no other process asks them as well
+    spent      sums over the attempts, kept by triggers, so that a cap is checked in one look
+
+Requests, headers and keys are never stored, only hashes of questions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from tutelage.errors import CapReached, DataError
+from tutelage.ledger.owners import is_alive
+from tutelage.ledger.questions import Question
+from tutelage.ledger.settings import Caps, Prices, Usage
+
+__all__ = ["Ledger"]
+
+FORMAT = 1
+APPLICATION = 0x7475746C  # "tutl": how a ledger is told from other SQLite files
+SCHEMA = """
+CREATE TABLE attempts (
+    id INTEGER PRIMARY KEY, endpoint TEXT NOT NULL, owner TEXT NOT NULL, began REAL NOT NULL, ended REAL,
+    status TEXT NOT NULL, http_status INTEGER, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, money REAL,
+    exact INTEGER NOT NULL, latency REAL, error TEXT
+);
+CREATE INDEX attempts_open ON attempts (status) WHERE status = 'sent';
+CREATE TABLE asked (
+    question TEXT NOT NULL, attempt INTEGER NOT NULL REFERENCES attempts, PRIMARY KEY (question, attempt)
+) WITHOUT ROWID;
+CREATE TABLE answers (
+    question TEXT PRIMARY KEY, topic TEXT NOT NULL, sample INTEGER NOT NULL, answer BLOB NOT NULL,
+    attempt INTEGER NOT NULL REFERENCES attempts
+) WITHOUT ROWID;
+CREATE TABLE claims (question TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE spent (calls INTEGER NOT NULL, tokens INTEGER NOT NULL, money REAL NOT NULL);
+INSERT INTO spent VALUES (0, 0, 0.0);
+CREATE TRIGGER attempt_booked AFTER INSERT ON attempts BEGIN
+    UPDATE spent SET calls = calls + 1, tokens = tokens + new.tokens_in + new.tokens_out,
+                     money = money + coalesce(new.money, 0);
+END;
+CREATE TRIGGER attempt_closed AFTER UPDATE ON attempts BEGIN
+    UPDATE spent SET tokens = tokens + new.tokens_in + new.tokens_out - old.tokens_in - old.tokens_out,
+                     money = money + coalesce(new.money, 0) - coalesce(old.money, 0);
+END;
+"""
+_AT_ONCE = 500  # parameters of one statement; SQLite allows 999 in old builds
+
+
+class Ledger:
+    """The ledger in a file, which is made when it isn't there. Safe with several threads and processes of one machine.
+
+    Args:
+        path: The file. It must be on a local disk: SQLite's write-ahead log does not work over a network.
+
+    Raises:
+        DataError: The file can't be opened, is no ledger, or is a newer version's.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._lock = threading.RLock()
+        self._pid = 0
+        self._connection: sqlite3.Connection | None = None
+        with self._open():
+            pass
+
+    def answers(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """The stored answers to those of the questions that have one."""
+        found: dict[str, bytes] = {}
+        with self._open() as connection:
+            for some in _pieces(list(dict.fromkeys(keys))):
+                marks = ",".join("?" * len(some))
+                found |= dict(
+                    connection.execute(f"SELECT question, answer FROM answers WHERE question IN ({marks})", some)
+                )
+        return found
+
+    def claim(self, keys: Sequence[str], owner: str) -> list[str]:
+        """Takes those questions that have no answer and that no other living process is asking."""
+        with self._write() as connection:
+            self._bury(connection)
+            stored = self.answers(keys)
+            taken: dict[str, str] = {}
+            for some in _pieces(keys):
+                marks = ",".join("?" * len(some))
+                taken |= dict(
+                    connection.execute(f"SELECT question, owner FROM claims WHERE question IN ({marks})", some)
+                )
+            mine = [key for key in keys if key not in stored and taken.get(key, owner) == owner]
+            connection.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?)", [(key, owner) for key in mine])
+        return mine
+
+    def release(self, owner: str) -> None:
+        """Gives up what an owner has claimed and not had answered."""
+        with self._write() as connection:
+            connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+
+    def book(
+        self, questions: Sequence[Question], endpoint: str, owner: str, *, most: Usage, prices: Prices, caps: Caps
+    ) -> int:
+        """Books an attempt with the most that it can use, before it is sent; gives its number.
+
+        Raises:
+            CapReached: It could exceed a cap. Nothing is booked then.
+        """
+        money = prices.of(most)
+        with self._write() as connection:
+            self._require_room(connection, most, money, caps)
+            cursor = connection.execute(
+                "INSERT INTO attempts (endpoint, owner, began, status, tokens_in, tokens_out, money, exact) "
+                "VALUES (?, ?, ?, 'sent', ?, ?, ?, 0)",
+                (endpoint, owner, time.time(), most.tokens_in, most.tokens_out, money),
+            )
+            attempt = int(cursor.lastrowid or 0)
+            connection.executemany("INSERT INTO asked VALUES (?, ?)", [(each.key, attempt) for each in questions])
+        return attempt
+
+    def close(
+        self,
+        attempt: int,
+        status: str,
+        *,
+        usage: Usage | None,
+        prices: Prices,
+        latency: float,
+        calls: int = 1,
+        http_status: int | None = None,
+        error: str | None = None,
+        answers: Sequence[tuple[Question, bytes]] = (),
+    ) -> None:
+        """Notes how an attempt ended and stores its answers, both or neither.
+
+        Args:
+            attempt: Its number.
+            status: answered, refused, timeout, cut, unusable or lost.
+            usage: What it used; None leaves the most that it can have used, for its outcome isn't known.
+            prices: Of the endpoint.
+            latency: Seconds.
+            calls: How many calls are paid for: 0 for one that was refused.
+            http_status: Where there is one.
+            error: A line.
+            answers: What was answered to which question.
+        """
+        ended, money = time.time(), None if usage is None else prices.of(usage, calls=calls)
+        with self._write() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)",
+                [(each.key, each.topic, each.sample, answer, attempt) for each, answer in answers],
+            )
+            connection.executemany("DELETE FROM claims WHERE question = ?", [(each.key,) for each, _ in answers])
+            connection.execute(
+                "UPDATE attempts SET status = ?, ended = ?, latency = ?, http_status = ?, error = ? WHERE id = ?",
+                (status, ended, latency, http_status, error, attempt),
+            )
+            if usage is not None:
+                connection.execute(
+                    "UPDATE attempts SET tokens_in = ?, tokens_out = ?, money = ?, exact = 1 WHERE id = ?",
+                    (usage.tokens_in, usage.tokens_out, money, attempt),
+                )
+
+    def spent(self) -> tuple[int, int, float]:
+        """Calls, tokens and money so far, with what is reserved for calls under way."""
+        with self._open() as connection:
+            calls, tokens, money = connection.execute("SELECT calls, tokens, money FROM spent").fetchone()
+        return int(calls), int(tokens), float(money)
+
+    def count(self) -> int:
+        """How many questions are answered."""
+        with self._open() as connection:
+            return int(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+    def disconnect(self) -> None:
+        """Closes the file; it is opened again when it is next used."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def _require_room(self, connection: sqlite3.Connection, most: Usage, money: float | None, caps: Caps) -> None:
+        calls, tokens, spent = connection.execute("SELECT calls, tokens, money FROM spent").fetchone()
+        reserved = connection.execute(
+            "SELECT coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(money), 0) FROM attempts "
+            "WHERE status = 'sent'"
+        ).fetchone()
+        wanted = {
+            "calls": (calls, 1, 0, caps.calls),
+            "tokens": (tokens, most.tokens_in + most.tokens_out, reserved[0], caps.tokens),
+            "money": (spent, money or 0.0, reserved[1], caps.money),
+        }
+        for cap, (so_far, more, held, limit) in wanted.items():
+            if limit is not None and so_far + more > limit * (1 + 1e-12):
+                fits = held > 0 and so_far - held + more <= limit
+                raise CapReached(
+                    cap,
+                    f"the cap on {cap} is reached: {so_far:,g} of {limit:,g} are spent, the next call may take "
+                    f"{more:,g}",
+                    may_fit_later=fits,
+                )
+
+    def _bury(self, connection: sqlite3.Connection) -> None:
+        """What dead processes left: their claims are free, their open attempts are lost."""
+        owners = connection.execute("SELECT owner FROM claims UNION SELECT owner FROM attempts WHERE status = 'sent'")
+        for (owner,) in owners.fetchall():
+            if not is_alive(owner):
+                connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+                connection.execute(
+                    "UPDATE attempts SET status = 'lost', error = 'the process ended before the answer came' "
+                    "WHERE owner = ? AND status = 'sent'",
+                    (owner,),
+                )
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that no other process writes beside."""
+        with self._open() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._connection is None or self._pid != os.getpid():  # a connection is not carried over a fork
+                self._connection, self._pid = _connect(self.path), os.getpid()
+            yield self._connection
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # an answer that was paid for survives a loss of power
+        connection.execute("BEGIN IMMEDIATE")
+        _lay_out(connection, path)
+        connection.execute("COMMIT")
+    except (sqlite3.Error, OSError) as error:
+        raise DataError(
+            str(path),
+            expected="the file of a query ledger, or a place where one can be made",
+            found=str(error),
+            mend="name another file, or restore this one from a copy: it holds the answers that were paid for",
+        ) from error
+    return connection
+
+
+def _lay_out(connection: sqlite3.Connection, path: Path) -> None:
+    """Makes the tables of a new file, or sees that they are those of this format."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not tables:
+        for statement in _statements(SCHEMA):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+    elif application != APPLICATION or version != FORMAT:
+        connection.execute("ROLLBACK")
+        raise DataError(
+            str(path),
+            expected=f"a query ledger of format {FORMAT}",
+            found=f"format {version}" if application == APPLICATION else "an SQLite file that is none",
+            mend="name another file",
+        )
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _pieces(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for at in range(0, len(keys), _AT_ONCE):
+        yield keys[at : at + _AT_ONCE]

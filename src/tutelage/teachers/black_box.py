@@ -1,0 +1,31 @@
+"""What a black box says, as a form of a distribution: labels, shares of samples, rounded or cut-off probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tutelage.forms import TopK
+
+__all__ = ["top_of_answers", "top_of_probabilities"]
+
+
+def top_of_probabilities(probabilities: Tensor) -> TopK:
+    """Probabilities `[B, C]` of all classes, some of which may be rounded or cut off to 0.
+
+    What is missing to 1 is spread over the classes at 0. A row in which all are 0 says nothing: it is uniform.
+    """
+    silent = probabilities.sum(-1, keepdim=True) <= 0
+    classes = probabilities.shape[-1]
+    p = torch.where(silent, 1 / classes, probabilities.float())
+    k = int((p > 0).sum(-1).max())
+    top, indices = p.topk(k, dim=-1)
+    return TopK.of_probabilities(top, indices, classes)
+
+
+def top_of_answers(answers: Sequence[Sequence[int]], classes: int) -> TopK:
+    """The shares of the classes among the answers to each row, `[B][samples]` class indices."""
+    counts = torch.stack([torch.bincount(torch.tensor(row), minlength=classes) for row in answers]).float()
+    return top_of_probabilities(counts / counts.sum(-1, keepdim=True))

@@ -1,0 +1,173 @@
+"""The columns that a model of tables is given: which ones, in which order, as a matrix or as a data frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tutelage.errors import MissingExtra, ModelError, did_you_mean
+from tutelage.signals import Batch
+
+__all__ = ["Cells", "cells_of"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Cells:
+    """Columns of a table by name, in order: numbers `[N]` float64 with NaN, categories `[N]` objects with None.
+
+    Args:
+        columns: The columns.
+        named: Whether the source gives them names, or they are the numbers of one array.
+    """
+
+    def __init__(self, columns: Mapping[str, Array], *, named: bool = True) -> None:
+        self.columns = dict(columns)
+        self.named = named
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    @property
+    def names(self) -> list[str]:
+        """Of all columns."""
+        return list(self.columns)
+
+    @property
+    def categories(self) -> list[str]:
+        """Names of the columns that hold no numbers."""
+        return [name for name, column in self.columns.items() if column.dtype.kind == "O"]
+
+    def only(self, wanted: Sequence[str] | None, names: Sequence[str], count: int | None, model: str) -> Cells:
+        """The columns that a model reads, in its order.
+
+        Args:
+            wanted: As the user names them; None to find them.
+            names: The model's own names for them; empty where it has none.
+            count: How many it reads; None where it doesn't say.
+            model: How to name it in messages.
+
+        Raises:
+            ModelError: The table lacks a column, or it is open which ones are meant.
+        """
+        chosen = list(wanted) if wanted is not None else list(names)
+        absent = [name for name in chosen if name not in self.columns]
+        if absent:
+            raise ModelError(
+                f"column `{absent[0]}`" if wanted is None else "teacher.columns",
+                expected=f"a column of the data, which {model} was fitted on",
+                found=f"`{absent[0]}`, which the data doesn't have" if wanted is not None else "none of that name",
+                mend=f"{did_you_mean(absent[0], self.columns)}, or name the columns in the model's order in "
+                "teacher.columns",
+            )
+        columns = {name: self.columns[name] for name in chosen} if chosen else self.columns
+        if count is not None and len(columns) != count:
+            raise ModelError(
+                "columns of the data",
+                expected=f"{count}, as {model} was fitted on",
+                found=f"{len(columns)}: {', '.join(columns)}"[:200],
+                harm="its numbers would be read as other columns",
+                mend="name the model's columns in its order in teacher.columns",
+            )
+        return Cells(columns, named=self.named)
+
+    def matrix(self) -> Array:
+        """`[N, F]` float64, NaN where a cell is missing.
+
+        Raises:
+            ModelError: A column holds texts.
+        """
+        try:
+            return np.stack([_floats(column) for column in self.columns.values()], axis=1)
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"columns {', '.join(self.categories)} of the data",
+                expected="numbers: the model was fitted on numbers alone",
+                found=f"categories ({error})",
+                mend="name the model's columns in its order in teacher.columns",
+            ) from error
+
+    def frame(self, categories: Mapping[str, Sequence[Any]] | None = None, *, missing: str | None = None) -> Any:
+        """A pandas DataFrame.
+
+        Args:
+            categories: The categories that each column may have: others are missing ones. None: those that are there.
+            missing: What stands for a missing category, where the columns are to stay objects.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise MissingExtra("pandas", "trees", "tables with names or categories, for a model of tables") from error
+
+        def column(name: str, cells: Array) -> Any:
+            if name not in (self.categories if categories is None else categories):
+                return _floats(cells)
+            if missing is not None:
+                return [missing if cell is None else cell for cell in _cells(cells)]
+            known = _known(cells) if categories is None else list(categories[name])
+            return pd.Categorical(_like(_cells(cells), known), categories=known)
+
+        return pd.DataFrame({name: column(name, cells) for name, cells in self.columns.items()})
+
+
+def cells_of(batch: Batch, teacher: str) -> Cells:
+    """The raw columns of a batch; a column of lists or pixels gives one column for each of its numbers.
+
+    Raises:
+        ModelError: The batch has no raw columns.
+    """
+    if batch.raw is None:
+        raise ModelError(
+            teacher,
+            expected="rows with their columns as the source has them",
+            found="a batch of tensors alone",
+            mend="use a teacher that reads tensors, such as ModuleTeacher",
+        )
+    columns: dict[str, Array] = {}
+    raw = batch.raw()
+    for name, column in raw.items():
+        if column.ndim == 1:
+            columns[name] = column if column.dtype.kind == "O" else column.astype(np.float64)
+        else:
+            flat = column.reshape(len(column), -1).astype(np.float64)
+            columns |= {f"{name}_{index}": flat[:, index] for index in range(flat.shape[1])}
+    return Cells(columns, named=any(column.ndim == 1 for column in raw.values()))
+
+
+def _floats(column: Array) -> Array:
+    if column.dtype.kind == "O":
+        return np.array([np.nan if cell is None else float(cell) for cell in column], dtype=np.float64)
+    return column
+
+
+def _cells(column: Array) -> list[Any]:
+    if column.dtype.kind == "O":
+        return list(column)
+    return [None if np.isnan(cell) else int(cell) if cell.is_integer() else cell for cell in column.tolist()]
+
+
+def _known(column: Array) -> list[Any]:
+    return sorted(
+        {cell for cell in column.tolist() if cell is not None}, key=lambda cell: (isinstance(cell, str), cell)
+    )
+
+
+def _like(cells: Sequence[Any], known: Sequence[Any]) -> list[Any]:
+    """Cells in the type of the known categories: a CSV file's `7` is the whole number 7 of another reader."""
+    if any(isinstance(value, str) for value in known):
+        return [None if cell is None else str(cell) for cell in cells]
+    return [_number(cell) for cell in cells]
+
+
+def _number(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    try:
+        return int(cell)
+    except ValueError:
+        return None  # no number: none of the known ones

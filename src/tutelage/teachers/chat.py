@@ -1,0 +1,146 @@
+"""Questions to a chat model about which class a text is in, and what its answers say."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tutelage.errors import ModelError, did_you_mean
+from tutelage.ledger import Failure, Usage
+
+__all__ = [
+    "LETTERS",
+    "filled",
+    "instruction",
+    "label_of",
+    "letter_shares",
+    "most_usage",
+    "schema",
+    "usage_of",
+    "what_it_shows",
+]
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def instruction(classes: Sequence[str], *, letters: bool) -> str:
+    """What the model is told to answer with: a letter, whose alternatives can be weighed, or a label in JSON."""
+    if letters:
+        listed = "\n".join(f"{letter}: {name}" for letter, name in zip(LETTERS, classes, strict=False))
+        return f"Which of these is it?\n{listed}\nAnswer with the letter alone."
+    names = ", ".join(json.dumps(name, ensure_ascii=False) for name in classes)
+    return f'Which of these is it: {names}? Answer with JSON alone: {{"label": ...}}'
+
+
+def filled(template: str, columns: Mapping[str, Any], key: str) -> str:
+    """The template with `{column}` replaced by what the row has there; other braces stay.
+
+    Raises:
+        ModelError: The template names no column, or one that the data lacks.
+    """
+    names = re.findall(r"\{(\w+)\}", template)
+    strange = next((name for name in names if name not in columns), None)
+    if strange is not None or not names:
+        raise ModelError(
+            key,
+            expected=f"a prompt with a column of the data in braces: {', '.join(f'{{{name}}}' for name in columns)}",
+            found=f"`{{{strange}}}`, which the data does not have" if names else "a prompt without any",
+            mend=did_you_mean(strange, columns) if strange is not None else f"write {{{next(iter(columns))}}} in it",
+        )
+    return re.sub(r"\{(\w+)\}", lambda match: str(columns[match[1]]), template)
+
+
+def schema(classes: Sequence[str]) -> dict[str, Any]:
+    """The response format that lets the model say one of the classes and nothing else."""
+    label = {"type": "string", "enum": list(classes)}
+    about = {"type": "object", "properties": {"label": label}, "required": ["label"], "additionalProperties": False}
+    return {"type": "json_schema", "json_schema": {"name": "label", "strict": True, "schema": about}}
+
+
+def label_of(reply: Mapping[str, Any], classes: Sequence[str]) -> int:
+    """The number of the class that an answer names: as JSON, or as the bare name.
+
+    Raises:
+        Failure: It names none.
+    """
+    text = _content(reply)
+    said: Any = text.strip()
+    try:
+        value = json.loads(text)
+        said = value["label"] if isinstance(value, dict) and set(value) == {"label"} else value
+    except ValueError:
+        pass
+    if isinstance(said, str) and said in classes:
+        return list(classes).index(said)
+    raise unusable(f"an answer that is none of the classes: {text[:120]!r}", reply)
+
+
+def letter_shares(reply: Mapping[str, Any], classes: int) -> tuple[list[float], int]:
+    """The probability of each class among the likeliest first tokens, and how many tokens were told.
+
+    Several tokens may be one letter (`A`, ` A`). Tokens that are no letter of a class are set aside: the shares are
+    those given that the answer is none of them, so what is missing to 1 is the mass of tokens that were not told.
+
+    Raises:
+        Failure: No token is the letter of a class.
+    """
+    try:
+        told = [
+            (str(each["token"]), math.exp(float(each["logprob"])))
+            for each in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        ]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise unusable("no log-probabilities in the answer", reply) from error
+    place = {letter: number for number, letter in enumerate(LETTERS[:classes])}
+    shares, other = [0.0] * classes, 0.0
+    for token, share in told:
+        if (number := place.get(token.strip())) is not None:
+            shares[number] += share
+        else:
+            other += share
+    if not sum(shares) > 0:
+        raise unusable(f"none of the likeliest tokens is the letter of a class: {[t for t, _ in told[:5]]}", reply)
+    return [min(share / max(1.0 - other, sum(shares)), 1.0) for share in shares], len(told)
+
+
+def usage_of(reply: Mapping[str, Any]) -> Usage | None:
+    """The tokens that the endpoint counted, if it says so."""
+    usage = reply.get("usage")
+    try:
+        return Usage(tokens_in=int(usage["prompt_tokens"]), tokens_out=int(usage["completion_tokens"]))  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def most_usage(body: Mapping[str, Any]) -> Usage:
+    """The most tokens that a request can use: a token is at least one byte of text, and each message has a frame."""
+    text = json.dumps([body["messages"], body.get("response_format")], ensure_ascii=False)
+    return Usage(tokens_in=len(text.encode()) + 16 * len(body["messages"]), tokens_out=int(body["max_tokens"]))
+
+
+def unusable(message: str, reply: Mapping[str, Any]) -> Failure:
+    """An answer that was paid for and is of no use."""
+    return Failure("unusable", message, retry=True, http_status=200, usage=usage_of(reply))
+
+
+def _content(reply: Mapping[str, Any]) -> str:
+    try:
+        content = reply["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise unusable("an answer without a message", reply) from error
+    if not isinstance(content, str):
+        raise unusable("an empty answer", reply)
+    return content
+
+
+def what_it_shows(what: str, reply: Any, classes: Sequence[str]) -> dict[str, Any]:
+    """Whether a reply has what its request asked for."""
+    try:
+        if what == "logprobs":
+            return {"logprobs": letter_shares(reply, len(classes))[1]}
+        return {"json_schema": label_of(reply, classes) >= 0}
+    except Failure:
+        return {}

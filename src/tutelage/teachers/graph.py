@@ -1,0 +1,330 @@
+"""What all teachers that are a graph in a file share: they differ in the runtime that runs it."""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from tutelage.errors import ModelError, UserError, did_you_mean
+from tutelage.paths import resolve_path
+from tutelage.signals import Batch, Request, Signals
+from tutelage.teachers.base import Teacher, refuse_members
+from tutelage.teachers.fitting import digest_of_file
+from tutelage.teachers.tabular import log_of_probabilities
+
+__all__ = ["GraphTeacher", "Port", "Reads", "Tells"]
+
+Array = np.ndarray[Any, Any]
+Reads = Literal["inputs", "raw"]
+Tells = Literal["logits", "probabilities", "values"]
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph.
+
+    Attributes:
+        name: As the graph has it.
+        dtype: Of numpy; None where the runtime does not say, `object` for texts.
+        shape: A number, or None where any size will do; None altogether where the graph does not say.
+    """
+
+    name: str
+    dtype: np.dtype[Any] | None
+    shape: tuple[int | None, ...] | None
+
+    @property
+    def batch(self) -> int | None:
+        """The size of the first axis, where the graph fixes it."""
+        return self.shape[0] if self.shape else None
+
+    def __str__(self) -> str:
+        sizes = ", ".join("?" if size is None else str(size) for size in self.shape or ())
+        return f"`{self.name}` {self.dtype or 'of any type'} [{sizes}]"
+
+
+class GraphTeacher(Teacher):
+    """A graph in a file with named inputs and outputs. It supplies its output, and further outputs as features.
+
+    A fixed batch axis is met by cutting batches in pieces and filling up the last one; tensors are converted to the
+    types of the graph's inputs where that loses nothing but digits.
+
+    A subclass stores `path`, `inputs`, `output`, `gives` and `reads`, and says how its runtime opens and runs a graph.
+    """
+
+    path: str
+    inputs: dict[str, str] | None
+    output: str | None
+    gives: Tells
+    reads: Reads
+    _graph: Any = None
+    _ports: tuple[list[Port], list[Port]] = ([], [])
+    _digest = ""
+
+    @abc.abstractmethod
+    def open(self, path: Path, device: torch.device) -> Any:
+        """The graph, ready to run. Raises a `ModelError` if the file is none."""
+
+    @abc.abstractmethod
+    def ports(self, graph: Any) -> tuple[list[Port], list[Port]]:
+        """Inputs and outputs."""
+
+    @abc.abstractmethod
+    def run(self, graph: Any, feed: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """The outputs of that name, in that order."""
+
+    @abc.abstractmethod
+    def files(self, path: Path) -> list[Path]:
+        """All files that the graph is in: the file itself, and those of its weights."""
+
+    def load(self, device: torch.device) -> None:
+        """Opens the graph.
+
+        Raises:
+            ModelError: The file is missing or no graph, or it is open which of its outputs is meant.
+        """
+        if self._graph is not None:
+            return
+        path = resolve_path(self.path, key="teacher.path", error=ModelError)
+        graph = self.open(path, device)
+        self._ports = self.ports(graph)
+        self._check_names()
+        sha = hashlib.sha256()
+        for file in self.files(path):
+            sha.update(f"{digest_of_file(file)}\0".encode())
+        self._digest, self._graph = sha.hexdigest(), graph
+
+    def _check_names(self) -> None:
+        inputs, outputs = ([port.name for port in ports] for ports in self._ports)
+        for given in (self.inputs or {}).values():
+            if given not in inputs:
+                raise ModelError(
+                    "teacher.inputs",
+                    expected=f"names of the graph's inputs: {', '.join(inputs)}",
+                    found=f"`{given}`",
+                    mend=did_you_mean(given, inputs),
+                )
+        if self.output is not None and self.output not in outputs:
+            raise ModelError(
+                "teacher.output",
+                expected=f"one of the graph's outputs: {', '.join(outputs)}",
+                found=f"`{self.output}`",
+                mend=did_you_mean(self.output, outputs),
+            )
+        if self.output is None and len(outputs) != 1:
+            raise ModelError(
+                "teacher.output",
+                expected="the name of the output that teaches",
+                found=f"none, and the graph has {len(outputs)}: {', '.join(outputs)}",
+                mend=f"output: {outputs[0] if outputs else 'NAME'}",
+            )
+
+    def check(self, request: Request) -> None:
+        """Raises a `ModelError` with the nearest name if a requested feature is no output of the graph."""
+        self._loaded()
+        refuse_members(self, request)
+        known = [port.name for port in self._ports[1] if port.name != self._main()]
+        for name in sorted(request.features):
+            if name not in known:
+                raise ModelError(
+                    f"layer `{name}` of the teacher",
+                    expected=f"a named output of {self.describe()}",
+                    found="none of that name",
+                    mend=did_you_mean(name, known) or "export the graph with the inner layer as a further output",
+                )
+
+    def ask(self, batch: Batch, request: Request) -> Signals:
+        """What the graph puts out for the batch: exactly what was requested.
+
+        Raises:
+            ModelError: The batch lacks an input, has the wrong shape for it, or the graph fails.
+        """
+        self.check(request)
+        names = [*([self._main()] if request.output else []), *sorted(request.features)]
+        if not names:
+            return Signals()
+        found = self._outputs(self._feed(batch), names, len(batch))
+        tensors = {name: self._tensor(name, array).to(batch.rows.device) for name, array in found.items()}
+        return Signals(
+            output=tensors[self._main()] if request.output else None,
+            features={name: tensors[name] for name in sorted(request.features)},
+        )
+
+    def _main(self) -> str:
+        return self.output if self.output is not None else self._ports[1][0].name
+
+    def _tensor(self, name: str, array: Array) -> torch.Tensor:
+        if array.dtype.kind not in "fiub":
+            raise ModelError(
+                f"output `{name}` of {self.describe()}", expected="a tensor of numbers", found=f"{array.dtype}"
+            )
+        if name != self._main():
+            return torch.from_numpy(np.ascontiguousarray(array))
+        if array.dtype.kind != "f":
+            raise ModelError(
+                f"output `{name}` of {self.describe()}",
+                expected=f"{self.gives}",
+                found=f"{array.dtype}: these seem to be labels",
+                mend=f"name another output: {', '.join(port.name for port in self._ports[1])}",
+            )
+        if self.gives == "probabilities":
+            wide = array.astype(np.float64)
+            if wide.ndim != 2 or wide.min() < 0 or np.abs(wide.sum(1) - 1).max() > 1e-2:
+                raise ModelError(
+                    f"output `{name}` of {self.describe()}",
+                    expected="probabilities [B, C] that come to 1 in each row",
+                    found=f"shape {list(wide.shape)}, from {wide.min():g} to {wide.max():g}",
+                    mend="gives: logits",
+                )
+            return torch.from_numpy(log_of_probabilities(wide).astype(np.float32))
+        return torch.from_numpy(np.ascontiguousarray(array.astype(np.float32)))
+
+    # What goes in.
+
+    def _feed(self, batch: Batch) -> dict[str, Array]:
+        given = self._given(batch)
+        names = {port.name for port in self._ports[0]}
+        if self.inputs is None and len(given) == len(names) == 1:  # a lone tensor has no name of its own
+            given = dict(zip(names, given.values(), strict=True))
+        renamed = {(self.inputs or {}).get(name, name): array for name, array in given.items()}
+        feed = {}
+        for port in self._ports[0]:
+            if port.name not in renamed:
+                raise ModelError(
+                    f"input {port} of {self.describe()}",
+                    expected=f"one of the data's columns: {', '.join(given)}",
+                    found="none of that name",
+                    mend=f"say which one it is: inputs: {{COLUMN: {port.name}}}",
+                )
+            feed[port.name] = self._fitted(renamed[port.name], port)
+        return feed
+
+    def _given(self, batch: Batch) -> dict[str, Array]:
+        if self.reads == "raw":
+            if batch.raw is None:
+                raise ModelError("teacher.reads", expected="rows with raw columns", found="a batch of tensors alone")
+            return batch.raw()
+        tensors = batch.inputs if isinstance(batch.inputs, dict) else {"input": batch.inputs}
+        return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+    def _fitted(self, array: Array, port: Port) -> Array:
+        """An input in the type that the graph takes, and with the axes that it has."""
+        if port.dtype is not None and array.dtype != port.dtype:
+            array = _converted(array, port)
+        if port.shape is None:
+            return array
+        if array.ndim == 1 and len(port.shape) == 2:  # a column of a table: graphs of scikit-learn take [B, 1]
+            array = array[:, None]
+        sizes = zip(array.shape[1:], port.shape[1:], strict=False)
+        if array.ndim != len(port.shape) or any(wanted not in (None, size) for size, wanted in sizes):
+            raise ModelError(
+                f"input {port} of {self.describe()}",
+                expected="a batch of that shape",
+                found=f"{list(array.shape)}",
+                mend="compare data.source with the graph; `?` stands for any size",
+            )
+        return array
+
+    def _outputs(self, feed: Mapping[str, Array], names: Sequence[str], rows: int) -> dict[str, Array]:
+        """Runs the graph, in pieces where it fixes the size of a batch."""
+        fixed = {port.batch for port in self._ports[0]} - {None}
+        size = next(iter(fixed)) if len(fixed) == 1 else None
+        if len(fixed) > 1:
+            raise ModelError(
+                self.describe(),
+                expected="one size of a batch",
+                found=f"inputs that fix it at {sorted(map(str, fixed))}",
+            )
+        parts: list[list[Array]] = []
+        for piece, count in _pieces(feed, rows, size):
+            found = self._ran(piece, names)
+            given = count if size is None else size
+            for name, array in zip(names, found, strict=True):
+                if not array.ndim or len(array) != given:
+                    raise ModelError(
+                        f"output `{name}` of {self.describe()}",
+                        expected=f"one entry for each of {given} rows",
+                        found=f"shape {list(array.shape)}",
+                        mend="use an output whose first axis is the batch",
+                    )
+            parts.append([array[:count] for array in found])
+        return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
+
+    def _ran(self, feed: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
+        try:
+            found = self.run(self._graph, feed, names)
+        except UserError:
+            raise
+        except Exception as error:  # runtimes have no common base class for their errors
+            shapes = ", ".join(f"{name} {list(array.shape)} {array.dtype}" for name, array in feed.items())
+            raise ModelError(
+                f"running {self.describe()}", expected="inputs that fit the graph", found=f"{shapes}\n{error}"
+            ) from error
+        return [np.asarray(array) for array in found]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the graph's files and of the settings that decide its answers."""
+        self._loaded()
+        settings = {"inputs": self.inputs, "output": self.output, "gives": self.gives, "reads": self.reads}
+        return hashlib.sha256(f"{self._digest}{json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
+
+    def describe(self) -> str:
+        """The class and the file."""
+        return f"{type(self).__name__} {Path(self.path).name}"
+
+    def _loaded(self) -> None:
+        if self._graph is None:
+            raise ModelError(
+                "teacher",
+                expected=f"a {type(self).__name__} that is loaded",
+                found="one that is not",
+                mend="call `load(device)` first",
+            )
+
+
+def _converted(array: Array, port: Port) -> Array:
+    """An array in the type of an input; digits may be lost, but no value may become another."""
+    assert port.dtype is not None
+    kinds = (array.dtype.kind, port.dtype.kind)
+    if kinds[1] == "O":
+        if kinds[0] not in "OUS":
+            raise _wrong_type(array, port, "texts")
+        return np.array(["" if cell is None else str(cell) for cell in array.reshape(-1)], object).reshape(array.shape)
+    if kinds[0] not in "fiub":
+        raise _wrong_type(array, port, "numbers")
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = array.astype(port.dtype)
+    whole = port.dtype.kind in "iub"
+    lost = found.astype(np.float64) != array if whole else np.isfinite(array) & ~np.isfinite(found)
+    if bool(np.any(lost)):
+        raise _wrong_type(array, port, f"numbers that {port.dtype} can hold")
+    return found
+
+
+def _wrong_type(array: Array, port: Port, expected: str) -> ModelError:
+    return ModelError(
+        f"input {port} of the teacher",
+        expected=expected,
+        found=f"{array.dtype}" + ("" if array.dtype.kind in "OUS" else f" from {array.min():g} to {array.max():g}"),
+        harm="the graph would read other values than the data has",
+        mend="give data.source the column that the graph was made for",
+    )
+
+
+def _pieces(feed: Mapping[str, Array], rows: int, size: int | None) -> Iterator[tuple[dict[str, Array], int]]:
+    """The inputs in pieces of `size` rows, the last one filled up with its last row; how many rows are meant."""
+    if size is None:
+        yield dict(feed), rows
+        return
+    for at in range(0, rows, size):
+        count = min(size, rows - at)
+        chosen = np.minimum(np.arange(at, at + size), rows - 1)
+        yield {name: array[chosen] for name, array in feed.items()}, count

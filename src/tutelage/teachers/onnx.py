@@ -1,0 +1,123 @@
+"""ONNX files, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tutelage.errors import MissingExtra, ModelError
+from tutelage.teachers.graph import GraphTeacher, Port, Reads, Tells
+
+__all__ = ["OnnxTeacher"]
+
+Array = np.ndarray[Any, Any]
+
+_TYPES: dict[str, str] = {
+    "float": "f4",
+    "float16": "f2",
+    "double": "f8",
+    "bool": "?",
+    "string": "O",
+    **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+
+class OnnxTeacher(GraphTeacher):
+    """An ONNX file, run by ONNX Runtime. It supplies an output, and further outputs of the graph as features.
+
+    Args:
+        path: The `.onnx` file; weights that it keeps in other files lie beside it.
+        inputs: Column of the data -> input of the graph, where their names differ.
+        output: The output that teaches; None where the graph has one.
+        gives: What that output is: logits, probabilities, or values (also embeddings).
+        reads: `inputs`: the tensors that the student sees. `raw`: the columns as the source has them, texts among them,
+            as graphs of scikit-learn pipelines take them.
+        providers: ONNX Runtime's execution providers, in order. None: CUDA where the run is on it and ONNX Runtime has
+            it, else the CPU.
+        threads: Threads of one call. None: ONNX Runtime's own choice.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        inputs: dict[str, str] | None = None,
+        output: str | None = None,
+        gives: Tells = "logits",
+        reads: Reads = "inputs",
+        providers: list[str] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.path = path
+        self.inputs = inputs
+        self.output = output
+        self.gives = gives
+        self.reads = reads
+        self.providers = providers
+        self.threads = threads
+
+    def open(self, path: Path, device: torch.device) -> Any:
+        """See `GraphTeacher.open`."""
+        runtime = _onnxruntime()
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        try:
+            return runtime.InferenceSession(str(path), options, providers=self._providers(runtime, device))
+        except Exception as error:  # onnxruntime has no common base class for its errors
+            raise ModelError(
+                "teacher.path", expected="an ONNX model that ONNX Runtime can run", found=f"{path.name}: {error}"
+            ) from error
+
+    def _providers(self, runtime: Any, device: torch.device) -> list[str]:
+        available = runtime.get_available_providers()
+        if self.providers is None:
+            cuda = device.type == "cuda" and "CUDAExecutionProvider" in available
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
+        absent = [name for name in self.providers if name not in available]
+        if absent:
+            raise ModelError(
+                "teacher.providers",
+                expected=f"providers of the installed ONNX Runtime: {', '.join(available)}",
+                found=absent[0],
+                mend="install the build of onnxruntime that has it, or leave `providers` out",
+            )
+        return self.providers
+
+    def ports(self, graph: Any) -> tuple[list[Port], list[Port]]:
+        """See `GraphTeacher.ports`."""
+        return [_port(value) for value in graph.get_inputs()], [_port(value) for value in graph.get_outputs()]
+
+    def run(self, graph: Any, feed: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """See `GraphTeacher.run`."""
+        return list(graph.run(list(outputs), dict(feed)))
+
+    def files(self, path: Path) -> list[Path]:
+        """See `GraphTeacher.files`."""
+        try:
+            import onnx
+        except ImportError as error:
+            raise MissingExtra("onnx", "onnx", "an ONNX teacher") from error
+        graph = onnx.load(str(path), load_external_data=False).graph
+        tensors = [*graph.initializer, *(a.t for node in graph.node for a in node.attribute if a.HasField("t"))]
+        beside = {entry.value for t in tensors for entry in t.external_data if entry.key == "location"}
+        return [path, *(path.parent / name for name in sorted(beside))]
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtra("onnxruntime", "onnx", "an ONNX teacher") from error
+    return onnxruntime
+
+
+def _port(value: Any) -> Port:
+    kind = _TYPES.get(str(value.type).removeprefix("tensor(").removesuffix(")"))
+    shape = tuple(size if isinstance(size, int) else None for size in value.shape) if value.shape is not None else None
+    return Port(value.name, None if kind is None else np.dtype(kind), shape)

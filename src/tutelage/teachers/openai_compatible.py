@@ -1,0 +1,396 @@
+"""A chat model behind an OpenAI-compatible endpoint as the teacher of a classifier of texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+from tutelage.errors import ModelError, QueryFailed, RecipeError
+from tutelage.ledger import Asking, Call, Caps, Desk, Failure, Ledger, Prices, Question, Reply, Usage, question
+from tutelage.signals import Batch, Request, Signals
+from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
+from tutelage.teachers.black_box import top_of_answers, top_of_probabilities
+from tutelage.teachers.chat import (
+    LETTERS,
+    filled,
+    instruction,
+    label_of,
+    letter_shares,
+    most_usage,
+    schema,
+    usage_of,
+    what_it_shows,
+)
+from tutelage.teachers.http import Http, key_from, require_plain_url
+
+__all__ = ["Capabilities", "OpenAICompatible"]
+
+REFUSES = frozenset({400, 404, 415, 422, 501})
+"""HTTP statuses by which an endpoint says that it does not know a setting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What an endpoint was found to give.
+
+    Attributes:
+        logprobs: How many alternatives of a token it tells; 0: none.
+        json_schema: Whether it takes a schema for its answer.
+        served: The model that it says answered.
+    """
+
+    logprobs: int
+    json_schema: bool
+    served: str
+
+
+class OpenAICompatible(Teacher):
+    """A chat model that is asked which class each text is in. It supplies its output only, over classes.
+
+    Once the classes are known, the endpoint is probed (two or three calls, in the ledger like all others): does it tell
+    log-probabilities, and of how many tokens; does it take a JSON schema? What it allows decides what is asked:
+
+    * log-probabilities: each class has a letter, and the likeliest first tokens give the probabilities of the classes;
+      what is missing to 1 is the mass of the classes that were not told. At most 26 classes.
+    * labels: an answer in JSON by a schema, or else in JSON that is read strictly: anything else is asked again.
+      With `samples`, each text is asked so often at a temperature above 0, and the classes have their shares.
+
+    An answer is a distribution at temperature 1; losses at other temperatures are refused. Free text is not asked for:
+    there is no signal for it.
+
+    Which model is served is noted with the probes; an answer by another one stops the run. A model that changes under
+    the same name is not noticed.
+
+    Args:
+        url: The base URL, up to and without `/chat/completions`: `https://host/v1`.
+        model: The model's name.
+        prompt: What is asked of each row, with columns of the data in braces: `Headline: {title}`.
+        ledger: The file of the query ledger; made when it isn't there.
+        system: What the model is told before; how to answer is added to it.
+        classes_in_order: Names of the classes, as the model shall read them; null for those of the data.
+        answer: `logprobs` or `label`; `auto` takes log-probabilities where there are any.
+        samples: How often each row is asked for a label.
+        temperature: Of the model's own sampling.
+        top_logprobs: How many alternatives are asked for.
+        settings: Further fields of the request (`seed`, `max_completion_tokens`); null takes one away.
+        caps: Where asking stops.
+        asking: How fast is asked, and how often again.
+        price_in: What a million tokens of prompts costs.
+        price_out: What a million tokens of answers costs.
+        key_variable: The environment variable with the API key.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        prompt: str,
+        *,
+        ledger: str,
+        system: str = "",
+        classes_in_order: list[str] | None = None,
+        answer: Literal["auto", "logprobs", "label"] = "auto",
+        samples: int = 1,
+        temperature: float = 0.0,
+        top_logprobs: int = 20,
+        settings: dict[str, Any] | None = None,
+        caps: Caps | None = None,
+        asking: Asking | None = None,
+        price_in: float | None = None,
+        price_out: float | None = None,
+        key_variable: str | None = None,
+    ) -> None:
+        self.url = url
+        self.model = model
+        self.prompt = prompt
+        self.ledger = ledger
+        self.system = system
+        self.classes_in_order = classes_in_order
+        self.answer = answer
+        self.samples = samples
+        self.temperature = temperature
+        self.top_logprobs = top_logprobs
+        self.settings = settings
+        self.caps = caps
+        self.asking = asking
+        self.price_in = price_in
+        self.price_out = price_out
+        self.key_variable = key_variable
+        self._desk: Desk | None = None
+        self._http: Http | None = None
+        self._names: tuple[str, ...] = tuple(classes_in_order or ())
+        self._found: Capabilities | None = None
+
+    def load(self, device: torch.device) -> None:
+        """Opens the ledger, and probes the endpoint if the classes are known.
+
+        Raises:
+            RecipeError: A setting is impossible.
+            ModelError: The endpoint can't be asked.
+        """
+        del device
+        if self._desk is not None:
+            return
+        caps, asking = self.caps or Caps(), self.asking or Asking()
+        prices = Prices(price_in=self.price_in, price_out=self.price_out)
+        asking.check("asking")
+        caps.check("caps", prices)
+        self._check_sampling()
+        url = require_plain_url(self.url, "url")
+        self._http = Http(url, key_from(self.key_variable, "key_variable"))
+        self._desk = Desk(Ledger(self.ledger), f"{url} {self.model}", caps=caps, asking=asking, prices=prices)
+        if self._names:
+            self._probe()
+
+    def meet(self, facts: TransferFacts) -> None:
+        """Takes the data's names of the classes where it has none of its own, and probes the endpoint."""
+        if not self.classes_in_order:
+            self._names = facts.classes
+        self._probe()
+
+    def check(self, request: Request) -> None:
+        """Raises a `ModelError` if features or members are requested."""
+        refuse_members(self, request)
+        refuse_features(self, request)
+
+    def ask(self, batch: Batch, request: Request) -> Signals:
+        """The stored answers; what is not stored is asked.
+
+        Raises:
+            ModelError: The batch has no texts, or the prompt does not fit them.
+            CapReached: A cap stops it.
+            QueryFailed: A text got no usable answer.
+        """
+        self.check(request)
+        if not request.output or not len(batch):
+            return Signals()
+        self._probe()
+        columns = {} if batch.raw is None else batch.raw()
+        if not columns:
+            raise ModelError(
+                self.describe(), expected="rows whose columns can be read", found="tensors alone", mend="give texts"
+            )
+        bodies = [
+            self._body(filled(self.prompt, {name: column[row] for name, column in columns.items()}, "prompt"))
+            for row in range(len(batch))
+        ]
+        every = [(body, self._question(body, sample)) for body in bodies for sample in range(self.samples)]
+
+        def pack(missing: list[int]) -> Iterator[Call]:
+            return (self._call(*every[at]) for at in missing)
+
+        stored = [json.loads(answer) for answer in self._loaded().ask([asked for _, asked in every], pack)]
+        if self._letters:
+            top = top_of_probabilities(torch.tensor([answer["shares"] for answer in stored]))
+        else:
+            labels = [int(answer["label"]) for answer in stored]
+            rows = [labels[at : at + self.samples] for at in range(0, len(labels), self.samples)]
+            top = top_of_answers(rows, len(self._names))
+        return Signals(top=top.map(lambda tensor: tensor.to(batch.rows.device)))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of endpoint, model, prompt, classes and settings, and of what the endpoint was found to give."""
+        self._probe()
+        assert self._found is not None
+        parts = [self.url, self.model, self.prompt, self.system, self._names, self.samples, self.temperature]
+        found = [self._letters, asdict(self._found), self.settings]
+        return hashlib.sha256(json.dumps([*parts, *found], default=str).encode()).hexdigest()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Those that the recipe names."""
+        return tuple(self.classes_in_order or ())
+
+    @property
+    def notes(self) -> list[str]:
+        """What the endpoint was found to give, and the loss that suits it best."""
+        if self._found is None:
+            return []
+        if self._letters:
+            return [
+                f"{self.model} tells the {self._found.logprobs} likeliest tokens: the best loss on them is "
+                "KLDivergence(temperature=1)"
+            ]
+        by = "by a JSON schema" if self._found.json_schema else "in JSON that is read strictly (it takes no schema)"
+        told = "" if self._found.logprobs else "; it tells no log-probabilities"
+        if self.samples > 1:
+            best = f"the shares of {self.samples} samples: KLDivergence(temperature=1)"
+        else:
+            best = "one label a text: SoftCrossEntropy(temperature=1), or ForwardCorrection where labels may be wrong"
+        return [f"{self.model} gives labels {by}{told}: the best loss is on {best}"]
+
+    def describe(self) -> str:
+        """The model and where it is."""
+        return f"OpenAICompatible {self.model} at {self.url}"
+
+    # What is asked
+
+    @property
+    def _letters(self) -> bool:
+        """Whether letters are asked for, and their log-probabilities."""
+        assert self._found is not None
+        return self.answer != "label" and self.samples == 1 and self._found.logprobs > 0
+
+    def _body(self, text: str) -> dict[str, Any]:
+        assert self._found is not None
+        if self._letters:
+            return self._request(text, letters=True, logprobs=True, top_logprobs=self._found.logprobs)
+        by_schema = {"response_format": schema(self._names)} if self._found.json_schema else {}
+        return self._request(text, letters=False, **by_schema)
+
+    def _request(self, text: str, *, letters: bool, **more: Any) -> dict[str, Any]:
+        told = "\n\n".join(filter(None, [self.system, instruction(self._names, letters=letters)]))
+        longest = 1 if letters else 32 + max(len(json.dumps(name).encode()) for name in self._names)
+        return {
+            "model": self.model,
+            "messages": [{"role": "system", "content": told}, {"role": "user", "content": text}],
+            "temperature": self.temperature,
+            "max_tokens": longest,
+            **more,
+        }
+
+    def _sent(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The request with the recipe's further settings."""
+        return {name: value for name, value in (body | (self.settings or {})).items() if value is not None}
+
+    def _question(self, body: dict[str, Any], sample: int) -> Question:
+        return question({"endpoint": self.url, "request": self._sent(body)}, sample=sample)
+
+    def _call(self, body: dict[str, Any], asked: Question) -> Call:
+        letters = self._letters
+
+        def send(timeout: float) -> Reply:
+            assert self._http is not None
+            reply, status = self._http.post("chat/completions", self._sent(body), timeout)
+            self._require_same_model(reply)
+            if letters:
+                answer: dict[str, Any] = {"shares": letter_shares(reply, len(self._names))[0]}
+            else:
+                answer = {"label": label_of(reply, self._names)}
+            return Reply(answers=[json.dumps(answer).encode()], usage=usage_of(reply), http_status=status)
+
+        return Call(questions=[asked], send=send, most=self._most(body))
+
+    def _most(self, body: dict[str, Any]) -> Usage:
+        allowed = (self.settings or {}).get("max_completion_tokens") or (self.settings or {}).get("max_tokens")
+        return most_usage(body | ({"max_tokens": allowed} if allowed else {}))
+
+    def _require_same_model(self, reply: Any) -> None:
+        served = reply.get("model") if isinstance(reply, dict) else None
+        if self._found is not None and served and self._found.served and served != self._found.served:
+            raise Failure(
+                "unusable",
+                f"answered by the model {served!r}; the answers in the ledger are those of {self._found.served!r}",
+                retry=False,
+                http_status=200,
+                usage=usage_of(reply),
+            )
+
+    # What the endpoint gives
+
+    def _probe(self) -> None:
+        """Finds out what the endpoint gives, unless the ledger knows."""
+        if self._found is not None:
+            return
+        if len(self._names) < 2:
+            raise ModelError(
+                self.describe(),
+                expected="names of two classes or more, to ask for one of them",
+                found=", ".join(self._names) or "none, neither of the recipe nor of the data",
+                mend="give `classes_in_order`",
+            )
+        served, logprobs = "", 0
+        if self.answer != "label" and self.samples == 1 and len(self._names) <= len(LETTERS):
+            for count in dict.fromkeys((self.top_logprobs, 5)):
+                body = self._request(self._example(), letters=True, logprobs=True, top_logprobs=count)
+                told = self._try("logprobs", body)
+                served, logprobs = told["served"] or served, told["logprobs"]
+                if told["taken"]:
+                    break
+        if self.answer == "logprobs" and not logprobs:
+            raise ModelError(
+                "answer",
+                expected="an endpoint that tells log-probabilities, and at most 26 classes",
+                found=f"{self.describe()} with {len(self._names)} classes, which tells none",
+                mend="write `answer: label`",
+            )
+        by_schema = False
+        if not logprobs:
+            body = self._request(self._example(), letters=False, response_format=schema(self._names))
+            told = self._try("json_schema", body)
+            served, by_schema = told["served"] or served, told["json_schema"]
+        self._found = Capabilities(logprobs=logprobs, json_schema=by_schema, served=served)
+
+    def _example(self) -> str:
+        return f"This is an example of {self._names[0]}."
+
+    def _try(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
+        """What a request with a setting brings: that it is refused is an answer too."""
+        asked = question({"endpoint": self.url, "request": self._sent(body), "probe": what})
+
+        def send(timeout: float) -> Reply:
+            assert self._http is not None
+            found = {"taken": True, "logprobs": 0, "json_schema": False, "served": ""}
+            usage: Usage | None = None
+            try:
+                reply, status = self._http.post("chat/completions", self._sent(body), timeout)
+                usage = usage_of(reply)
+                found["served"] = str(reply.get("model") or "")
+                found |= what_it_shows(what, reply, self._names)
+            except Failure as failure:
+                status = failure.http_status or 0
+                if status not in REFUSES:
+                    raise
+                found["taken"], usage = False, Usage()
+            return Reply(answers=[json.dumps(found).encode()], usage=usage, http_status=status)
+
+        try:
+            call = Call(questions=[asked], send=send, most=self._most(body))
+            (answer,) = self._loaded().ask([asked], lambda _: [call], attempts=3)
+        except QueryFailed as error:
+            raise ModelError(
+                self.describe(),
+                expected="an endpoint that answers",
+                found=str(error).splitlines()[0],
+                mend="mend `url`, `model` and `key_variable`, or start the server",
+            ) from error
+        told: dict[str, Any] = json.loads(answer)
+        return told
+
+    def _check_sampling(self) -> None:
+        if self.samples < 1 or self.temperature < 0 or self.top_logprobs < 1:
+            raise RecipeError(
+                "samples, temperature, top_logprobs",
+                expected="at least 1, at least 0, at least 1",
+                found=f"{self.samples}, {self.temperature:g}, {self.top_logprobs}",
+            )
+        if self.samples > 1 and self.temperature == 0:
+            raise RecipeError(
+                "samples",
+                expected="a temperature above 0 where a text is asked several times",
+                found=f"{self.samples} samples at temperature 0",
+                harm="all would be the same answer, paid for each time",
+                mend="write `temperature: 1`, or `samples: 1`",
+            )
+        if self.samples > 1 and self.answer == "logprobs":
+            raise RecipeError(
+                "samples",
+                expected="1 where log-probabilities are told: they say more than any number of samples",
+                found=str(self.samples),
+                mend="write `samples: 1`, or `answer: label`",
+            )
+
+    def _loaded(self) -> Desk:
+        if self._desk is None:
+            raise ModelError(
+                "teacher",
+                expected="an OpenAICompatible that is loaded",
+                found="one that is not",
+                mend="call `load` first",
+            )
+        return self._desk

@@ -1,0 +1,95 @@
+"""Small ONNX graphs, written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+WEIGHT = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+BIAS = np.array([0.5, -0.25, 1.0], dtype=np.float32)
+TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "float64": TensorProto.DOUBLE}
+
+
+def write_linear(
+    path: Path, *, batch: int | str = "rows", dtype: str = "float32", softmax: bool = False, external: bool = False
+) -> Path:
+    """`hidden = x W`, `logits = hidden + b`: `x [batch, 5]`; both are outputs."""
+    kind, last = TYPES[dtype], "probabilities" if softmax else "logits"
+    nodes = [helper.make_node("MatMul", ["x", "W"], ["hidden"]), helper.make_node("Add", ["hidden", "b"], ["logits"])]
+    if softmax:
+        nodes.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1))
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("x", kind, [batch, 5])],
+        [helper.make_tensor_value_info(name, kind, [batch, 3]) for name in (last, "hidden")],
+        [numpy_helper.from_array(WEIGHT.astype(dtype), "W"), numpy_helper.from_array(BIAS.astype(dtype), "b")],
+    )
+    return _saved(graph, path, external)
+
+
+def write_embedding(path: Path, *, index: int = TensorProto.INT32) -> Path:
+    """`output = table[ids] + 2 * scale`: `ids [rows]` int32, `scale [rows, 2]` float; one output."""
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["found"]),
+        helper.make_node("Add", ["scale", "scale"], ["twice"]),
+        helper.make_node("Add", ["found", "twice"], ["output"]),
+    ]
+    table = np.arange(8, dtype=np.float32).reshape(4, 2)
+    graph = helper.make_graph(
+        nodes,
+        "embedding",
+        [
+            helper.make_tensor_value_info("ids", index, ["rows"]),
+            helper.make_tensor_value_info("scale", TensorProto.FLOAT, ["rows", 2]),
+        ],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["rows", 2])],
+        [numpy_helper.from_array(table, "table")],
+    )
+    return _saved(graph, path, external=False)
+
+
+def write_texts(path: Path) -> Path:
+    """`output`: 1 where the text `kind [rows, 1]` is "bee", plus `size [rows, 1]`."""
+    nodes = [
+        helper.make_node(
+            "LabelEncoder",
+            ["kind"],
+            ["number"],
+            domain="ai.onnx.ml",
+            keys_strings=["bee"],
+            values_floats=[1.0],
+            default_float=0.0,
+        ),
+        helper.make_node("Add", ["number", "size"], ["output"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "texts",
+        [
+            helper.make_tensor_value_info("kind", TensorProto.STRING, ["rows", 1]),
+            helper.make_tensor_value_info("size", TensorProto.FLOAT, ["rows", 1]),
+        ],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["rows", 1])],
+    )
+    return _saved(graph, path, external=False)
+
+
+def _saved(graph: Any, path: Path, external: bool) -> Path:
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 2)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    beside = {"save_as_external_data": True, "location": "weights.data", "size_threshold": 0} if external else {}
+    onnx.save(model, str(path), **beside)
+    return path
+
+
+def to_openvino(onnx_file: Path, path: Path) -> Path:
+    """The same graph as OpenVINO's own files."""
+    import openvino
+
+    openvino.save_model(openvino.Core().read_model(str(onnx_file)), str(path), compress_to_fp16=False)
+    return path
