@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=[400, 1600])
     parser.add_argument("--pool", type=int, default=5000)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--teacher-epochs", type=int, default=4)
     parser.add_argument("--progress", action="store_true")
     options = parser.parse_args()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -53,10 +54,12 @@ class Counting(tt.ModuleTeacher):
     """Notes which rows it was asked about."""
 
     asked: ClassVar[set[int]] = set()
+    times: ClassVar[Counter[int]] = Counter()
 
     def ask(self, batch: Batch, request: Request) -> Signals:
         if request:
             self.asked.update(batch.rows.tolist())
+            self.times.update(batch.rows.tolist())
         return super().ask(batch, request)
 
 
@@ -270,6 +273,24 @@ def test_answers_are_stored_for_the_rows_of_a_round_and_its_audit_before_they_ar
     assert all(asked <= had for asked, had in zip(asked_then[1:], labelled, strict=False))
     assert set(first_round(plan).data.rows("train").tolist()) == first
     assert set(taught.data.rows("train").tolist()) == expected[-1]
+
+
+def test_a_cached_teacher_is_asked_once_about_each_row_of_the_rounds_and_about_no_other(tmp_path: Path) -> None:
+    from tutelage.labelling.fill import require_fillable
+
+    asking = Asking(strategy="margin", rounds=3, per_round=40, audit=0.25)
+    cached = tt.Cached(Counting(teacher_net()), str(tmp_path / "cache"))
+    made = recipe(asking, teacher=cached, seeds=[0, 1])
+    with pytest.raises(UserError, match=r"^asking"):
+        require_fillable(make_plan(made))
+    Counting.times.clear()
+    bundle = tt.distill(made, tmp_path / "run", progress=False).bundle
+    record = json.loads((bundle / "asking.json").read_text())
+    rows = {row for one in record["rounds"] for row in (*one["audit"], *one["chosen"])}
+    data = make_plan(made).data
+    train = set(data.rows("train")[2:].tolist())  # the first two are those that plans are traced on
+    asked = {row: times for row, times in Counting.times.items() if row in train}
+    assert asked == dict.fromkeys(rows & train, 1)
 
 
 def test_epochs_are_those_of_the_rows_asked_about(tmp_path: Path) -> None:

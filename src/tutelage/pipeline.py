@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -35,7 +36,7 @@ from tutelage.plan import Plan, make_plan
 from tutelage.recipe import Recipe
 from tutelage.recipe_file import dump_recipe, policy_of
 from tutelage.report import write_report
-from tutelage.rounds import RECORD, asking_record, run_rounds
+from tutelage.rounds import RECORD, asking_record, first_round, run_rounds
 from tutelage.stages import train_assistants, train_baseline, train_student, train_teacher, trainings
 from tutelage.students import ParameterCount
 from tutelage.teachers.fingerprint import fingerprint_of
@@ -158,11 +159,12 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
     if recipe.teacher_training is not None:
         train_teacher(plan, workspace, progress=show)
     before = _fingerprints(recipe)
-    _label(plan, say, progress=show)
+    _label(plan if recipe.asking is None else first_round(plan), say, progress=show)
     says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device)
     taught, rounds = plan, list[Round]()
     if recipe.asking is not None:
-        taught, rounds = run_rounds(plan, workspace, says, progress=show)
+        label = functools.partial(_label, say=say, progress=show)
+        taught, rounds = run_rounds(plan, workspace, says, label=label, progress=show)
     train_assistants(taught, workspace, says, progress=show)
     students, baselines = {}, {}
     for seed in recipe.seeds:

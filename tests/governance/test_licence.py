@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -27,8 +26,11 @@ FORBIDDEN = Licence(use="disallowed", basis="terms of service, 2.3: no models fr
 class Foreign(ModuleTeacher):
     """A network that somebody else made. It may not be loaded before its licence is known to allow it."""
 
-    comes_from_elsewhere: ClassVar[bool] = True
     loaded = False
+
+    @property
+    def comes_from_elsewhere(self) -> bool:
+        return True
 
     def load(self, device: torch.device) -> None:
         Foreign.loaded = True
@@ -103,6 +105,17 @@ def test_own_work_needs_no_record_and_what_comes_from_elsewhere_does() -> None:
     assert use_of(ModuleTeacher(nn.Identity()), {}) == {"teacher": "allowed"}
     assert use_of(HuggingFaceTeacher("folder"), {}) == {"teacher": "unknown"}
     assert use_of(HuggingFaceTeacher("folder"), {"teacher": ALLOWED}) == {"teacher": "allowed"}
+
+
+def test_files_servers_and_what_is_remembered_of_them_come_from_elsewhere_and_what_the_run_fits_does_not() -> None:
+    from tutelage.teachers import Cached, LightGBMTeacher, OnnxTeacher, OpenAICompatible, OpenInference
+
+    server = OpenInference("http://127.0.0.1:1", "digits", ledger="a.ledger")
+    chat = OpenAICompatible("http://127.0.0.1:1", "chat", "{text}", ledger="a.ledger")
+    for teacher in (OnnxTeacher("a.onnx"), server, chat, LightGBMTeacher("a.txt")):
+        assert use_of(teacher, {}) == use_of(Cached(teacher, "cache"), {}) == {"teacher": "unknown"}, teacher
+    assert use_of(LightGBMTeacher("a.txt", fit={}), {}) == {"teacher": "allowed"}
+    assert use_of(Cached(ModuleTeacher(nn.Identity()), "cache"), {}) == {"teacher": "allowed"}
 
 
 def test_a_teacher_that_is_wrapped_is_asked_for_its_own_licence() -> None:

@@ -233,6 +233,7 @@ def test_the_plan_proposes_the_best_loss_and_refuses_a_temperature_that_the_answ
                 task="classification",
                 data=tt.Data(source=tt.Arrays(x, (x[:, 0] > 0).astype(np.int64) + (x[:, 1] > 0), classes=NAMES)),
                 teacher=OpenAICompatible(f"{server.url}/v1", "tiny", "Numbers: {inputs}", ledger=str(tmp_path / "l")),
+                licences={"teacher": tt.Licence(use="allowed", basis="a server of this test", date="2026-01-31")},
                 student=tt.ModuleStudent(lambda: torch.nn.Linear(3, 3)),
                 losses=[loss],
                 training=tt.Training(steps=3, batch_size=8),

@@ -9,7 +9,22 @@ import numpy as np
 import pytest
 
 from tutelage.errors import DataError, RecipeError
-from tutelage.transfer import Arrays, Data, Given, MaskedWords, Mixup, Munge, Noise, Splits, Text, TransferSet
+from tutelage.transfer import (
+    Arrays,
+    Data,
+    Given,
+    MaskedWords,
+    Mixup,
+    Munge,
+    Noise,
+    Rows,
+    Source,
+    Splits,
+    Tabular,
+    Text,
+    TransferSet,
+)
+from tutelage.transfer.features import Features
 from tutelage.transfer.made import Maker
 
 RNG = np.random.default_rng(0)
@@ -230,6 +245,45 @@ def test_texts_are_masked_with_the_mask_of_the_tokenizer_which_reads_it_as_one_t
     assert data.columns.tokenizer is not None
     mask = data.columns.tokenizer.tokenizer.mask_token_id
     assert int((inputs["input_ids"] == mask).sum()) == data.display(masked)["input"].count("[MASK]")
+
+
+def table_rows() -> Rows:
+    rng = np.random.default_rng(2)
+    kinds = [["ant", "bee", None][i % 3] for i in range(120)]
+    sizes = np.where(rng.random(120) < 0.1, np.nan, rng.normal(50, 9, 120))
+    features = Features({"size": sizes, "kind": kinds, "weight": rng.normal(size=120)}, ["kind"])
+    return Rows(columns={"table": features}, labels=rng.integers(0, 2, 120))
+
+
+class OfATable(Source):
+    def load(self) -> Rows:
+        return table_rows()
+
+
+@pytest.mark.parametrize("maker", [Munge(80, 0.6), Noise(80)])
+def test_rows_made_of_a_table_keep_its_categories_and_gaps_and_leave_its_encoding_alone(maker: Maker) -> None:
+    plain = Data(source=OfATable(), tabular=Tabular()).load()
+    data = Data(source=OfATable(), tabular=Tabular(), made=[maker]).load()
+    assert data.made is not None and data.sizes["train"] > plain.sizes["train"] + 70
+    made = data.columns.raw(np.flatnonzero(data.made.rows))
+    assert set(made["kind"].tolist()) == {"ant", "bee", None}
+    assert np.isnan(made["size"]).any() and not np.isnan(made["weight"]).any()
+    assert not np.isin(made["weight"], table_rows().columns["table"].columns["weight"]).all()  # type: ignore[union-attr]
+    # Means, spreads and categories are those of the given training rows: a given row reads as it would without.
+    for name, expected in as_dict(plain.batch(np.arange(120)).inputs).items():
+        np.testing.assert_array_equal(as_dict(data.batch(np.arange(120)).inputs)[name], expected)
+
+
+def as_dict(inputs: Any) -> dict[str, Any]:
+    return inputs if isinstance(inputs, dict) else {"input": inputs}
+
+
+def test_munge_swaps_the_categories_of_a_table() -> None:
+    kinds = np.array(["a", "b", "c", None] * 10, dtype=object)
+    made = Munge(40, 1.0, s=1e9).make(Given(columns={"kind": kinds, "x": np.arange(40.0)}))
+    # With p = 1 whole rows change places: each made row is one of the given ones.
+    given = set(zip(kinds.tolist(), range(40), strict=True))
+    assert set(zip(made.columns["kind"], np.rint(np.asarray(made.columns["x"])).astype(int), strict=True)) <= given
 
 
 @pytest.mark.parametrize(

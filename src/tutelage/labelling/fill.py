@@ -166,11 +166,21 @@ class _Bar:
 
 
 def require_fillable(plan: Plan) -> None:
-    """Refuses to fill, without a training, the cache of a teacher that is trained in the run.
+    """Refuses to fill, without a training, what a training decides.
+
+    That are the answers of a teacher that is trained in the run, and the rows that students of the run choose.
 
     Raises:
-        RecipeError: There is one, or the recipe has no cached teacher.
+        RecipeError: There is such a one, or the recipe has no cached teacher.
     """
+    if plan.recipe.asking is not None:
+        raise RecipeError(
+            "asking",
+            expected="null: all training rows",
+            found="rounds whose rows the students of the run choose",
+            harm="the teacher would be asked about rows that nobody needs",
+            mend="`tutelage distill` stores the answers round by round",
+        )
     if not caches_of(plan.recipe):
         raise RecipeError(
             "teacher",
@@ -194,6 +204,8 @@ def describe_caches(plan: Plan) -> list[str]:
     Raises:
         CacheError: A folder can't be used.
     """
+    if plan.recipe.asking is not None:
+        return [f"{cached.folder}: filled round by round" for cached in caches_of(plan.recipe)]
     lines = []
     ready = [cached for cached in caches_of(plan.recipe) if not _trained_here(plan, cached)]
     for cached in caches_of(plan.recipe):

@@ -6,7 +6,6 @@ import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -39,14 +38,7 @@ class Teacher(abc.ABC):
 
     Whatever is odd about a teacher (it is an ensemble, remote, remembered) stays behind this protocol: the loop asks
     and never looks what it is.
-
-    Attributes:
-        comes_from_elsewhere: Whether somebody else made it (files of a model, an API), so that learning from it needs a
-            record of its licence (`Recipe.licences`). Teachers that are made of the user's own code, or trained in the
-            run, need none.
     """
-
-    comes_from_elsewhere: ClassVar[bool] = False
 
     @abc.abstractmethod
     def load(self, device: torch.device) -> None:
@@ -86,6 +78,14 @@ class Teacher(abc.ABC):
     def modules(self) -> dict[str, nn.Module]:
         """The loaded torch modules that a run may train before they teach, by name; one teacher alone has no name."""
         return {} if self.module is None else {"": self.module}
+
+    @property
+    def comes_from_elsewhere(self) -> bool:
+        """Whether somebody else may have made it (files of a model, an API): then `Recipe.licences` needs a record.
+
+        Teachers that are made of the user's own code, or trained in the run, need none.
+        """
+        return False
 
     @property
     def inner(self) -> Mapping[str, Teacher]:

@@ -124,6 +124,11 @@ class Cached(Teacher):
             output=self.form, k=self.k, temperatures=tuple(self.temperatures), features=self.features, rank=self.rank
         )
 
+    @property
+    def inner(self) -> dict[str, Teacher]:
+        """The teacher whose answers are remembered: what holds for it holds for them."""
+        return {"": self.teacher}
+
     def load(self, device: torch.device) -> None:
         """Loads the teacher, but for a lazy one whose answers are there.
 

@@ -85,6 +85,11 @@ class GraphTeacher(Teacher):
     def files(self, path: Path) -> list[Path]:
         """All files that the graph is in: the file itself, and those of its weights."""
 
+    @property
+    def comes_from_elsewhere(self) -> bool:
+        """Somebody's file."""
+        return True
+
     def load(self, device: torch.device) -> None:
         """Opens the graph.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -41,8 +41,6 @@ class HuggingFaceTeacher(TorchTeacher):
         attention: The implementation of attention: torch's fused one, or plain matrix products.
     """
 
-    comes_from_elsewhere: ClassVar[bool] = True
-
     def __init__(
         self,
         path: str,
@@ -71,6 +69,11 @@ class HuggingFaceTeacher(TorchTeacher):
             dtype=self.dtype,
             attention=self.attention,
         )
+
+    @property
+    def comes_from_elsewhere(self) -> bool:
+        """Somebody's files."""
+        return True
 
     @property
     def tokenizer_folder(self) -> Path | None:

@@ -101,6 +101,11 @@ class OpenInference(Teacher):
         self._known: tuple[dict[str, Array], list[bytes]] | None = None
         self._looked_at = 0
 
+    @property
+    def comes_from_elsewhere(self) -> bool:
+        """Somebody's server."""
+        return True
+
     def load(self, device: torch.device) -> None:
         """Opens the ledger, and reads the model's metadata if it isn't stored there.
 

@@ -126,6 +126,11 @@ class OpenAICompatible(Teacher):
         self._names: tuple[str, ...] = tuple(classes_in_order or ())
         self._found: Capabilities | None = None
 
+    @property
+    def comes_from_elsewhere(self) -> bool:
+        """Somebody's endpoint."""
+        return True
+
     def load(self, device: torch.device) -> None:
         """Opens the ledger, and probes the endpoint if the classes are known.
 

@@ -111,6 +111,11 @@ class TabularTeacher(Teacher):
 
     # What they have in common.
 
+    @property
+    def comes_from_elsewhere(self) -> bool:
+        """Whether its file is not fitted in the run."""
+        return self.arguments() is None
+
     def load(self, device: torch.device) -> None:
         """Reads the file. A model that the run fits is read when it meets the data.
 

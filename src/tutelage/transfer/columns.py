@@ -20,7 +20,7 @@ from tutelage.transfer.tabular import Encoding, Tabular
 from tutelage.transfer.text import Tokenizer, Tokens
 from tutelage.transfer.views import Views
 
-__all__ = ["Columns", "numeric"]
+__all__ = ["Columns", "numeric", "with_table"]
 
 Array = np.ndarray[Any, Any]
 
@@ -89,7 +89,7 @@ class Columns:
         self.texts: dict[str, list[str]] = {}
         self.arrays: dict[str, Array] = {}
         self.pictures: dict[str, Array | ImageFiles] = {}
-        for name, column in (columns if tabular is None else _with_table(columns)).items():
+        for name, column in (columns if tabular is None else with_table(columns)).items():
             key = f"column `{name}`"
             if isinstance(column, Features):
                 self.features = column
@@ -244,7 +244,7 @@ class Columns:
             sha.update(repr((type(self.views).__qualname__, settings)).encode())
 
 
-def _with_table(columns: Mapping[str, Column]) -> dict[str, Column]:
+def with_table(columns: Mapping[str, Column]) -> dict[str, Column]:
     """The columns with their numbers gathered in a table, where the source has not made one.
 
     Raises:

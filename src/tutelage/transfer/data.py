@@ -11,7 +11,7 @@ import numpy as np
 
 from tutelage.errors import DataError, RecipeError, did_you_mean
 from tutelage.transfer.base import Rows, Source
-from tutelage.transfer.columns import Columns
+from tutelage.transfer.columns import Columns, with_table
 from tutelage.transfer.features import Features
 from tutelage.transfer.hashing import Digests, mixed, text_digests
 from tutelage.transfer.images import Images
@@ -102,16 +102,19 @@ class Data:
         columns.inputs(np.array([0]), np.array([1]))  # a first row in a first view: what can't work fails here
         group = None if rows.group is None else _group_digests(rows.group, content)
         codes, notes = assign(content, group, rows.split, self.splits)
-        notes += columns.fit(np.flatnonzero(codes == TRAIN))
+        fitted_on = np.flatnonzero(codes == TRAIN)
+        notes += columns.fit(fitted_on)
         notes += self._keep_limit(codes, content)
         labelled = _labelled(rows)
         notes += self._keep_labels(labelled, codes, content, rows)
         made = None
         if self.made:
-            given = given_rows(columns, np.flatnonzero(codes == TRAIN), None if tokenizer is None else tokenizer.mask)
-            plain = {name: c.matrix() if isinstance(c, Features) else c for name, c in rows.columns.items()}
-            named, made = add_made(self.made, plain, given, np.flatnonzero(codes == TRAIN))
-            columns = Columns(named, images=self.images, views=self.views)
+            train, named = np.flatnonzero(codes == TRAIN), rows.columns
+            named = named if self.tabular is None else with_table(named)
+            given = given_rows(named, columns, train, None if tokenizer is None else tokenizer.mask)
+            named, made = add_made(self.made, named, given, train)
+            columns = Columns(named, images=self.images, views=self.views, tabular=self.tabular)
+            columns.fit(fitted_on)  # with the statistics of the given rows
             content, exact = columns.digests()
             codes = np.concatenate([codes, np.full(made.rows.sum(), TRAIN, dtype=codes.dtype)])
             notes += _drop_copies(codes, content, made)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tutelage.errors import DataError, RecipeError
 from tutelage.transfer.columns import Columns
+from tutelage.transfer.features import Features
 from tutelage.transfer.images import ImageFiles
 
 __all__ = ["Given", "Made", "MadeRows", "Maker", "add_made", "given_rows", "positions"]
@@ -24,7 +25,8 @@ class Given:
     """The training rows that others may be made of.
 
     Attributes:
-        columns: Inputs by name: texts, arrays `[N, ...]`, images as uint8.
+        columns: Inputs by name: texts, arrays `[N, ...]`, images as uint8; of a table float64 numbers, NaN where one is
+            missing, and categories as objects, None where one is missing.
         mask_word: What the tokenizer reads as a masked word, or None.
     """
 
@@ -122,24 +124,40 @@ def positions(total: int, count: int, random: np.random.Generator) -> Array:
     return np.concatenate(rounds)[:count].astype(np.int64)
 
 
-def given_rows(columns: Columns, rows: Array, mask_word: str | None) -> Given:
-    """Some rows as makers take them.
+def given_rows(named: Mapping[str, Any], columns: Columns, rows: Array, mask_word: str | None) -> Given:
+    """Some rows as makers take them, the columns of a table each for itself.
+
+    Args:
+        named: The columns of all rows, a table among them where there is one.
+        columns: The same, checked.
+        rows: Which of them.
+        mask_word: What the tokenizer reads as a masked word.
 
     Raises:
         DataError: A column holds image files, which are read one by one when they are needed.
     """
-    found: dict[str, Column] = {name: [texts[row] for row in rows] for name, texts in columns.texts.items()}
-    found |= {name: array[rows] for name, array in columns.arrays.items()}
-    for name, pictures in columns.pictures.items():
-        if isinstance(pictures, ImageFiles):
-            raise DataError(
-                f"data.made: column `{name}`",
-                expected="images in an array",
-                found="image files",
-                mend="load them into an array of uint8 (`Arrays`, or a `Function` of your own)",
-            )
-        found[name] = pictures[rows]
+    found: dict[str, Column] = {}
+    for name, column in named.items():
+        if isinstance(column, Features):
+            found |= column.take(rows)
+        elif name in columns.texts:
+            found[name] = [columns.texts[name][row] for row in rows]
+        elif name in columns.arrays:
+            found[name] = columns.arrays[name][rows]
+        else:
+            found[name] = _pixels(columns.pictures[name], name)[rows]
     return Given(columns=found, mask_word=mask_word)
+
+
+def _pixels(pictures: Array | ImageFiles, name: str) -> Array:
+    if isinstance(pictures, ImageFiles):
+        raise DataError(
+            f"data.made: column `{name}`",
+            expected="images in an array",
+            found="image files",
+            mend="load them into an array of uint8 (`Arrays`, or a `Function` of your own)",
+        )
+    return pictures
 
 
 def add_made(
@@ -154,19 +172,26 @@ def add_made(
         rows: `[n]` their numbers.
     """
     total = len(next(iter(columns.values())))
-    joined: dict[str, list[Any]] = {name: [column] for name, column in columns.items()}
-    maker, parents = [np.full(total, -1)], [np.full((total, 2), -1)]
-    for index, each in enumerate(makers):
-        made = each.make(given)
-        for name, parts in joined.items():
-            parts.append(made.columns[name])
-        maker.append(np.full(len(made.parents), index))
-        parents.append(np.where(made.parents >= 0, rows[made.parents], -1))
-    names = tuple(type(each).__name__ for each in makers)
-    return (
-        {name: _concatenated(parts) for name, parts in joined.items()},
-        Made(makers=names, maker=np.concatenate(maker), parents=np.concatenate(parents).astype(np.int64)),
+    every = [each.make(given) for each in makers]
+    maker = [np.full(len(made.parents), index) for index, made in enumerate(every)]
+    parents = [np.where(made.parents >= 0, rows[made.parents], -1) for made in every]
+
+    def longer(column: Any, name: str) -> Any:
+        return _concatenated([column, *(made.columns[name] for made in every)])
+
+    joined: dict[str, Any] = {}
+    for name, column in columns.items():
+        if isinstance(column, Features):
+            table = {each: longer(cells, each) for each, cells in column.columns.items()}
+            joined[name] = Features(table, column.categories)
+        else:
+            joined[name] = longer(column, name)
+    made = Made(
+        makers=tuple(type(each).__name__ for each in makers),
+        maker=np.concatenate([np.full(total, -1), *maker]),
+        parents=np.concatenate([np.full((total, 2), -1), *parents]).astype(np.int64),
     )
+    return joined, made
 
 
 def _concatenated(parts: list[Any]) -> Any:

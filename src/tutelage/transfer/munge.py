@@ -32,7 +32,7 @@ class Munge(Maker):
         p: Probability that an attribute is exchanged.
         s: Local variance: the larger, the closer a value stays to one that was there.
         categorical: Numbers of the attributes that are categories, counted from 0 over all columns in their order.
-            Columns of whole numbers are categories anyway.
+            Columns of whole numbers, and those that the source names as categories, are so anyway.
         seed: Another seed makes others.
     """
 
@@ -73,7 +73,7 @@ class Munge(Maker):
     def _nominal(self, given: Given, attributes: int) -> Array:
         """`[F]` bool: which attributes are categories."""
         whole = [
-            np.full(int(np.prod(column.shape[1:])), column.dtype.kind == "i")
+            np.full(int(np.prod(column.shape[1:])), column.dtype.kind in "iO")
             for column in given.columns.values()
             if not isinstance(column, list)
         ]
@@ -141,14 +141,15 @@ def _table(given: Given) -> Array:
         raise DataError("data.made: Munge", expected="at least 2 training rows", found=str(len(given)))
     parts = []
     for name, column in given.columns.items():
-        if isinstance(column, list) or column.dtype.kind not in "if":
+        if isinstance(column, list) or column.dtype.kind not in "ifO":
             raise DataError(
                 f"data.made: Munge: column `{name}`",
-                expected="numbers, or categories as whole numbers",
+                expected="numbers or categories",
                 found="texts" if isinstance(column, list) else str(column.dtype),
                 mend="use MaskedWords for texts, Mixup for images",
             )
-        parts.append(column.reshape(len(column), -1).astype(np.float64))
+        numbers = _numbered(column, _kinds(column)) if column.dtype.kind == "O" else column
+        parts.append(numbers.reshape(len(column), -1).astype(np.float64))
     return np.concatenate(parts, axis=1)
 
 
@@ -159,6 +160,22 @@ def _columns(table: Array, given: Given) -> dict[str, Column]:
     for name, column in given.columns.items():
         assert isinstance(column, np.ndarray)  # _table has seen to it
         width = int(np.prod(column.shape[1:]))
-        columns[name] = table[:, at : at + width].reshape(-1, *column.shape[1:]).astype(column.dtype)
+        cells = table[:, at : at + width].reshape(-1, *column.shape[1:])
+        if column.dtype.kind == "O":
+            kinds = _kinds(column)
+            columns[name] = np.array([None if np.isnan(cell) else kinds[int(cell)] for cell in cells], dtype=object)
+        else:
+            columns[name] = cells.astype(column.dtype)
         at += width
     return columns
+
+
+def _kinds(column: Array) -> list[Any]:
+    """The categories of a column of objects, in the order of their first rows."""
+    return list(dict.fromkeys(cell for cell in column if cell is not None))
+
+
+def _numbered(column: Array, kinds: list[Any]) -> Array:
+    """`[n]` float64: the number of each cell's category, NaN where it is missing."""
+    number = {kind: float(index) for index, kind in enumerate(kinds)}
+    return np.array([np.nan if cell is None else number[cell] for cell in column])

@@ -50,7 +50,7 @@ class Noise(Maker):
             rows = column[parents]
             if column.dtype.kind not in "iO":
                 image = column.dtype == np.uint8
-                spread = column.std(axis=None if image else 0, dtype=np.float64)
+                spread = np.nanstd(column, axis=None if image else 0, dtype=np.float64)
                 noisy = rows + self.scale * spread * random.standard_normal(rows.shape)
                 rows = (np.rint(noisy).clip(0, 255) if image else noisy).astype(column.dtype)
                 changed = True

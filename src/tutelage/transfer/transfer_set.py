@@ -77,6 +77,7 @@ class TransferSet:
         self._digests = digests
         self._groups = groups
         self._rows = {name: np.flatnonzero(codes == code).astype(np.int64) for code, name in enumerate(SPLITS)}
+        self._first = self._rows["train"]
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -152,8 +153,9 @@ class TransferSet:
         )
 
     def example(self, count: int = 2) -> Batch:
-        """The first training rows as they are: for tracing, export and the plan."""
-        return self.batch(self.rows("train")[:count])
+        """The first training rows as they are, before any limit: for tracing, export and the plan."""
+        self.rows("train")  # an empty split is refused
+        return self.batch(self._first[:count])
 
     def lengths(self, rows: Array) -> Array | None:
         """Tokens of each row, `[n]` int64; None when the rows aren't texts."""
