@@ -11,7 +11,7 @@ from typing import Any
 from tutelage.errors import ModelError, did_you_mean
 from tutelage.ledger import Failure, Usage
 
-__all__ = ["LETTERS", "filled", "instruction", "label_of", "letter_shares", "most_usage", "schema", "usage_of"]
+__all__ = ["LETTERS", "filled", "instruction", "label_of", "letter_shares", "most_usage", "schema", "shown", "usage_of"]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -94,6 +94,16 @@ def letter_shares(reply: Mapping[str, Any], classes: int) -> tuple[list[float], 
     if not sum(shares) > 0:
         raise unusable(f"none of the likeliest tokens is the letter of a class: {[t for t, _ in told[:5]]}", reply)
     return [min(share / max(1.0 - other, sum(shares)), 1.0) for share in shares], len(told)
+
+
+def shown(what: str, reply: Any, classes: Sequence[str]) -> dict[str, Any]:
+    """What the reply to a probe shows of the endpoint: whether it has what was asked for."""
+    try:
+        if what == "logprobs":
+            return {"logprobs": letter_shares(reply, len(classes))[1]}
+        return {"json_schema": label_of(reply, classes) >= 0}
+    except Failure:
+        return {}
 
 
 def usage_of(reply: Mapping[str, Any]) -> Usage | None:

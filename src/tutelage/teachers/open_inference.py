@@ -21,17 +21,11 @@ from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refu
 from tutelage.teachers.black_box import top_of_probabilities
 from tutelage.teachers.http import Http, key_from, require_plain_url
 from tutelage.teachers.tensor_servers import GrpcServer, HttpServer, TensorServer
+from tutelage.teachers.tensors import DATATYPES, digest, fitted, read, same, written
 
 __all__ = ["OpenInference"]
 
 Array = np.ndarray[Any, Any]
-DATATYPES = {
-    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
-    "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
-    "BYTES": "object",
-}  # fmt: skip
-TOLERANCE = 1e-3
-"""Largest change of an answer, as a share of the largest in it (at least 1), that is taken for rounding."""
 
 
 class OpenInference(Teacher):
@@ -165,7 +159,7 @@ class OpenInference(Teacher):
         if self._known is None and self.canary:
             rows = slice(self.canary)
             self._known = {name: array[rows].copy() for name, array in arrays.items()}, answers[rows]
-        values = np.stack([_read(answer) for answer in answers])
+        values = np.stack([read(answer) for answer in answers])
         return self._signals(values, batch.rows.device)
 
     def fingerprint(self) -> str:
@@ -204,9 +198,7 @@ class OpenInference(Teacher):
         }
 
     def _question(self, arrays: dict[str, Array], row: int, **more: Any) -> Question:
-        inputs = {
-            name: [str(array.dtype), list(array.shape[1:]), _digest(array[row])] for name, array in arrays.items()
-        }
+        inputs = {name: [str(array.dtype), list(array.shape[1:]), digest(array[row])] for name, array in arrays.items()}
         return question(self._identity() | {"inputs": inputs} | more)
 
     def _call(self, arrays: dict[str, Array], questions: Sequence[Question], rows: list[int]) -> Call:
@@ -232,7 +224,7 @@ class OpenInference(Teacher):
             )
         if self.gives == "probabilities" and (values.ndim != 2 or values.min() < 0 or values.max() > 1 + 1e-6):
             raise Failure("unusable", "an output that is no probabilities of the classes", retry=False)
-        return [_written(values[row]) for row in range(rows)]
+        return [written(values[row]) for row in range(rows)]
 
     # What is read
 
@@ -290,7 +282,7 @@ class OpenInference(Teacher):
                 found="none for it",
                 mend="name its tensor or column in `inputs`",
             )
-        return {name: _fitted(array, wanted[name]) for name, array in given.items()}
+        return {name: fitted(array, wanted[name]) for name, array in given.items()}
 
     def _column(self, column: str, batch: Batch) -> Array:
         if isinstance(batch.inputs, dict) and column in batch.inputs:
@@ -383,7 +375,7 @@ class OpenInference(Teacher):
                 raise
             return  # nothing is asked any more, so no answer of another model can join those that are here
         self._looked_at = desk.sent
-        if metadata != self._metadata or not all(_same(_read(a), _read(b)) for a, b in zip(before, now, strict=True)):
+        if metadata != self._metadata or not all(same(read(a), read(b)) for a, b in zip(before, now, strict=True)):
             raise TeacherChanged(
                 f"{self.describe()} is another model than the one that gave the answers in {self.ledger}: "
                 f"{'its answers to known rows' if metadata == self._metadata else 'its metadata'} changed; begin a new "
@@ -400,66 +392,3 @@ class OpenInference(Teacher):
                 "teacher", expected="an OpenInference that is loaded", found="one that is not", mend="call `load` first"
             )
         return self._desk
-
-
-def _fitted(array: Array, wanted: dict[str, Any]) -> Array:
-    """Rows in the datatype and shape of an input.
-
-    Raises:
-        ModelError: They do not fit it.
-    """
-    name, datatype, shape = wanted["name"], wanted["datatype"], wanted["shape"]
-    target = np.dtype(DATATYPES[datatype])
-    fits = array.dtype.kind in "OUS" if datatype == "BYTES" else np.can_cast(array.dtype, target, "same_kind")
-    if not fits:
-        raise ModelError(
-            f"input `{name}`", expected=f"{datatype}, as the model takes it", found=f"{array.dtype} in the data"
-        )
-    rows, rest = len(array), shape[1:]
-    if len(rest) == array.ndim - 1 and all(
-        want in (-1, have) for want, have in zip(rest, array.shape[1:], strict=True)
-    ):
-        shaped = array
-    elif -1 not in rest and int(np.prod(rest)) * rows == array.size:
-        shaped = array.reshape(rows, *rest)  # such as pictures for a model that takes their pixels in a line
-    else:
-        raise ModelError(
-            f"input `{name}`",
-            expected=f"rows of shape {rest}, as the model takes them",
-            found=f"rows of shape {list(array.shape[1:])}",
-            mend="name another column in `inputs`, or prepare the data as the model wants it",
-        )
-    return np.ascontiguousarray(shaped, target)
-
-
-def _digest(row: Array) -> str:
-    if row.dtype == object:
-        return hashlib.sha256(json.dumps(row.tolist(), default=str).encode()).hexdigest()
-    return hashlib.sha256(row.tobytes()).hexdigest()
-
-
-def _written(value: Array) -> bytes:
-    """One row of an output as bytes: a line of JSON with datatype and shape, then its numbers, or texts as JSON."""
-    array = np.ascontiguousarray(value)
-    if array.dtype.kind in "OSU":
-        texts = [each.decode() if isinstance(each, bytes) else str(each) for each in array.reshape(-1).tolist()]
-        return json.dumps(["texts", list(np.shape(value))]).encode() + b"\n" + json.dumps(texts).encode()
-    little = array.dtype.newbyteorder("<")
-    return json.dumps([little.str, list(np.shape(value))]).encode() + b"\n" + array.astype(little).tobytes()
-
-
-def _read(answer: bytes) -> Array:
-    header, _, data = answer.partition(b"\n")
-    kind, shape = json.loads(header)
-    if kind == "texts":
-        return np.array(json.loads(data)).reshape(shape)
-    return np.frombuffer(data, kind).reshape(shape)
-
-
-def _same(before: Array, now: Array) -> bool:
-    if before.shape != now.shape or before.dtype.kind != now.dtype.kind:
-        return False
-    if before.dtype.kind != "f":
-        return bool((before == now).all())
-    scale = max(1.0, float(np.abs(before).max(initial=0.0)))
-    return bool(np.abs(before - now).max(initial=0.0) <= TOLERANCE * scale)

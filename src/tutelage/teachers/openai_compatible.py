@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from tutelage.teachers.chat import (
     letter_shares,
     most_usage,
     schema,
+    shown,
     usage_of,
 )
 from tutelage.teachers.http import Http, key_from, require_plain_url
@@ -340,7 +341,7 @@ class OpenAICompatible(Teacher):
                 reply, status = self._http.post("chat/completions", self._sent(body), timeout)
                 usage = usage_of(reply)
                 found["served"] = str(reply.get("model") or "")
-                found |= _what_it_shows(what, reply, self._names)
+                found |= shown(what, reply, self._names)
             except Failure as failure:
                 status = failure.http_status or 0
                 if status not in REFUSES:
@@ -393,13 +394,3 @@ class OpenAICompatible(Teacher):
                 mend="call `load` first",
             )
         return self._desk
-
-
-def _what_it_shows(what: str, reply: Any, classes: Sequence[str]) -> dict[str, Any]:
-    """Whether a reply has what its request asked for."""
-    try:
-        if what == "logprobs":
-            return {"logprobs": letter_shares(reply, len(classes))[1]}
-        return {"json_schema": label_of(reply, classes) >= 0}
-    except Failure:
-        return {}
