@@ -174,6 +174,7 @@ def test_tensors_may_go_and_come_as_bytes(tmp_path: Path) -> None:
         assert torch.equal(said.output, tensor_model()(rows(9).inputs))
         _, _, headers, _ = server.seen[-1]
         assert headers["Content-Type"] == "application/octet-stream"
+        assert server.posts()[-1][1]["outputs"][0]["parameters"]["binary_data"] is True
 
 
 def test_another_view_of_a_row_is_another_question(tmp_path: Path) -> None:
