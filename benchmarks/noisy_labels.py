@@ -4,7 +4,8 @@
 
 On scikit-learn's digits a share of 1,200 labels is replaced by another class at random, once for each seed. The same
 student learns from them by cross-entropy and by forward correction with the true rate, from the same first weights on
-the same batches. Prints the accuracy on the other 597 digits' true labels, and the paired difference with its 95 % interval over seeds.
+the same batches. Prints the accuracy on the other 597 digits' true labels, and the paired difference with its 95 %
+interval over seeds. Takes some three minutes of one core.
 """
 
 from __future__ import annotations
