@@ -149,6 +149,7 @@ class Handler(BaseHTTPRequestHandler):
         state = self.state
         body = self.rfile.read(int(self.headers["Content-Length"]))
         with state.lock:
+            body = self.as_json(body)
             state.seen.append(("POST", self.path, dict(self.headers), body))
             state.times.append(time.monotonic())
             number = len(state.seen)
@@ -161,6 +162,27 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             with state.lock:
                 state.under_way -= 1
+
+    def as_json(self, body: bytes) -> bytes:
+        """The request as JSON, should its tensor have come as bytes."""
+        length = self.headers.get("Inference-Header-Content-Length")
+        if length is None:
+            return body
+        request = json.loads(body[: int(length)])
+        request["inputs"][0]["data"] = np.frombuffer(body[int(length) :], np.float32).tolist()
+        return json.dumps(request).encode()
+
+    def give_binary(self, said: dict[str, Any]) -> None:
+        """The answer with its tensor as bytes after the JSON."""
+        (output,) = said["outputs"]
+        raw = np.array(output.pop("data"), np.float32).tobytes()
+        output["parameters"] = {"binary_data_size": len(raw)}
+        header = json.dumps(said).encode()
+        self.send_response(200)
+        self.send_header("Inference-Header-Content-Length", str(len(header)))
+        self.send_header("Content-Length", str(len(header) + len(raw)))
+        self.end_headers()
+        self.wfile.write(header + raw)
 
     def answer(self, fault: Any, body: dict[str, Any], number: int) -> None:
         if isinstance(fault, (int, tuple)):
@@ -182,7 +204,10 @@ class Handler(BaseHTTPRequestHandler):
             if fault == "short":
                 said["outputs"][0]["shape"][0] -= 1
                 said["outputs"][0]["data"] = said["outputs"][0]["data"][3:]
-            self.give(200, said)
+            if body["outputs"][0].get("parameters", {}).get("binary_data"):
+                self.give_binary(said)
+            else:
+                self.give(200, said)
         else:
             status, said = self.state.complete(body, number)
             if fault == "no logprobs":

@@ -168,6 +168,15 @@ def test_columns_of_the_source_are_mapped_to_inputs_and_cast_and_misfits_are_ref
         assert teacher(server.url, tmp_path).ask(square, OUTPUT).output.shape == (2, 3)
 
 
+def test_tensors_may_go_and_come_as_bytes(tmp_path: Path) -> None:
+    with serving() as server:
+        said = teacher(server.url, tmp_path, binary=True).ask(rows(9), OUTPUT)
+        assert torch.equal(said.output, tensor_model()(rows(9).inputs))
+        _, _, headers, _ = server.seen[-1]
+        assert headers["Content-Type"] == "application/octet-stream"
+        assert server.posts()[-1][1]["outputs"][0]["parameters"]["binary_data"] is True
+
+
 def test_another_view_of_a_row_is_another_question(tmp_path: Path) -> None:
     with serving() as server:
         asked = teacher(server.url, tmp_path)
@@ -205,6 +214,13 @@ def test_a_model_that_changes_during_a_run_is_noticed_at_its_end(tmp_path: Path)
         server.model = tensor_model(seed=1)
         with pytest.raises(TeacherChanged):
             asked.fingerprint()
+
+
+def test_a_cap_that_is_just_used_up_does_not_stop_a_run_that_has_all_its_answers(tmp_path: Path) -> None:
+    with serving() as server:
+        asked = teacher(server.url, tmp_path, canary=2, caps=Caps(calls=3))
+        asked.ask(rows(8), OUTPUT)
+        assert len(asked.fingerprint()) == 64 and Ledger(tmp_path / "l.sqlite").spent()[0] == 3
 
 
 def test_a_server_that_is_not_there_and_an_unknown_model_are_the_users_to_mend(tmp_path: Path) -> None:
