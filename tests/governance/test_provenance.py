@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,11 @@ def test_environment_names_software_and_no_machine() -> None:
     assert not any(word in text for word in private if len(word) > 3)
     assert getpass.getuser() not in found
     assert os.sep + "home" not in text
+
+
+def test_the_library_that_answers_for_a_teacher_is_named_where_it_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "lightgbm", raising=False)
+    assert "lightgbm" not in environment()["packages"]
+    import lightgbm
+
+    assert environment()["packages"]["lightgbm"] == lightgbm.__version__

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,8 @@ __all__ = ["changed_files", "digest_file", "digest_files", "environment"]
 RECORD = "provenance.json"
 PAGE = "report.html"
 """Made from the other files, and again whenever it is asked for: it has no digest."""
+TEACHERS = ("lightgbm", "xgboost", "catboost", "sklearn", "openvino", "tritonclient", "httpx")
+"""Modules that answer for a teacher, or fetch its answers: named where they were loaded."""
 PACKAGES = ("tutelage", "torch", "numpy", "safetensors", "pyarrow", "transformers", "onnx", "onnxruntime")
 
 
@@ -86,7 +89,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None} | _loaded(TEACHERS),
         "cpu": _cpu(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -99,6 +102,13 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _loaded(modules: Collection[str]) -> dict[str, str]:
+    """The versions of those that this process has loaded, as they say them."""
+    return {
+        name: str(sys.modules[name].__version__) for name in modules if hasattr(sys.modules.get(name), "__version__")
+    }
 
 
 def _cpu() -> str:
