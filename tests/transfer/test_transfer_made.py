@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tutelage.errors import DataError, RecipeError
@@ -20,6 +23,7 @@ from tutelage.transfer import (
     Rows,
     Source,
     Splits,
+    Table,
     Tabular,
     Text,
     TransferSet,
@@ -272,6 +276,20 @@ def test_rows_made_of_a_table_keep_its_categories_and_gaps_and_leave_its_encodin
     # Means, spreads and categories are those of the given training rows: a given row reads as it would without.
     for name, expected in as_dict(plain.batch(np.arange(120)).inputs).items():
         np.testing.assert_array_equal(as_dict(data.batch(np.arange(120)).inputs)[name], expected)
+
+
+@pytest.mark.parametrize("maker", [Munge(60, 0.9, s=1.0), Noise(60)])
+def test_whole_numbers_of_a_table_file_get_no_fractions_where_some_are_missing_too(
+    maker: Maker, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    code = [None if row % 7 == 0 else int(rng.choice([1, 2, 3, 10])) for row in range(100)]
+    pq.write_table(pa.table({"code": code, "size": rng.normal(size=100)}), tmp_path / "t.parquet")
+    source = Table(str(tmp_path / "t.parquet"), inputs=["code", "size"])
+    data = Data(source=source, tabular=Tabular(), made=[maker]).load()
+    assert data.made is not None
+    made = data.columns.raw(np.flatnonzero(data.made.rows))["code"]
+    assert set(made[~np.isnan(made)].tolist()) <= {1.0, 2.0, 3.0, 10.0} and len(made) > 40
 
 
 def as_dict(inputs: Any) -> dict[str, Any]:

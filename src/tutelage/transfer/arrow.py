@@ -114,7 +114,8 @@ def rows_of(table: pa.Table, roles: Roles) -> Rows:
     lists = {name: array for name, array in cells.items() if name not in roles.categories and array.ndim > 1}
     if len(lists) < len(cells):
         table_of = {name: column for name, column in cells.items() if name not in lists}
-        columns["inputs"] = Features(table_of, roles.categories)
+        whole = [n for n in table_of if pa.types.is_integer(table[n].type) or pa.types.is_boolean(table[n].type)]
+        columns["inputs"] = Features(table_of, roles.categories, whole)
     columns |= lists
     labels = None
     if roles.label:

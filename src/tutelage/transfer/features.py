@@ -27,17 +27,30 @@ class Features:
     Args:
         columns: `[N]` each.
         categories: Names of the columns that hold categories.
+        whole: Names of columns of numbers that are whole, beside those whose arrays are of whole numbers: integers with
+            missing ones come as floats.
+
+    Attributes:
+        whole: The columns of whole numbers. What makes rows of others gives them no fractions.
 
     Raises:
         DataError: A cell is no number, infinite, or no category; its column and row are named.
     """
 
-    def __init__(self, columns: Mapping[str, Array | Sequence[Any]], categories: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, Array | Sequence[Any]],
+        categories: Collection[str] = (),
+        whole: Collection[str] = (),
+    ) -> None:
         self.categories = tuple(name for name in columns if name in categories)
         self.columns: dict[str, Array] = {
             name: _categories(column, name) if name in self.categories else _numbers(column, name)
             for name, column in columns.items()
         }
+        self.whole = tuple(
+            n for n in self.numbers if n in whole or getattr(columns[n], "dtype", np.dtype(object)).kind in "iub"
+        )
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))

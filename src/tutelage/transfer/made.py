@@ -28,13 +28,20 @@ class Given:
         columns: Inputs by name: texts, arrays `[N, ...]`, images as uint8; of a table float64 numbers, NaN where one is
             missing, and categories as objects, None where one is missing.
         mask_word: What the tokenizer reads as a masked word, or None.
+        whole: Columns of a table that are whole numbers in the source; they may be codes of categories.
     """
 
     columns: dict[str, Column]
     mask_word: str | None = None
+    whole: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
+
+    def is_nominal(self, name: str) -> bool:
+        """Whether a column holds categories, or whole numbers, which may be such."""
+        column = self.columns[name]
+        return name in self.whole or (not isinstance(column, list) and column.dtype.kind in "iO")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,16 +144,18 @@ def given_rows(named: Mapping[str, Any], columns: Columns, rows: Array, mask_wor
         DataError: A column holds image files, which are read one by one when they are needed.
     """
     found: dict[str, Column] = {}
+    whole: frozenset[str] = frozenset()
     for name, column in named.items():
         if isinstance(column, Features):
             found |= column.take(rows)
+            whole |= set(column.whole)
         elif name in columns.texts:
             found[name] = [columns.texts[name][row] for row in rows]
         elif name in columns.arrays:
             found[name] = columns.arrays[name][rows]
         else:
             found[name] = _pixels(columns.pictures[name], name)[rows]
-    return Given(columns=found, mask_word=mask_word)
+    return Given(columns=found, mask_word=mask_word, whole=whole)
 
 
 def _pixels(pictures: Array | ImageFiles, name: str) -> Array:
@@ -183,7 +192,7 @@ def add_made(
     for name, column in columns.items():
         if isinstance(column, Features):
             table = {each: longer(cells, each) for each, cells in column.columns.items()}
-            joined[name] = Features(table, column.categories)
+            joined[name] = Features(table, column.categories, column.whole)
         else:
             joined[name] = longer(column, name)
     made = Made(

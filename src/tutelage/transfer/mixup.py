@@ -49,11 +49,11 @@ class Mixup(Maker):
         share = random.beta(self.alpha, self.alpha, self.count)
         columns: dict[str, Column] = {}
         for name, column in given.columns.items():
-            if isinstance(column, list) or column.dtype.kind in "iO":
+            if isinstance(column, list) or given.is_nominal(name):
                 raise DataError(
                     f"data.made: Mixup: column `{name}`",
                     expected="images or numbers with a fraction",
-                    found="texts" if isinstance(column, list) else f"{column.dtype}: categories or counts",
+                    found="texts" if isinstance(column, list) else "categories or whole numbers",
                     harm="a mix of two words or categories is neither",
                     mend="use MaskedWords for texts, Munge for tables",
                 )

@@ -73,8 +73,8 @@ class Munge(Maker):
     def _nominal(self, given: Given, attributes: int) -> Array:
         """`[F]` bool: which attributes are categories."""
         whole = [
-            np.full(int(np.prod(column.shape[1:])), column.dtype.kind in "iO")
-            for column in given.columns.values()
+            np.full(int(np.prod(column.shape[1:])), given.is_nominal(name))
+            for name, column in given.columns.items()
             if not isinstance(column, list)
         ]
         nominal = np.concatenate(whole)

@@ -48,7 +48,7 @@ class Noise(Maker):
                 columns[name] = [column[parent] for parent in parents]
                 continue
             rows = column[parents]
-            if column.dtype.kind not in "iO":
+            if not given.is_nominal(name):
                 image = column.dtype == np.uint8
                 spread = np.nanstd(column, axis=None if image else 0, dtype=np.float64)
                 noisy = rows + self.scale * spread * random.standard_normal(rows.shape)
