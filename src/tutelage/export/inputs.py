@@ -28,6 +28,8 @@ class InputSpec:
         low: The smallest value in the example; what random inputs are drawn from. Integers that are all 0 or 1, as
             masks are, have `low == high`, so that every token counts.
         high: The largest.
+        columns: Of whole numbers `[N, K]` with a fixed K, such as codes of categories: lowest and highest of each
+            column, for one may have fewer than another.
     """
 
     name: str
@@ -36,6 +38,7 @@ class InputSpec:
     sizes: dict[str, int] = field(default_factory=dict)
     low: float = 0.0
     high: float = 1.0
+    columns: list[list[int]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -87,8 +90,9 @@ def _name_axis(names: dict[tuple[int, int], str], axis: int, size: int) -> None:
 def _describe(name: str, tensor: Tensor, axes: Sequence[int], names: Mapping[tuple[int, int], str]) -> InputSpec:
     dynamic = {axis: names[axis, tensor.shape[axis]] for axis in axes}
     low, high = (float(tensor.min()), float(tensor.max())) if tensor.numel() else (0.0, 0.0)
+    by_column = not tensor.is_floating_point() and tensor.ndim == 2 and 1 not in axes and bool(tensor.numel())
     if not tensor.is_floating_point() and (low, high) == (0.0, 1.0):
-        low = high
+        low, by_column = high, False
     return InputSpec(
         name=name,
         dtype=str(tensor.dtype).removeprefix("torch."),
@@ -96,7 +100,13 @@ def _describe(name: str, tensor: Tensor, axes: Sequence[int], names: Mapping[tup
         sizes={word: tensor.shape[axis] for axis, word in dynamic.items() if axis != 0},
         low=low,
         high=high,
+        columns=_ranges(tensor) if by_column else None,
     )
+
+
+def _ranges(tensor: Tensor) -> list[list[int]]:
+    lows, highs = tensor.amin(0).tolist(), tensor.amax(0).tolist()
+    return [[int(low), int(high)] for low, high in zip(lows, highs, strict=True)]
 
 
 def sample_inputs(specs: Sequence[InputSpec], rows: int, *, seed: int = 0) -> Inputs:
@@ -117,4 +127,7 @@ def _sample(spec: InputSpec, rows: int, generator: torch.Generator) -> Tensor:
     shape = [rows, *(spec.sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape[1:])]
     if dtype.is_floating_point:
         return (spec.low + (spec.high - spec.low) * torch.rand(shape, generator=generator)).to(dtype)
+    if spec.columns is not None:
+        drawn = [torch.randint(low, high + 1, (rows,), generator=generator) for low, high in spec.columns]
+        return torch.stack(drawn, dim=1).to(dtype)
     return torch.randint(int(spec.low), int(spec.high) + 1, shape, generator=generator).to(dtype)
