@@ -100,6 +100,8 @@ def test_tabular_recipe_fits_its_teacher_once_and_ships_the_preprocessing(tmp_pa
     bundle = distil("tabular.yaml", tmp_path / "run", *overrides)
     fitted = teacher.stat().st_mtime_ns
     record = json.loads((bundle / "preprocessing.json").read_text())
+    card = (bundle / "README.md").read_text()
+    assert "Encoding.from_dict" in card and "order of the outputs: 0 negative, 1 positive" in card
     table = pq.read_table(bundle / "evidence.parquet")
     features = Keel("crx").load().columns["inputs"]
     assert not isinstance(features, (np.ndarray, list))

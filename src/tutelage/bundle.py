@@ -137,7 +137,8 @@ class _Neighbours:
 
 def finish_bundle(partial: Path, final: Path, provenance: dict[str, Any], findings: Findings) -> None:
     """Adds card, provenance with the digest of every file, and the page, and moves the bundle to its place."""
-    (partial / "README.md").write_text(model_card(provenance, findings), encoding="utf-8")
+    of_table = (partial / "preprocessing.json").is_file()
+    (partial / "README.md").write_text(model_card(provenance, findings, of_table=of_table), encoding="utf-8")
     write_json(
         partial / "provenance.json",
         {
@@ -160,7 +161,20 @@ def licence_line(key: str, record: dict[str, Any]) -> str:
     return f"Learning from `{key}` ({record['teacher']}): {record['use']} ({record['basis']}{date}){accepted}"
 
 
-def model_card(provenance: dict[str, Any], findings: Findings) -> str:
+FROM_ROWS = """
+Rows of a table become the student's inputs by `preprocessing.json`:
+
+```python
+import json
+from tutelage.transfer import Encoding
+
+encode = Encoding.from_dict(json.load(open("preprocessing.json")))
+inputs = encode({"COLUMN": [value, None], ...})     # all columns that it names; None where a cell is missing
+```
+"""
+
+
+def model_card(provenance: dict[str, Any], findings: Findings, *, of_table: bool = False) -> str:
     """The bundle's README: what the student is, what was found, how to use it."""
     teacher, student = provenance["teacher"], provenance["student"]
     cost = findings.cost.models
@@ -178,6 +192,9 @@ def model_card(provenance: dict[str, Any], findings: Findings) -> str:
         lines.append(f"* Weights: {significant(cost['student'].size_bytes / 1e6)} MB")
     rows, made = provenance["data"]["rows"], sum(provenance["data"].get("made_training_rows", {}).values())
     lines += [f"* {licence_line(key, record)}" for key, record in provenance.get("licences", {}).items()]
+    if classes := provenance["data"].get("classes"):
+        shown = ", ".join(f"{number} {name}" for number, name in enumerate(classes[:40]))
+        lines.append(f"* Classes, in the order of the outputs: {shown}{', ...' if len(classes) > 40 else ''}")
     lines += [
         f"* Rows: {rows['train']:,} for training{f' ({made:,} of them made)' if made else ''}, "
         f"{rows['development']:,} for development, {rows['test']:,} held out",
@@ -201,6 +218,7 @@ def model_card(provenance: dict[str, Any], findings: Findings) -> str:
         "tutelage evaluate .      # recompute every metric and the verdict from the raw answers",
         "tutelage measure .       # latency, memory and size on this machine",
         "```",
+        *(FROM_ROWS.splitlines() if of_table else []),
         "",
         *[f"* Note: {note}" for note in findings.notes],
     ]

@@ -15,6 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from tutelage.errors import DataError, RecipeError
 from tutelage.transfer import Arrays, Data, Encoding, Features, Function, HuggingFaceDataset, Splits, Table, Tabular
+from tutelage.transfer.tabular import CategoryColumn
 
 N = 120
 CITIES = ["Oslo", "Rome", "NA"]
@@ -138,6 +139,15 @@ def test_the_record_in_the_bundle_makes_the_same_inputs_of_new_rows(tmp_path: Pa
         np.testing.assert_array_equal(array, expected.numpy())
     assert record["inputs"][:3] == ["age", "income", "age is missing"]
     assert len(record["inputs"]) == (10 if categories == "one_hot" else 3)
+
+
+def test_whole_numbers_as_texts_are_the_categories_that_they_were_and_columns_have_one_length() -> None:
+    kinds = [CategoryColumn(name="n", values=(3, 10)), CategoryColumn(name="t", values=("010", "7", "a"))]
+    encode = Encoding(numbers=(), categories=tuple(kinds), codes=True)
+    coded = encode({"n": ["10", 3, "x", "010"], "t": [7, "7", 10, None]})["categories"]
+    assert coded.tolist() == [[2, 2], [1, 2], [0, 0], [0, 0]]
+    with pytest.raises(DataError, match="n 2, t 1"):
+        encode({"n": [3, 3], "t": ["a"]})
 
 
 def test_the_fingerprint_of_inputs_tells_one_encoding_from_another(tmp_path: Path) -> None:

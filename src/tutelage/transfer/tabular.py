@@ -119,6 +119,10 @@ class Encoding:
         absent = [name for name in wanted if name not in columns]
         if absent:
             raise DataError(f"column `{absent[0]}`", expected="a column of the table", found="none of that name")
+        sizes = {name: len(columns[name]) for name in wanted}
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+            raise DataError("columns of a table", expected="as many rows in each", found=told)
         table = Features({name: columns[name] for name in wanted}, [column.name for column in self.categories])
         numbers = self._numbers(table)
         codes = [_codes(table.columns[column.name], column) for column in self.categories]
@@ -176,7 +180,13 @@ def _matrix(columns: Sequence[Array], dtype: Any) -> Array:
 
 def _codes(cells: Array, column: CategoryColumn) -> Array:
     """`[N]` int64: the place of each cell among the known ones, from 1; 0 where it is not known."""
-    place = {value: number for number, value in enumerate(column.values, start=1)}
+    place: dict[Category | None, int] = {value: number for number, value in enumerate(column.values, start=1)}
+    known = {type(value) for value in column.values if value is not None}
+    if known == {int}:  # 7 may come as "7", as CSV readers have it, and the other way round
+        place |= {str(value): number for value, number in place.items() if value is not None}
+    elif known == {str}:
+        whole = {value: number for value, number in place.items() if isinstance(value, str) and value.isdecimal()}
+        place |= {int(value): number for value, number in whole.items() if str(int(value)) == value}
     return np.array([place.get(cell, 0) for cell in cells], dtype=np.int64)
 
 
