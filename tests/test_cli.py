@@ -37,7 +37,8 @@ def test_help_takes_no_longer_than_python_itself_and_a_little() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["distill", "doctor", "match", "measure", "evaluate", "report", "ledger", "explain", "completion"]
+    "command",
+    ["distill", "doctor", "match", "measure", "evaluate", "report", "ledger", "explain", "completion", "generate"],
 )
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

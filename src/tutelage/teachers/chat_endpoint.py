@@ -94,8 +94,14 @@ class ChatEndpoint:
 
         return [json.loads(answer) for answer in self.desk.ask(every, pack)]
 
-    def probe(self, what: str, body: Body, read: Read) -> dict[str, Any]:
-        """What a request with a setting brings: that it is refused is an answer too.
+    def probe(self, what: str, body: Body, read: Read, *, may_refuse: bool = True) -> dict[str, Any]:
+        """What a request with a setting brings. The model that answers is noted: another one stops the run.
+
+        Args:
+            what: What is probed; probes for other things are other questions.
+            body: The request.
+            read: What is kept of the reply; nothing where it is of no use.
+            may_refuse: That the endpoint refuses it is an answer too, which is stored.
 
         Returns:
             `taken`: whether the request was taken; `served`: the model that answered; and what `read` gives.
@@ -115,9 +121,9 @@ class ChatEndpoint:
                 found |= read(reply)
             except Failure as failure:
                 status = failure.http_status or 0
-                if status not in REFUSES:
+                if not may_refuse or status not in REFUSES:
                     raise
-                found["taken"], found["why"], usage = False, failure.message, Usage()
+                found["taken"], usage = False, Usage()
             return Reply(answers=[json.dumps(found).encode()], usage=usage, http_status=status)
 
         try:
@@ -131,6 +137,7 @@ class ChatEndpoint:
                 mend="mend `url`, `model` and `key_variable`, or start the server",
             ) from error
         told: dict[str, Any] = json.loads(answer)
+        self.served = told["served"] or self.served
         return told
 
     def describe(self) -> str:

@@ -55,8 +55,8 @@ class OpenAICompatible(Teacher):
     * labels: an answer in JSON by a schema, or else in JSON that is read strictly: anything else is asked again.
       With `samples`, each text is asked so often at a temperature above 0, and the classes have their shares.
 
-    An answer is a distribution at temperature 1; losses at other temperatures are refused. Free text is not asked for:
-    there is no signal for it.
+    An answer is a distribution at temperature 1; losses at other temperatures are refused. For texts there is
+    `tutelage generate`.
 
     Which model is served is noted with the probes; an answer by another one stops the run. A model that changes under
     the same name is not noticed.
@@ -283,7 +283,6 @@ class OpenAICompatible(Teacher):
             told = self._try("json_schema", letters=False, response_format=schema(self._names))
             served, by_schema = told["served"] or served, told.get("json_schema", False)
         self._found = Capabilities(logprobs=logprobs, json_schema=by_schema, served=served)
-        self._loaded().served = served
 
     def _try(self, what: str, *, letters: bool, **setting: Any) -> dict[str, Any]:
         body = self._request(f"This is an example of {self._names[0]}.", letters=letters, **setting)
