@@ -63,10 +63,12 @@ class BagOfWords(nn.Module):
         return self.head((self.words(input_ids) * counts).sum(1) / counts.sum(1))
 
 
-def answers(*, letters: bool):
+def answers(*, letters: bool, refuses: str = "nothing"):
     """The server's answers by the rule: log-probabilities of letters, or labels by the schema and no more."""
 
     def complete(body: dict[str, Any], _: int) -> tuple[int, dict[str, Any]]:
+        if refuses in body["messages"][-1]["content"].split():
+            return 400, {"error": {"message": "the content filter", "code": "content_filter"}}
         if body.get("logprobs") and not letters:
             return 400, {"error": {"message": "logprobs is not supported"}}
         p = rule(body["messages"][-1]["content"].removeprefix("Headline: "))
@@ -142,3 +144,29 @@ def test_a_student_learns_what_a_chat_model_says_and_another_run_asks_it_nothing
         np.testing.assert_allclose(told, [rule(texts[row]) for row in table["row"].to_pylist()], atol=1e-5)
     assert done.verdict.verdict == "PASS" and tt.evaluate(done.bundle)[1] == []
     assert pq.read_table(again.bundle / "evidence.parquet").equals(table)
+
+
+def test_texts_without_an_answer_teach_nothing_and_are_no_agreement_and_no_disagreement(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    texts = list(Headlines().load().columns["headline"])
+    refused = {row for row, text in enumerate(texts) if "newt" in text.split()}
+    assert 20 < len(refused) < 72
+    with serving() as server:
+        server.complete = answers(letters=False, refuses="newt")  # type: ignore[method-assign]
+        made = recipe(server, tmp_path, tt.losses.SoftCrossEntropy(1.0), unanswered=0.3)
+        done = tt.distill(made, tmp_path / "run", progress=False)
+        calls = len(server.posts())
+        tt.distill(
+            recipe(server, tmp_path, tt.losses.SoftCrossEntropy(1.0), unanswered=0.3), tmp_path / "b", progress=False
+        )
+        assert len(server.posts()) == calls
+    table = pq.read_table(done.bundle / "evidence.parquet")
+    test = set(made.data.load(str(tmp_path / "tokenizer")).rows("test").tolist())
+    assert test & refused and set(table["row"].to_pylist()) == test - refused
+    says = {name: np.array(table[name].to_pylist()).argmax(1) for name in ("teacher", "student")}
+    metrics = json.loads((done.bundle / "metrics.json").read_text())
+    agreement = next(metric for metric in metrics["metrics"] if metric["name"] == "agreement")
+    assert agreement["models"]["student"]["value"] == pytest.approx((says["teacher"] == says["student"]).mean())
+    left_out = f"test rows without an answer of the teacher: {len(test & refused)}; they are left out"
+    assert any(left_out in note for note in metrics["notes"])
+    assert tt.evaluate(done.bundle)[1] == []

@@ -95,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("bundle", help="a bundle, or the folder of its run")
     ledger = command("ledger", _ledger, "Show what remote teachers were asked, and what that cost.")
     ledger.add_argument("file", help="the file of a query ledger")
+    ledger.add_argument("--ask-again", action="store_true", help="let the next run ask the questions given up again")
     explain = command("explain", _explain, "Explain the fields of a recipe, or what a section may hold.")
     explain.add_argument("key", nargs="?", default="", help="a field (training, losses) or a class (KLDivergence)")
     completion = command("completion", _completion, 'Print tab completion: eval "$(tutelage completion bash)"')
@@ -275,9 +276,12 @@ def _report(options: argparse.Namespace, _: Sequence[str]) -> Answer:
 
 
 def _ledger(options: argparse.Namespace, _: Sequence[str]) -> Answer:
-    from tutelage.ledger import describe_ledger
+    from tutelage.ledger import Ledger, describe_ledger
 
-    return 0, describe_ledger(options.file)
+    shown = describe_ledger(options.file)
+    if options.ask_again:
+        shown += f"\nto be asked again: {Ledger(options.file).ask_again():,} questions"
+    return 0, shown
 
 
 def _explain(options: argparse.Namespace, _: Sequence[str]) -> Answer:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,28 @@ def test_an_empty_answer_is_asked_again_and_then_stops_the_run(
     with pytest.raises(QueryFailed, match="asked 3 times: an empty answer, which ended by 'stop'"):
         tt.generate(recipe(server, source, tmp_path), tmp_path / "out.jsonl", progress=False)
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_text_that_was_filtered_is_left_out_where_that_is_allowed_and_the_others_keep_their_rows(
+    server: LocalServer, source: Table, tmp_path: Path
+) -> None:
+    inner = writer()
+    refused = 400, {"error": {"message": "the content filter"}}
+    server.complete = lambda body, n: refused if "goal" in body["messages"][-1]["content"] else inner(body, n)  # type: ignore
+    with pytest.raises(QueryFailed, match="asked once: HTTP 400"):
+        tt.generate(recipe(server, source, tmp_path), tmp_path / "out.jsonl", progress=False)
+    made = recipe(server, source, tmp_path, unanswered=0.2, samples=2, temperature=0.5)
+    with pytest.raises(QueryFailed, match="2 questions have no usable answer"):
+        tt.generate(replace(made, teacher=replace(made.teacher, unanswered=0.1)), tmp_path / "out.jsonl")
+    done = tt.generate(made, tmp_path / "out.jsonl", progress=False)
+    rows = lines(done.path)
+    assert [(row["title"], row["sample"]) for row in rows] == [
+        (t, n) for t in TITLES if "goal" not in t for n in (0, 1)
+    ]
+    assert all(row["prompt"] == f"Sum up: {row['title']}" for row in rows)
+    assert all(row["completion"].startswith(text_of(row["prompt"])) for row in rows)
+    assert "left out: 2 without a usable answer" in str(done)
+    assert done.manifest["counts"]["unanswered"] == 2 and done.manifest["file"]["rows"] == 10
 
 
 def test_samples_of_a_row_are_texts_of_their_own_and_stand_together(

@@ -302,6 +302,18 @@ def test_two_processes_share_a_ledger_and_ask_nothing_twice(tmp_path: Path) -> N
     assert len(asked) == 40 == len(set(asked))
 
 
+def test_a_file_that_another_process_is_just_making_is_waited_for(tmp_path: Path) -> None:
+    """SQLite's own waiting does not cover the switch to its write-ahead log."""
+    path = tmp_path / "l.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    later = threading.Timer(0.2, other.execute, ["COMMIT"])
+    later.start()
+    assert Ledger(path).count() == 0
+    later.join()
+    other.close()
+
+
 def test_a_killed_process_loses_what_was_under_way_and_no_answer_and_blocks_nobody(tmp_path: Path) -> None:
     path, log = tmp_path / "l.sqlite", tmp_path / "log"
     process = child(path, log, 0.03)
@@ -316,7 +328,8 @@ def test_a_killed_process_loses_what_was_under_way_and_no_answer_and_blocks_nobo
     oracle(desk(path), questions(40))
     assert len(oracle.asked) == 40 - stored
     statuses = [status for (status,) in attempts(path)]
-    assert statuses.count("answered") == 40 and statuses.count("lost") == before - stored
+    assert statuses.count("answered") == 40
+    assert before - stored <= statuses.count("lost") <= 2  # of its two threads one may have booked and not yet begun
 
 
 def test_an_owner_is_dead_once_its_process_is_or_its_number_is_another_process() -> None:

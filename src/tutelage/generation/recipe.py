@@ -43,6 +43,8 @@ class ChatModel:
         temperature: Of the model's own sampling.
         max_tokens: The longest text, in tokens; a text that is cut off there is counted and told.
         logprobs: How many alternatives of each token are kept with their log-probabilities; 0: none.
+        unanswered: The share of the texts that may stay unwritten (a filter, an empty answer): such a row is given up
+            and left out. At 0 the first stops the run.
         settings: Further fields of the request (`seed`, `stop`); null takes one away.
         caps: Where asking stops.
         asking: How fast is asked, and how often again.
@@ -60,6 +62,7 @@ class ChatModel:
     temperature: float = 0.0
     max_tokens: int = 512
     logprobs: int = 0
+    unanswered: float = 0.0
     settings: dict[str, Any] | None = None
     caps: Caps | None = None
     asking: Asking | None = None
@@ -112,6 +115,8 @@ class ChatModel:
             value = getattr(self, name)
             if not value >= least:
                 raise RecipeError(f"{key}.{name}", expected=f"at least {least}", found=str(value))
+        if not 0 <= self.unanswered < 1:
+            raise RecipeError(f"{key}.unanswered", expected="a share from 0 to below 1", found=f"{self.unanswered:g}")
         if self.samples > 1 and self.temperature == 0:
             raise RecipeError(
                 f"{key}.samples",

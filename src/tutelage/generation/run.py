@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class Generated:
         ]
         if cut := counts["cut_off"]:
             lines.append(f"  cut off:  {cut:,} of {written:,} at the most tokens allowed (finish_reason: length)")
+        if lacking := counts["unanswered"]:
+            lines.append(f"  left out: {lacking:,} without a usable answer; `tutelage ledger` says why")
         if refused := counts["refused"]:
             lines.append(f"  refused:  {refused:,} of {written:,} (finish_reason: {' or '.join(REFUSED)})")
         return "\n".join(lines)
@@ -124,7 +127,9 @@ def _probe(endpoint: ChatEndpoint, teacher: ChatModel) -> None:
         )
 
 
-def _ask(endpoint: ChatEndpoint, teacher: ChatModel, prompts: Sequence[str], *, progress: bool) -> list[dict[str, Any]]:
+def _ask(
+    endpoint: ChatEndpoint, teacher: ChatModel, prompts: Sequence[str], *, progress: bool
+) -> list[dict[str, Any] | None]:
     bodies = [_request(endpoint, teacher, text) for text in prompts]
     every = endpoint.questions(bodies, teacher.samples)
     known = len(endpoint.desk.ledger.answers(each.key for each in every))
@@ -135,29 +140,34 @@ def _ask(endpoint: ChatEndpoint, teacher: ChatModel, prompts: Sequence[str], *, 
             bar.update()
             return found
 
-        return endpoint.ask(bodies, read, samples=teacher.samples)
+        allowed = math.floor(teacher.unanswered * len(every) + 1e-9)
+        return endpoint.ask(bodies, read, samples=teacher.samples, allowed=allowed)
 
 
 def _table(
-    kept: Mapping[str, list[Any]], prompts: Sequence[str], answers: Sequence[Mapping[str, Any]], teacher: ChatModel
+    kept: Mapping[str, list[Any]],
+    prompts: Sequence[str],
+    answers: Sequence[Mapping[str, Any] | None],
+    teacher: ChatModel,
 ) -> dict[str, list[Any]]:
-    """The columns of the set, one row an answer."""
-    n = teacher.samples
-    table = {name: [value for value in values for _ in range(n)] for name, values in kept.items()}
-    table["prompt"] = [prompt for prompt in prompts for _ in range(n)]
-    table["completion"] = [answer["text"] for answer in answers]
-    table["finish_reason"] = [answer["finish_reason"] for answer in answers]
-    table["teacher"] = [answer["served"] or teacher.model for answer in answers]
-    table["sample"] = [number for _ in prompts for number in range(n)]
+    """The columns of the set, one row an answer: where there is none there is no row."""
+    written = [(*divmod(at, teacher.samples), answer) for at, answer in enumerate(answers) if answer is not None]
+    table = {name: [values[row] for row, _, _ in written] for name, values in kept.items()}
+    table["prompt"] = [prompts[row] for row, _, _ in written]
+    table["completion"] = [answer["text"] for _, _, answer in written]
+    table["finish_reason"] = [answer["finish_reason"] for _, _, answer in written]
+    table["teacher"] = [answer["served"] or teacher.model for _, _, answer in written]
+    table["sample"] = [number for _, number, _ in written]
     for name in ("tokens_in", "tokens_out", *(["logprobs"] if teacher.logprobs else [])):
-        table[name] = [answer[name] for answer in answers]
+        table[name] = [answer[name] for _, _, answer in written]
     return table
 
 
 def _about(
-    recipe: Generation, columns: Mapping[str, list[Any]], answers: Sequence[Mapping[str, Any]]
+    recipe: Generation, columns: Mapping[str, list[Any]], every: Sequence[Mapping[str, Any] | None]
 ) -> dict[str, Any]:
     """The manifest, but for the file's own digest."""
+    answers = [answer for answer in every if answer is not None]
     teacher, reasons = recipe.teacher, Counter(answer["finish_reason"] for answer in answers)
     said = ("url", "model", "prompt", "system", "samples", "temperature", "max_tokens", "logprobs", "settings")
     asked = {name: getattr(teacher, name) for name in said}
@@ -179,6 +189,7 @@ def _about(
         "ledger": teacher.ledger,
         "counts": {
             "completions": len(answers),
+            "unanswered": len(every) - len(answers),
             "finish_reasons": {str(reason): count for reason, count in sorted(reasons.items(), key=str)},
             "cut_off": reasons["length"],
             "refused": sum(reasons[reason] for reason in REFUSED),

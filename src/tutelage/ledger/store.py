@@ -4,6 +4,7 @@
     asked      which questions a call asked: a call may ask many
     answers    what was answered, by the question's hash
     claims     the questions that a living process is asking now, so that no other process asks them as well
+    given_up   the questions that got no usable answer and are not asked again, each with the reason
     spent      sums over the attempts, kept by triggers, so that a cap is checked in one look
 
 Requests, headers and keys are never stored, only hashes of questions.
@@ -16,7 +17,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tutelage.errors import CapReached, DataError
@@ -54,6 +55,11 @@ CREATE TRIGGER attempt_closed AFTER UPDATE ON attempts BEGIN
                      money = money + coalesce(new.money, 0) - coalesce(old.money, 0);
 END;
 """
+LATER = """
+CREATE TABLE IF NOT EXISTS given_up (question TEXT PRIMARY KEY, endpoint TEXT NOT NULL, reason TEXT NOT NULL)
+    WITHOUT ROWID;
+"""
+"""What a file made earlier may lack. An earlier version that reads it does not look there."""
 _AT_ONCE = 500  # parameters of one statement; SQLite allows 999 in old builds
 
 
@@ -85,6 +91,28 @@ class Ledger:
                     connection.execute(f"SELECT question, answer FROM answers WHERE question IN ({marks})", some)
                 )
         return found
+
+    def given_up(self, keys: Iterable[str]) -> dict[str, str]:
+        """Why those of the questions that were given up got no usable answer."""
+        found: dict[str, str] = {}
+        with self._open() as connection:
+            for some in _pieces(list(dict.fromkeys(keys))):
+                marks = ",".join("?" * len(some))
+                found |= dict(
+                    connection.execute(f"SELECT question, reason FROM given_up WHERE question IN ({marks})", some)
+                )
+        return found
+
+    def give_up(self, reasons: Mapping[str, str], endpoint: str) -> None:
+        """Notes that these questions are not to be asked again, and why."""
+        with self._write() as connection:
+            rows = [(key, endpoint, reason) for key, reason in reasons.items()]
+            connection.executemany("INSERT OR REPLACE INTO given_up VALUES (?, ?, ?)", rows)
+
+    def ask_again(self) -> int:
+        """Forgets which questions were given up, so that they are asked again; says how many they were."""
+        with self._write() as connection:
+            return connection.execute("DELETE FROM given_up").rowcount
 
     def claim(self, keys: Sequence[str], owner: str) -> list[str]:
         """Takes those questions that have no answer and that no other living process is asking."""
@@ -158,7 +186,8 @@ class Ledger:
                 "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)",
                 [(each.key, each.topic, each.sample, answer, attempt) for each, answer in answers],
             )
-            connection.executemany("DELETE FROM claims WHERE question = ?", [(each.key,) for each, _ in answers])
+            for table in ("claims", "given_up"):
+                connection.executemany(f"DELETE FROM {table} WHERE question = ?", [(each.key,) for each, _ in answers])
             connection.execute(
                 "UPDATE attempts SET status = ?, ended = ?, latency = ?, http_status = ?, error = ? WHERE id = ?",
                 (status, ended, latency, http_status, error, attempt),
@@ -244,7 +273,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")  # an answer that was paid for survives a loss of power
         connection.execute("BEGIN IMMEDIATE")
         _lay_out(connection, path)
@@ -257,6 +286,19 @@ def _connect(path: Path) -> sqlite3.Connection:
             mend="name another file, or restore this one from a copy: it holds the answers that were paid for",
         ) from error
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection, seconds: float = 60.0) -> None:
+    """Turns the write-ahead log on. SQLite does not wait here for another process that is just doing the same."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
 
 
 def _lay_out(connection: sqlite3.Connection, path: Path) -> None:
@@ -277,6 +319,8 @@ def _lay_out(connection: sqlite3.Connection, path: Path) -> None:
             found=f"format {version}" if application == APPLICATION else "an SQLite file that is none",
             mend="name another file",
         )
+    for statement in _statements(LATER):
+        connection.execute(statement)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -185,7 +185,7 @@ def most_usage(body: Mapping[str, Any]) -> Usage:
 
 def unusable(message: str, reply: Mapping[str, Any]) -> Failure:
     """An answer that was paid for and is of no use."""
-    return Failure("unusable", message, retry=True, http_status=200, usage=usage_of(reply))
+    return Failure("unusable", message, retry=True, http_status=200, usage=usage_of(reply), of_question=True)
 
 
 def _content(reply: Mapping[str, Any]) -> str:
@@ -194,7 +194,8 @@ def _content(reply: Mapping[str, Any]) -> str:
     except (KeyError, IndexError, TypeError) as error:
         raise unusable("an answer without a message", reply) from error
     if not isinstance(content, str):
-        raise unusable("an empty answer", reply)
+        reason = reply["choices"][0].get("finish_reason")
+        raise unusable(f"an empty answer, which ended by {reason!r}", reply)
     return content
 
 

@@ -80,19 +80,28 @@ class ChatEndpoint:
             for sample in range(samples)
         ]
 
-    def ask(self, bodies: Sequence[Body], read: Read, *, samples: int = 1) -> list[dict[str, Any]]:
+    def ask(
+        self, bodies: Sequence[Body], read: Read, *, samples: int = 1, allowed: int = 0
+    ) -> list[dict[str, Any] | None]:
         """What `read` took from the answer to each sample of each request, in the order of `questions`.
+
+        Args:
+            bodies: The requests.
+            read: What is kept of an answer.
+            samples: How often each is asked.
+            allowed: How many questions of this endpoint may stay without a usable answer, in all: None stands there.
 
         Raises:
             CapReached: A cap stops it. All that was answered is stored.
-            QueryFailed: A request got no usable answer.
+            QueryFailed: More requests than that got no usable answer.
         """
         every = self.questions(bodies, samples)
 
         def pack(missing: list[int]) -> Iterator[Call]:
             return (self._call(bodies[at // samples], every[at], read) for at in missing)
 
-        return [json.loads(answer) for answer in self.desk.ask(every, pack)]
+        answers = self.desk.ask_most(every, pack, allowed=allowed)
+        return [None if answer is None else json.loads(answer) for answer in answers]
 
     def probe(self, what: str, body: Body, read: Read, *, may_refuse: bool = True) -> dict[str, Any]:
         """What a request with a setting brings. The model that answers is noted: another one stops the run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -72,6 +73,8 @@ class OpenAICompatible(Teacher):
         samples: How often each row is asked for a label.
         temperature: Of the model's own sampling.
         top_logprobs: How many alternatives are asked for.
+        unanswered: The share of the questions that may stay without a usable answer (a filter, a refusal, never one of
+            the classes): such a row is given up, and teaches nothing. At 0 the first stops the run.
         settings: Further fields of the request (`seed`, `max_completion_tokens`); null takes one away.
         caps: Where asking stops.
         asking: How fast is asked, and how often again.
@@ -93,6 +96,7 @@ class OpenAICompatible(Teacher):
         samples: int = 1,
         temperature: float = 0.0,
         top_logprobs: int = 20,
+        unanswered: float = 0.0,
         settings: dict[str, Any] | None = None,
         caps: Caps | None = None,
         asking: Asking | None = None,
@@ -110,6 +114,7 @@ class OpenAICompatible(Teacher):
         self.samples = samples
         self.temperature = temperature
         self.top_logprobs = top_logprobs
+        self.unanswered = unanswered
         self.settings = settings
         self.caps = caps
         self.asking = asking
@@ -119,6 +124,7 @@ class OpenAICompatible(Teacher):
         self._endpoint: ChatEndpoint | None = None
         self._names: tuple[str, ...] = tuple(classes_in_order or ())
         self._found: Capabilities | None = None
+        self._rows = 0
 
     @property
     def comes_from_elsewhere(self) -> bool:
@@ -151,6 +157,7 @@ class OpenAICompatible(Teacher):
 
     def meet(self, facts: TransferFacts) -> None:
         """Takes the data's names of the classes where it has none of its own, and probes the endpoint."""
+        self._rows = facts.rows if facts.asked is None else facts.asked
         if not self.classes_in_order:
             self._names = facts.classes
         self._probe()
@@ -166,7 +173,7 @@ class OpenAICompatible(Teacher):
         Raises:
             ModelError: The batch has no texts, or the prompt does not fit them.
             CapReached: A cap stops it.
-            QueryFailed: A text got no usable answer.
+            QueryFailed: A text got no usable answer, and not so many may stay without one.
         """
         self.check(request)
         if not request.output or not len(batch):
@@ -181,13 +188,16 @@ class OpenAICompatible(Teacher):
             self._body(filled(self.prompt, {name: column[row] for name, column in columns.items()}, "prompt"))
             for row in range(len(batch))
         ]
-        stored = self._loaded().ask(bodies, self._read, samples=self.samples)
+        allowed = math.floor(self.unanswered * max(self._rows, len(batch)) * self.samples + 1e-9)
+        stored = self._loaded().ask(bodies, self._read, samples=self.samples, allowed=allowed)
         if self._letters:
-            top = top_of_probabilities(torch.tensor([answer["shares"] for answer in stored]))
+            nothing = [0.0] * len(self._names)
+            shares = torch.tensor([nothing if answer is None else answer["shares"] for answer in stored])
+            top = top_of_probabilities(shares, torch.tensor([answer is not None for answer in stored]))
         else:
-            labels = [int(answer["label"]) for answer in stored]
+            labels = [None if answer is None else int(answer["label"]) for answer in stored]
             rows = [labels[at : at + self.samples] for at in range(0, len(labels), self.samples)]
-            top = top_of_answers(rows, len(self._names))
+            top = top_of_answers([[label for label in row if label is not None] for row in rows], len(self._names))
         return Signals(top=top.map(lambda tensor: tensor.to(batch.rows.device)))
 
     def fingerprint(self) -> str:
@@ -289,6 +299,8 @@ class OpenAICompatible(Teacher):
         return self._loaded().probe(what, body, lambda reply: what_it_shows(what, reply, self._names))
 
     def _check_sampling(self) -> None:
+        if not 0 <= self.unanswered < 1:
+            raise RecipeError("unanswered", expected="a share from 0 to below 1", found=f"{self.unanswered:g}")
         if self.samples < 1 or self.temperature < 0 or self.top_logprobs < 1:
             raise RecipeError(
                 "samples, temperature, top_logprobs",
