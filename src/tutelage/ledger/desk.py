@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tutelage.errors import CapReached, QueryFailed
 from tutelage.ledger.calls import Call, Failure, Reply
 from tutelage.ledger.owners import new_owner
-from tutelage.ledger.pace import Pace, back_off
+from tutelage.ledger.pace import TooSoon, back_off
 from tutelage.ledger.questions import Question
 from tutelage.ledger.settings import Asking, Caps, Prices, Usage
 from tutelage.ledger.store import Ledger
@@ -36,7 +36,6 @@ class Desk:
         self.ledger, self.endpoint = ledger, endpoint
         self.caps, self.asking, self.prices = caps, asking, prices
         self.owner = new_owner()
-        self.pace = Pace(asking)
         self.sent = 0
         """Attempts of this desk."""
         self.lacking: dict[str, str] = {}
@@ -196,7 +195,7 @@ class _Round:
         """Sends a call until it is answered."""
         desk = self.desk
         for attempt in range(1, self.attempts + 1):
-            if not self._let_pass(call) or (number := self._book(call)) is None:
+            if (number := self._book(call)) is None:
                 return
             began = time.monotonic()
             try:
@@ -224,32 +223,35 @@ class _Round:
             self._landed()
             return
 
-    def _let_pass(self, call: Call) -> bool:
-        """Waits for the rate limits; False when the round is over."""
-        tokens = call.most.tokens_in + call.most.tokens_out
-        while wait := self.desk.pace.delay(tokens):
-            self._sleep(wait)
-            if self.stop.is_set():
-                return False
-        return not self.stop.is_set()
-
     def _book(self, call: Call) -> int | None:
-        """Books an attempt, once calls under way have said what they used of a cap; None when the round is over."""
+        """Books an attempt, once the rate limits let it pass; None when the round is over.
+
+        Where a cap has no room, it waits for the calls under way to say what they used of it.
+        """
         desk = self.desk
         while not self.stop.is_set():
             self._require_time(0.0)
+            wait = 0.01
             with self.lock:
                 try:
                     number = desk.ledger.book(
-                        call.questions, desk.endpoint, desk.owner, most=call.most, prices=desk.prices, caps=desk.caps
+                        call.questions,
+                        desk.endpoint,
+                        desk.owner,
+                        most=call.most,
+                        prices=desk.prices,
+                        caps=desk.caps,
+                        asking=desk.asking,
                     )
                     self.under_way += 1
                     desk.sent += 1
                     return number
+                except TooSoon as early:
+                    wait = early.seconds
                 except CapReached as cap:
                     if not (cap.may_fit_later and self.under_way):
                         raise
-            self.stop.wait(0.01)
+            self._sleep(wait)
         return None
 
     def _close(self, number: int, failure: Failure, latency: float) -> None:
@@ -293,7 +295,7 @@ class _Round:
                     f"asking.longest_wait ({asking.longest_wait:g}): {failure.message}"
                 )
             wait = max(wait, failure.after)
-            self.desk.pace.hold(failure.after)
+            self.desk.ledger.hold(self.desk.endpoint, failure.after)
         self._sleep(wait)
 
     def _sleep(self, seconds: float) -> None:

@@ -4,6 +4,7 @@
     asked      which questions a call asked: a call may ask many
     answers    what was answered, by the question's hash
     claims     the questions that a living process is asking now, so that no other process asks them as well
+    holds      until when each endpoint's server has asked to wait
     given_up   the questions that got no usable answer and are not asked again, each with the reason
     spent      sums over the attempts, kept by triggers, so that a cap is checked in one look
 
@@ -21,9 +22,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tutelage.errors import CapReached, DataError
+from tutelage.ledger import pace
 from tutelage.ledger.owners import is_alive
 from tutelage.ledger.questions import Question
-from tutelage.ledger.settings import Caps, Prices, Usage
+from tutelage.ledger.settings import Asking, Caps, Prices, Usage
 
 __all__ = ["Ledger"]
 
@@ -58,6 +60,8 @@ END;
 LATER = """
 CREATE TABLE IF NOT EXISTS given_up (question TEXT PRIMARY KEY, endpoint TEXT NOT NULL, reason TEXT NOT NULL)
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holds (endpoint TEXT PRIMARY KEY, noted REAL NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS attempts_when ON attempts (endpoint, began);
 """
 """What a file made earlier may lack. An earlier version that reads it does not look there."""
 _AT_ONCE = 500  # parameters of one statement; SQLite allows 999 in old builds
@@ -135,20 +139,32 @@ class Ledger:
             connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
 
     def book(
-        self, questions: Sequence[Question], endpoint: str, owner: str, *, most: Usage, prices: Prices, caps: Caps
+        self,
+        questions: Sequence[Question],
+        endpoint: str,
+        owner: str,
+        *,
+        most: Usage,
+        prices: Prices,
+        caps: Caps,
+        asking: Asking,
     ) -> int:
         """Books an attempt with the most that it can use, before it is sent; gives its number.
 
         Raises:
             CapReached: It could exceed a cap. Nothing is booked then.
+            TooSoon: With the calls of all processes to this endpoint it would be faster than `asking` allows, or its
+                server has asked to wait. Nothing is booked then.
         """
-        money = prices.of(most)
+        money, tokens = prices.of(most), most.tokens_in + most.tokens_out
         with self._write() as connection:
             self._require_room(connection, most, money, caps)
+            now = time.time()
+            self._require_pace(connection, endpoint, now, tokens, asking)
             cursor = connection.execute(
-                "INSERT INTO attempts (endpoint, owner, began, status, tokens_in, tokens_out, money, exact) "
-                "VALUES (?, ?, ?, 'sent', ?, ?, ?, 0)",
-                (endpoint, owner, time.time(), most.tokens_in, most.tokens_out, money),
+                "INSERT INTO attempts (endpoint, owner, began, status, tokens_in, tokens_out, money, exact, reserved) "
+                "VALUES (?, ?, ?, 'sent', ?, ?, ?, 0, ?)",
+                (endpoint, owner, now, most.tokens_in, most.tokens_out, money, tokens),
             )
             attempt = int(cursor.lastrowid or 0)
             connection.executemany("INSERT INTO asked VALUES (?, ?)", [(each.key, attempt) for each in questions])
@@ -198,6 +214,16 @@ class Ledger:
                     (usage.tokens_in, usage.tokens_out, money, attempt),
                 )
 
+    def hold(self, endpoint: str, seconds: float) -> None:
+        """Lets no call to an endpoint pass for a while: its server said so to one call, and means all."""
+        now = time.time()
+        with self._write() as connection:
+            connection.execute(
+                "INSERT INTO holds VALUES (?, ?, ?) ON CONFLICT (endpoint) DO UPDATE SET noted = excluded.noted, "
+                "until = max(until, excluded.until)",
+                (endpoint, now, now + seconds),
+            )
+
     def spent(self) -> tuple[int, int, float]:
         """Calls, tokens and money so far, with what is reserved for calls under way."""
         with self._open() as connection:
@@ -236,6 +262,24 @@ class Ledger:
                     f"{more:,g}",
                     may_fit_later=fits,
                 )
+
+    def _require_pace(
+        self, connection: sqlite3.Connection, endpoint: str, now: float, tokens: int, asking: Asking
+    ) -> None:
+        """What is stored for later than now was stored before the clock was set back, and counts for nothing."""
+        wait = 0.0
+        hold = connection.execute("SELECT until FROM holds WHERE endpoint = ? AND noted <= ?", (endpoint, now))
+        for (until,) in hold.fetchall():
+            wait = until - now
+        if asking.requests_per_minute is not None or asking.tokens_per_minute is not None:
+            passed = connection.execute(
+                "SELECT began, coalesce(reserved, tokens_in + tokens_out) FROM attempts "
+                "WHERE endpoint = ? AND began > ? AND began <= ? ORDER BY began",
+                (endpoint, now - pace.MINUTE, now),
+            )
+            wait = max(wait, pace.until_room(passed.fetchall(), now, tokens, asking))
+        if wait > 0:
+            raise pace.TooSoon(wait)
 
     def _bury(self, connection: sqlite3.Connection) -> None:
         """What dead processes left: their claims are free, their open attempts are lost."""
@@ -319,6 +363,8 @@ def _lay_out(connection: sqlite3.Connection, path: Path) -> None:
             found=f"format {version}" if application == APPLICATION else "an SQLite file that is none",
             mend="name another file",
         )
+    if "reserved" not in [row[1] for row in connection.execute("PRAGMA table_info(attempts)")]:
+        connection.execute("ALTER TABLE attempts ADD COLUMN reserved INTEGER")  # the tokens it was let pass with
     for statement in _statements(LATER):
         connection.execute(statement)
 

@@ -32,7 +32,11 @@ def describe_ledger(path: Path | str) -> str:
             lines += ["", endpoint, *_of_endpoint(connection, endpoint)]
         calls, tokens, money = connection.execute("SELECT calls, tokens, money FROM spent").fetchone()
         answered = connection.execute("SELECT count(*) FROM answers").fetchone()[0]
-        lines += ["", f"together: {calls:,} calls, {tokens:,} tokens, {money:,.6g} in money, {answered:,} answers"]
+        priced = connection.execute("SELECT count(*) FROM attempts WHERE money IS NOT NULL").fetchone()[0]
+        cost = f"{money:,.6g} in money" if priced else "money not known"
+        if 0 < priced < calls:
+            cost += f" ({calls - priced:,} calls without a price not counted)"
+        lines += ["", f"together: {calls:,} calls, {tokens:,} tokens, {cost}, {answered:,} answers"]
         return "\n".join([*lines, *_given_up(connection), *_agreement(connection)])
     finally:
         connection.close()
