@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,14 @@ sys.path.insert(0, str(Path(__file__).parent / "ledger"))
 from local_server import LETTERS, LocalServer, serving
 
 import tutelage as tt
+from tutelage.answers import answers as answers_of
+from tutelage.answers import teacher_answers
 from tutelage.ledger import Asking
-from tutelage.teachers import OpenAICompatible
+from tutelage.rounds import _agreement
+from tutelage.signals import Batch, Request, Signals
+from tutelage.stages import _evaluator
+from tutelage.teachers import OpenAICompatible, Teacher
+from tutelage.teachers.black_box import top_of_answers
 from tutelage.transfer import Rows, Source
 
 CLASSES = ("animals", "weather", "money")
@@ -164,9 +171,47 @@ def test_texts_without_an_answer_teach_nothing_and_are_no_agreement_and_no_disag
     test = set(made.data.load(str(tmp_path / "tokenizer")).rows("test").tolist())
     assert test & refused and set(table["row"].to_pylist()) == test - refused
     says = {name: np.array(table[name].to_pylist()).argmax(1) for name in ("teacher", "student")}
+    assert says["teacher"].tolist() == [rule(texts[row]).argmax() for row in table["row"].to_pylist()]
+    assert (says["student"] == says["teacher"]).mean() > 0.85
     metrics = json.loads((done.bundle / "metrics.json").read_text())
     agreement = next(metric for metric in metrics["metrics"] if metric["name"] == "agreement")
     assert agreement["models"]["student"]["value"] == pytest.approx((says["teacher"] == says["student"]).mean())
     left_out = f"test rows without an answer of the teacher: {len(test & refused)}; they are left out"
     assert any(left_out in note for note in metrics["notes"])
     assert tt.evaluate(done.bundle)[1] == []
+
+
+class HalfSilent(Teacher):
+    """Says class 1 of rows of even numbers, and nothing of the others."""
+
+    def load(self, device: torch.device) -> None:
+        del device
+
+    def check(self, request: Request) -> None:
+        del request
+
+    def ask(self, batch: Batch, request: Request) -> Signals:
+        del request
+        return Signals(top=top_of_answers([[1] if row % 2 == 0 else [] for row in batch.rows.tolist()], 3))
+
+    def fingerprint(self) -> str:
+        return "0" * 64
+
+
+def test_while_training_and_in_rounds_silent_rows_are_no_agreement_and_no_disagreement_either(tmp_path: Path) -> None:
+    folder = tokenizer(tmp_path / "tokenizer")
+    data = tt.Data(source=Headlines(), text=tt.Text(tokenizer=folder)).load(folder)
+    torch.manual_seed(3)
+    rows, cpu, student = data.rows("development"), torch.device("cpu"), BagOfWords()
+    said = teacher_answers(HalfSilent(), data, rows, cpu)
+    assert said.heard.tolist() == (rows % 2 == 0).tolist() and 4 < said.heard.sum() < len(rows) - 4
+    with torch.no_grad():
+        student.head.bias += torch.tensor([0.0, 0.1, 0.1])  # in some rows it says class 1, in others 2
+    chosen = answers_of(student, data, rows, cpu).argmax(1)
+    expected = (chosen[said.heard] == 1).mean()
+    assert 0 < expected < 1
+    assert expected != (chosen == 1).mean()
+    measured = _evaluator("classification", data, said, cpu, None)(student)
+    assert measured["agreement"] == pytest.approx(expected)
+    plan: Any = SimpleNamespace(recipe=SimpleNamespace(teacher=HalfSilent()), data=data, device=cpu)
+    assert _agreement(plan, student, rows) == pytest.approx(expected)

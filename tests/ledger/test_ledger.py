@@ -226,7 +226,7 @@ def test_a_file_that_another_process_is_just_making_is_waited_for(tmp_path: Path
     """SQLite's own waiting does not cover the switch to its write-ahead log."""
     path = tmp_path / "l.sqlite"
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN EXCLUSIVE")
+    other.execute("BEGIN IMMEDIATE")
     later = threading.Timer(0.2, other.execute, ["COMMIT"])
     later.start()
     assert Ledger(path).count() == 0
