@@ -27,7 +27,8 @@ def test_import_and_help_load_no_other_package_so_that_they_are_as_quick_as_pyth
 
 
 @pytest.mark.parametrize(
-    "command", ["distill", "doctor", "match", "measure", "evaluate", "report", "ledger", "explain", "completion"]
+    "command",
+    ["distill", "doctor", "match", "measure", "evaluate", "report", "ledger", "explain", "completion", "generate"],
 )
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

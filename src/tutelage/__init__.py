@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tutelage.generation import ChatModel, Generation, Prompts, generate
     from tutelage.governance.licence import Licence
     from tutelage.governance.policy import Budget, Gate
     from tutelage.pipeline import Result, distill, evaluate, measure, report
     from tutelage.plan import make_plan
     from tutelage.recipe import Export, Measure, Recipe
-    from tutelage.recipe_file import load_recipe
+    from tutelage.recipe_file import load_generation, load_recipe
     from tutelage.students import CutStudent, ModuleStudent
     from tutelage.teachers import Cached, Ensemble, HuggingFaceTeacher, ModuleTeacher
     from tutelage.training import Training
@@ -26,17 +27,20 @@ _HOMES = {
     "Arrays": "transfer",
     "Budget": "governance.policy",
     "Cached": "teachers",
+    "ChatModel": "generation",
     "CutStudent": "students",
     "Data": "transfer",
     "Ensemble": "teachers",
     "Export": "recipe",
     "Gate": "governance.policy",
+    "Generation": "generation",
     "HuggingFaceTeacher": "teachers",
     "Images": "transfer",
     "Licence": "governance.licence",
     "Measure": "recipe",
     "ModuleStudent": "students",
     "ModuleTeacher": "teachers",
+    "Prompts": "generation",
     "Recipe": "recipe",
     "Result": "pipeline",
     "Splits": "transfer",
@@ -44,6 +48,8 @@ _HOMES = {
     "Training": "training",
     "distill": "pipeline",
     "evaluate": "pipeline",
+    "generate": "generation",
+    "load_generation": "recipe_file",
     "load_recipe": "recipe_file",
     "make_plan": "plan",
     "measure": "pipeline",
@@ -55,17 +61,20 @@ __all__ = [
     "Arrays",
     "Budget",
     "Cached",
+    "ChatModel",
     "CutStudent",
     "Data",
     "Ensemble",
     "Export",
     "Gate",
+    "Generation",
     "HuggingFaceTeacher",
     "Images",
     "Licence",
     "Measure",
     "ModuleStudent",
     "ModuleTeacher",
+    "Prompts",
     "Recipe",
     "Result",
     "Splits",
@@ -73,6 +82,8 @@ __all__ = [
     "Training",
     "distill",
     "evaluate",
+    "generate",
+    "load_generation",
     "load_recipe",
     "make_plan",
     "measure",

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from tutelage.errors import RunError
 from tutelage.evaluation.evidence import Evidence, PairEvidence
 from tutelage.forecast import EVALUATION_BATCH
 from tutelage.parts import build_student
 from tutelage.plan import Plan
 from tutelage.recipe import Head
-from tutelage.signals import Batch, Request, call, output_of
+from tutelage.signals import Batch, Request, Signals, call, output_of
 from tutelage.taps import observe
 from tutelage.teachers import Teacher
 from tutelage.transfer import SimilarityPairs, TransferSet, evaluation_batches, in_original_order
 
-__all__ = ["EVALUATION_BATCH", "answers", "gather_evidence", "teacher_answers"]
+__all__ = ["EVALUATION_BATCH", "TeacherSays", "answers", "gather_evidence", "teacher_answers"]
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class TeacherSays:
+    """What a teacher says about some rows.
+
+    Attributes:
+        outputs: `[N, ...]` float32.
+        heard: `[N]` bool: False where it is silent, and the output means nothing.
+    """
+
+    outputs: Array
+    heard: Array
 
 
 def _collect(
@@ -54,9 +68,34 @@ def answers(module: nn.Module, data: TransferSet, rows: Array, device: torch.dev
     return result
 
 
-def teacher_answers(teacher: Teacher, data: TransferSet, rows: Array, device: torch.device) -> Array:
-    """A teacher's outputs on rows as they are, `[N, ...]` float32."""
-    return _collect(_asking(teacher), evaluation_batches(data, rows, EVALUATION_BATCH), device)
+def teacher_answers(teacher: Teacher, data: TransferSet, rows: Array, device: torch.device) -> TeacherSays:
+    """What a teacher says about rows as they are."""
+    return _heard_of(lambda batch: teacher.ask(batch, Request(output=True)), data, rows, device)
+
+
+def _heard_of(ask: Callable[[Batch], Signals], data: TransferSet, rows: Array, device: torch.device) -> TeacherSays:
+    """A teacher's answers, and on which rows it has any."""
+    heard = np.ones(len(rows), dtype=bool)
+
+    def parts() -> Iterator[tuple[Array, torch.Tensor]]:
+        for at, batch in evaluation_batches(data, rows, EVALUATION_BATCH):
+            signals = ask(batch.to(device))
+            if signals.top is not None:
+                heard[at] = ~signals.top.silent.reshape(len(at), -1).all(1).cpu().numpy()
+            yield at, signals.dense().float().cpu()
+
+    return TeacherSays(np.ascontiguousarray(in_original_order(parts()).numpy()), heard)
+
+
+def _where_heard(evidence: Evidence, heard: Array) -> Evidence:
+    """The evidence on the rows that the teacher has answered: a silent one neither agrees nor disagrees.
+
+    Raises:
+        RunError: It has answered none.
+    """
+    if not heard.any():
+        raise RunError(f"the teacher has answered none of the {len(heard):,} rows of `{evidence.set}`")
+    return evidence if heard.all() else evidence.only(heard)
 
 
 def gather_evidence(
@@ -75,13 +114,14 @@ def gather_evidence(
             models[f"baseline@{seed}"] = baselines[seed]
     labelled = data.labelled[rows]
     has_labels = data.labels is not None and bool(labelled.any())
+    said = teacher_answers(recipe.teacher, data, rows, plan.device)
     test = Evidence(
         set="test",
         task=recipe.task,
         rows=rows,
         digests=data.digests(rows),
         outputs={
-            "teacher": teacher_answers(recipe.teacher, data, rows, plan.device),
+            "teacher": said.outputs,
             **{name: answers(module, data, rows, plan.device) for name, module in models.items()},
         },
         labels=data.labels[rows] if data.labels is not None and has_labels else None,
@@ -91,7 +131,11 @@ def gather_evidence(
         seed=shipped,
     )
     heads = [_head_evidence(plan, models, name, head, test) for name, head in recipe.heads.items()]
-    return [test, *heads, *(_pair_evidence(plan, models, pairs, shipped) for pairs in recipe.similarity_sets)]
+    return [
+        _where_heard(test, said.heard),
+        *heads,
+        *(_pair_evidence(plan, models, pairs, shipped) for pairs in recipe.similarity_sets),
+    ]
 
 
 @torch.no_grad()
@@ -99,27 +143,31 @@ def _head_evidence(plan: Plan, models: dict[str, nn.Module], name: str, head: He
     """What every model says about the test split for the task of a head."""
     labels = plan.data.tasks[head.labels] if head.labels is not None and test.labelled is not None else None
 
-    def of_teacher(batch: Batch) -> torch.Tensor:
+    def of_teacher(batch: Batch) -> Signals:
         request = Request(members={head.teacher: Request(output=True)})
-        return plan.recipe.teacher.ask(batch, request).members[head.teacher].dense()
+        return plan.recipe.teacher.ask(batch, request).members[head.teacher]
 
     def of(module: nn.Module) -> Callable[[Batch], torch.Tensor]:
         request = Request(features=frozenset({head.student}))
         return lambda batch: observe(module.eval(), batch.inputs, request, model="student").features[head.student]
 
-    asked = {"teacher": of_teacher, **{model: of(module) for model, module in models.items()}}
-    return replace(
+    said = _heard_of(of_teacher, plan.data, test.rows, plan.device)
+    evidence = replace(
         test,
         set=name,
         task=head.task,
         outputs={
-            model: _collect(ask, evaluation_batches(plan.data, test.rows, EVALUATION_BATCH), plan.device)
-            for model, ask in asked.items()
+            "teacher": said.outputs,
+            **{
+                model: _collect(of(module), evaluation_batches(plan.data, test.rows, EVALUATION_BATCH), plan.device)
+                for model, module in models.items()
+            },
         },
         labels=None if labels is None else labels.values[test.rows],
         labelled=None if labels is None else test.labelled,
         classes=list(labels.classes) or None if labels is not None else None,
     )
+    return _where_heard(evidence, said.heard)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 Answer = tuple[int, str]
 """What a command gives: its exit status, which is known before a word is printed, and what it prints."""
-RECIPE_COMMANDS = ("distill", "doctor", "label", "match")
+RECIPE_COMMANDS = ("distill", "doctor", "label", "match", "generate")
 """The commands that read a recipe, whose fields can be overridden."""
 
 DESCRIPTION = """\
@@ -27,6 +27,7 @@ and the evidence leaves with it.
   tutelage doctor   recipes/digits.yaml                    what will be done, and what is wrong
   tutelage distill  recipes/digits.yaml --out runs/digits  do all of it; the same command resumes
   tutelage label    recipes/labelled.yaml --workers 2      store the teacher's answers alone, for a cached teacher
+  tutelage generate RECIPE --out news.jsonl                have a chat model write a text about each row
   tutelage evaluate runs/digits                            recompute metrics and verdict from the raw answers
   tutelage explain  losses                                 what a recipe may say there
 """
@@ -37,6 +38,11 @@ OVERRIDES = """\
 Any field of the recipe can be overridden by its dotted name; values are YAML:
   --training.steps 500   --student.layers "[0, 2, 5]"   --losses.0.temperature 2   --budget.latency_p95_ms 8
 `tutelage explain` lists the fields, `tutelage explain training` those of a section.
+"""
+WRITES = """\
+Any field of the recipe can be overridden by its dotted name; values are YAML:
+  --data.limit 100   --teacher.caps.money 2   --teacher.temperature 0.7
+The same command goes on where it stopped: what is answered is in the query ledger and is not asked again.
 """
 
 
@@ -70,6 +76,10 @@ def build_parser() -> argparse.ArgumentParser:
     label.add_argument("--workers", type=int, metavar="N", help="processes that ask (default: this one alone)")
     label.add_argument("--ray", metavar="ADDRESS", help="ask on a Ray cluster: its address, or `local`")
     label.add_argument("--quiet", action="store_true", help="no progress")
+    generate = command("generate", _generate, "Have a chat model write a text about each row; train nothing.", WRITES)
+    generate.add_argument("recipe", help="a recipe of `generate`: a YAML file (`tutelage explain Generation`)")
+    generate.add_argument("--out", metavar="FILE", required=True, help="the set: a file ending in .jsonl or .parquet")
+    generate.add_argument("--quiet", action="store_true", help="no progress")
     match = command("match", _match, "Propose pairs of layers for the losses between them; train nothing.", OVERRIDES)
     match.add_argument("recipe", help="a recipe: a YAML file")
     match.add_argument("--by", choices=["stage", "depth", "cka"], help="how (default: as the recipe says, else stage)")
@@ -85,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("bundle", help="a bundle, or the folder of its run")
     ledger = command("ledger", _ledger, "Show what remote teachers were asked, and what that cost.")
     ledger.add_argument("file", help="the file of a query ledger")
+    ledger.add_argument("--ask-again", action="store_true", help="let the next run ask the questions given up again")
     explain = command("explain", _explain, "Explain the fields of a recipe, or what a section may hold.")
     explain.add_argument("key", nargs="?", default="", help="a field (training, losses) or a class (KLDivergence)")
     completion = command("completion", _completion, 'Print tab completion: eval "$(tutelage completion bash)"')
@@ -149,20 +160,20 @@ def split_overrides(parser: argparse.ArgumentParser, words: Sequence[str]) -> tu
         if not word.startswith("--") or name in known:
             own.append(word)
         else:
-            _refuse_misspelt(name, known)
+            _refuse_misspelt(name, known, words[0])
             overrides.append(word)
             overrides += [rest.pop(0)] if rest and not equals else []
     return own, overrides
 
 
-def _refuse_misspelt(name: str, known: set[str]) -> None:
+def _refuse_misspelt(name: str, known: set[str], command: str) -> None:
     """Refuses `--outt`: no field of a recipe, and nearly an option."""
     near = did_you_mean(name, {option for option in known if option.startswith("--")}, list_up_to=0)
     if "." in name or not near.startswith("did you mean"):
         return
     from tutelage.explain import dotted_fields
 
-    if name.removeprefix("--") not in {field.partition(".")[0] for field in dotted_fields()}:
+    if name.removeprefix("--") not in {field.partition(".")[0] for field in dotted_fields(command)}:
         raise UserError(name, expected="an option, or a field of the recipe", found="no such one", mend=near)
 
 
@@ -213,6 +224,13 @@ def _label(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
     return 0, "\n".join(str(filled) for filled in fills)
 
 
+def _generate(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
+    from tutelage.generation import generate
+    from tutelage.recipe_file import load_generation
+
+    return 0, str(generate(load_generation(options.recipe, overrides), options.out, progress=not options.quiet))
+
+
 def _match(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
     from tutelage.doctor import describe_proposals
     from tutelage.matching import written_pairs
@@ -258,9 +276,12 @@ def _report(options: argparse.Namespace, _: Sequence[str]) -> Answer:
 
 
 def _ledger(options: argparse.Namespace, _: Sequence[str]) -> Answer:
-    from tutelage.ledger import describe_ledger
+    from tutelage.ledger import Ledger, describe_ledger
 
-    return 0, describe_ledger(options.file)
+    shown = describe_ledger(options.file)
+    if options.ask_again:
+        shown += f"\nto be asked again: {Ledger(options.file).ask_again():,} questions"
+    return 0, shown
 
 
 def _explain(options: argparse.Namespace, _: Sequence[str]) -> Answer:
@@ -279,7 +300,7 @@ def _completion(options: argparse.Namespace, _: Sequence[str]) -> Answer:
     parser = build_parser()
     for name in RECIPE_COMMANDS:
         sub = _subparser(parser, name)
-        for field in dotted_fields():
+        for field in dotted_fields(name):
             sub.add_argument(f"--{field}")
         recipe: Any = next(action for action in sub._actions if action.dest == "recipe")
         recipe.complete = shtab.FILE

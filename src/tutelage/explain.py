@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin
 from docstring_parser import parse
 
 from tutelage.errors import RecipeError, did_you_mean
+from tutelage.generation import Generation
 from tutelage.losses import all_losses
 from tutelage.recipe import Recipe
 from tutelage.teachers import SampleGate
@@ -28,7 +29,8 @@ def explain(key: str = "") -> str:
     """
     all_losses()  # imports them: the classes of a family are those that are imported
     if not key:
-        return _fields(Recipe, "A recipe has these fields; `tutelage explain FIELD` says more.")
+        more = "`tutelage explain FIELD` says more, `tutelage explain Generation` tells those of `generate`."
+        return _fields(Recipe, f"A recipe has these fields; {more}")
     classes = _all_classes()
     if key in classes:
         return _fields(classes[key], _about(classes[key]))
@@ -52,9 +54,9 @@ def explain(key: str = "") -> str:
     return "\n".join([*lines, "", "`tutelage explain NAME` lists its arguments."])
 
 
-def dotted_fields() -> list[str]:
-    """Every field of a recipe that can be overridden without knowing which classes it names."""
-    return list(_dotted(Recipe, ""))
+def dotted_fields(command: str = "distill") -> list[str]:
+    """Every field of a command's recipe that can be overridden without knowing which classes it names."""
+    return list(_dotted(Generation if command == "generate" else Recipe, ""))
 
 
 def _dotted(kind: type, prefix: str) -> Iterator[str]:
@@ -67,7 +69,7 @@ def _dotted(kind: type, prefix: str) -> Iterator[str]:
 
 def _all_classes() -> dict[str, type]:
     found: dict[str, type] = {}
-    for hint, _ in parameters(Recipe).values():
+    for hint, _ in [*parameters(Recipe).values(), *parameters(Generation).values()]:
         plain = _plain(hint)
         if inspect.isclass(plain) and plain.__module__.startswith("tutelage"):
             found |= {plain.__name__: plain} if dataclasses.is_dataclass(plain) else family(plain)
@@ -75,7 +77,7 @@ def _all_classes() -> dict[str, type]:
                 deeper = _plain(inner)
                 if inspect.isclass(deeper) and deeper.__module__.startswith("tutelage"):
                     found |= {deeper.__name__: deeper} if dataclasses.is_dataclass(deeper) else family(deeper)
-    return found | family(SampleGate)  # which only an ensemble names
+    return found | {"Generation": Generation} | family(SampleGate)  # which only an ensemble names
 
 
 def _plain(hint: Any) -> Any:

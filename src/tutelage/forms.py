@@ -6,6 +6,7 @@ with their shares, or a label alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,9 @@ class TopK:
 
     with `tail = log Σ_{c not in S} exp(z_c / T)`. The tail of one temperature does not tell that of another, so there
     is one for each temperature that may be asked for.
+
+    A row in which no slot is used is silent: nothing is known of it, and all the mass is in the rest. It teaches
+    nothing, and evaluation leaves it out.
 
     A label alone is `k = 1` with nothing in the tail; shares of drawn samples, and probabilities that are rounded or
     cut off, are known at temperature 1.
@@ -81,6 +85,11 @@ class TopK:
         """The shape that dense logits would have, `[..., C]`."""
         return (*self.indices.shape[:-1], self.classes)
 
+    @property
+    def silent(self) -> Tensor:
+        """Where no class is named, `[...]` bool."""
+        return (self.logits == -torch.inf).all(-1)
+
     def map(self, change: Callable[[Tensor], Tensor]) -> TopK:
         """The same with `change` applied to each tensor."""
         return replace(self, indices=change(self.indices), logits=change(self.logits), tails=change(self.tails))
@@ -99,7 +108,7 @@ class TopK:
     def dense(self) -> Tensor:
         """Log-probabilities `[..., C]` at temperature 1, the mass of the rest spread evenly over its classes.
 
-        Classes without mass are -inf.
+        Classes without mass are -inf. Where it is silent all are alike.
         """
         log_p = self.log_probabilities(1.0)
         others = self.classes - torch.zeros(self.shape, device=log_p.device).scatter(-1, self.indices, 1.0).sum(-1)
@@ -108,7 +117,8 @@ class TopK:
         used = self.logits > -torch.inf
         # Slots that are not used repeat a class: the likeliest value that a class is given is its own.
         dense.scatter_(-1, self.indices, -torch.inf)
-        return dense.scatter_reduce(-1, self.indices, torch.where(used, log_p[..., :-1], -torch.inf), "amax")
+        dense = dense.scatter_reduce(-1, self.indices, torch.where(used, log_p[..., :-1], -torch.inf), "amax")
+        return torch.where(self.silent[..., None], -math.log(self.classes), dense)
 
     def _place(self, temperature: float) -> int:
         for place, known in enumerate(self.temperatures):

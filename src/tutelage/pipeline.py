@@ -181,6 +181,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
         shipped = _best_seed(plan, workspace)
         say("evaluate on the test split")
         sets = gather_evidence(plan, students, baselines, shipped)
+        left_out = len(plan.data.rows("test")) - len(sets[0])
         metrics = [metric for evidence in sets for metric in evaluate_evidence(evidence)]
         say("export")
         export, teacher_onnx, notes = export_student(plan, students[shipped], partial, workspace.work)
@@ -194,13 +195,17 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
             cost=cost,
             export=export,
             verdict=judge(metrics, cost, recipe.policy, recipe.budget, export),
-            notes=[*plan.notes, *notes],
+            notes=[*plan.notes, *notes, *([_silent(left_out)] if left_out else [])],
         )
         if rounds:
             write_json(partial / RECORD, asking_record(plan, rounds))
         _write(plan, workspace, partial, findings, before["teacher"])
     accelerator.wait_for_everyone()
     return _finished(workspace)
+
+
+def _silent(rows: int) -> str:
+    return f"test rows without an answer of the teacher: {rows:,}; they are left out of the evaluation for all models"
 
 
 def _label(plan: Plan, say: _Narrator, *, progress: bool) -> None:

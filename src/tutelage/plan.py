@@ -344,7 +344,12 @@ def _introduce(recipe: Recipe, data: TransferSet) -> None:
         taught = teacher_data(recipe, data)
         return taught.batch(taught.labelled_rows)
 
-    facts = TransferFacts(inputs=data.inputs_fingerprint, rows=len(data), classes=data.classes, labelled=labelled)
+    asked = sum(data.sizes.values())
+    if recipe.asking is not None:
+        asked -= max(data.sizes["train"] - recipe.asking.rounds * recipe.asking.per_round, 0)
+    facts = TransferFacts(
+        inputs=data.inputs_fingerprint, rows=len(data), classes=data.classes, labelled=labelled, asked=asked
+    )
     for key, teacher in recipe.teachers().items():
         with within(key):
             teacher.meet(facts)

@@ -12,17 +12,20 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from tutelage.errors import RecipeError, UserError, blame
+from tutelage.generation import Generation
 from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
 from tutelage.losses import all_losses
 from tutelage.recipe import Recipe
 from tutelage.typed import Problem, check_value, describe
 
-__all__ = ["build_recipe", "dump_recipe", "load_recipe", "policy_of", "read_recipe"]
+__all__ = ["build_recipe", "dump_recipe", "load_generation", "load_recipe", "policy_of", "read_recipe"]
+
+Kind = TypeVar("Kind", Recipe, Generation)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -141,6 +144,15 @@ def _override(data: dict[str, Any], key: str, value: Any) -> None:
             place = place[name]
 
 
+def load_generation(path: str | Path, overrides: Sequence[str] = ()) -> Generation:
+    """The recipe of `tutelage generate` in a YAML file, with fields overridden as on the command line.
+
+    Raises:
+        RecipeError: As `load_recipe` does.
+    """
+    return _build(read_recipe(path, overrides), Generation)
+
+
 def build_recipe(data: dict[str, Any]) -> Recipe:
     """The recipe that plain data describes.
 
@@ -148,16 +160,20 @@ def build_recipe(data: dict[str, Any]) -> Recipe:
         RecipeError: One or more keys are unknown, missing or of the wrong type.
     """
     all_losses()  # imports them: a class is found by its name among those that are imported
+    return _build(data, Recipe)
+
+
+def _build(data: dict[str, Any], kind: type[Kind]) -> Kind:
     problems: list[Problem] = []
-    resolved = check_value(data, Recipe, "", problems)
+    resolved = check_value(data, kind, "", problems)
     if problems:
         raise _error_of(problems)
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe)
+    parser.add_class_arguments(kind)
     try:
-        recipe = Recipe(**vars(parser.instantiate(parser.parse_object(copy.deepcopy(resolved)))))
+        recipe = kind(**vars(parser.instantiate(parser.parse_object(copy.deepcopy(resolved)))))
     except UserError:
         raise
     except Exception as error:  # jsonargparse raises many kinds; constructors raise ValueError for bad values

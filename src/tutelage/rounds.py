@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tutelage.answers import EVALUATION_BATCH, answers, teacher_answers
+from tutelage.answers import EVALUATION_BATCH, TeacherSays, answers, teacher_answers
 from tutelage.asking import Asking, Round, gain_per_1000, k_centre, uncertainty
 from tutelage.evaluation.intervals import wilson
 from tutelage.lessons import order_of
@@ -38,7 +38,7 @@ _STREAM = 7
 def run_rounds(
     plan: Plan,
     workspace: Workspace,
-    teacher_says: Array,
+    teacher_says: TeacherSays,
     *,
     label: Callable[[Plan], object] = lambda plan: None,
     progress: bool,
@@ -119,7 +119,7 @@ def _asked(rounds: Iterable[Round]) -> Array:
 
 
 def _student_of(
-    plan: Plan, workspace: Workspace, rounds: list[Round], teacher_says: Array, *, progress: bool
+    plan: Plan, workspace: Workspace, rounds: list[Round], teacher_says: TeacherSays, *, progress: bool
 ) -> nn.Module:
     """The student that has learnt from all rows asked about so far."""
     asking = plan.recipe.asking
@@ -171,10 +171,11 @@ def _next(plan: Plan, asking: Asking, rounds: list[Round], student: nn.Module | 
 
 
 def _agreement(plan: Plan, student: nn.Module, rows: Array) -> float:
-    """Share of the rows to which the student gives the teacher's class."""
-    theirs = teacher_answers(plan.recipe.teacher, plan.data, rows, plan.device).argmax(1)
+    """Share of the rows with an answer of the teacher to which the student gives its class."""
+    theirs = teacher_answers(plan.recipe.teacher, plan.data, rows, plan.device)
     ours = answers(student, plan.data, rows, plan.device).argmax(1)
-    return float((theirs == ours).mean())
+    same = (theirs.outputs.argmax(1) == ours)[theirs.heard]
+    return float(same.mean()) if len(same) else 0.0
 
 
 def _choice(

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from tutelage.answers import answers
+from tutelage.answers import TeacherSays, answers
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import point_values
 from tutelage.parts import (
@@ -43,7 +43,7 @@ Record = StepRecord | EvaluationRecord
 
 
 def _evaluator(
-    task: Task, data: TransferSet, teacher_says: Array | None, device: torch.device, labels: Array | None
+    task: Task, data: TransferSet, teacher_says: TeacherSays | None, device: torch.device, labels: Array | None
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Gives a module's metrics on the development split; `labels` are those of all rows."""
     rows = data.rows("development")
@@ -57,10 +57,12 @@ def _evaluator(
             task=task,
             rows=rows,
             digests=[str(row) for row in rows],
-            outputs={"teacher": outputs if teacher_says is None else teacher_says, "student": outputs},
+            outputs={"teacher": outputs if teacher_says is None else teacher_says.outputs, "student": outputs},
             labels=labels[rows] if labels is not None and known else None,
             labelled=labelled if known else None,
         )
+        if teacher_says is not None and not teacher_says.heard.all():
+            evidence = evidence.only(teacher_says.heard)
         values = point_values(task, evidence, plain_names=True)
         return {name: models["student"] for name, models in values.items() if "student" in models}
 
@@ -143,7 +145,7 @@ def train_teacher(plan: Plan, workspace: Workspace, *, progress: bool) -> None:
         module.eval()
 
 
-def train_assistants(plan: Plan, workspace: Workspace, teacher_says: Array, *, progress: bool) -> None:
+def train_assistants(plan: Plan, workspace: Workspace, teacher_says: TeacherSays, *, progress: bool) -> None:
     """Trains the models between teacher and student in turn; each then teaches the next."""
     seed = plan.recipe.seeds[0]
     for number, (assistant, pupil) in enumerate(itertools.pairwise([*plan.assistants, plan]), start=1):
@@ -154,7 +156,7 @@ def train_assistants(plan: Plan, workspace: Workspace, teacher_says: Array, *, p
 
 
 def train_student(
-    plan: Plan, workspace: Workspace, seed: int, teacher_says: Array, *, role: str = "student", progress: bool
+    plan: Plan, workspace: Workspace, seed: int, teacher_says: TeacherSays, *, role: str = "student", progress: bool
 ) -> nn.Module:
     """The student of a seed after all its lessons, as it is delivered.
 
@@ -189,7 +191,9 @@ def train_student(
     return plan.recipe.student.deliver(student).eval()
 
 
-def train_baseline(plan: Plan, workspace: Workspace, seed: int, teacher_says: Array, *, progress: bool) -> nn.Module:
+def train_baseline(
+    plan: Plan, workspace: Workspace, seed: int, teacher_says: TeacherSays, *, progress: bool
+) -> nn.Module:
     """The same student from the same start for as many steps, on labels alone; what was learnt before is left out."""
     recipe = plan.recipe
     student = build_student(recipe, seed, plan.device, from_nothing=True)

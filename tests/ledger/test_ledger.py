@@ -13,69 +13,14 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
+from ledger_case import QUICK, Clock, Oracle, attempts, desk, questions
 
 from tutelage.cli import main
 from tutelage.errors import CapReached, DataError, QueryFailed, RecipeError
-from tutelage.ledger import Asking, Call, Caps, Desk, Failure, Ledger, Prices, Question, Reply, Usage, question
+from tutelage.ledger import Asking, Call, Caps, Failure, Ledger, Prices, Question, Reply, Usage, question
 from tutelage.ledger.owners import is_alive, new_owner
-from tutelage.ledger.pace import Pace, back_off, retry_after
-
-QUICK = Asking(concurrent=4, first_wait=0.01, longest_wait=60.0, timeout=5.0)
-FREE = Prices()
-
-
-def questions(count: int, start: int = 0) -> list[Question]:
-    return [question({"endpoint": "here", "row": row}) for row in range(start, start + count)]
-
-
-def desk(path: Path, *, caps: Caps | None = None, asking: Asking = QUICK, prices: Prices = FREE) -> Desk:
-    return Desk(Ledger(path), "here", caps=caps or Caps(), asking=asking, prices=prices)
-
-
-class Oracle:
-    """Answers each question with its key, and notes what it was asked."""
-
-    def __init__(self, most: Usage | None = None, used: Usage | None = None, per_call: int = 1) -> None:
-        self.asked: list[str] = []
-        self.most, self.used, self.per_call = most or Usage(), used, per_call
-        self.failures: list[Failure] = []
-        self.takes = 0.0
-
-    def pack(self, every: list[Question]):
-        def calls(missing: list[int]):
-            for at in range(0, len(missing), self.per_call):
-                some = [every[place] for place in missing[at : at + self.per_call]]
-                yield Call(questions=some, send=lambda _, some=some: self.send(some), most=self.most)
-
-        return calls
-
-    def send(self, some: list[Question]) -> Reply:
-        self.asked += [each.key for each in some]
-        time.sleep(self.takes)
-        if self.failures:
-            raise self.failures.pop(0)
-        return Reply(answers=[each.key.encode() for each in some], usage=self.used, http_status=200)
-
-    def __call__(self, at: Desk, every: list[Question]) -> list[bytes]:
-        return at.ask(every, self.pack(every))
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def attempts(path: Path, columns: str = "status") -> list[tuple]:
-    connection = sqlite3.connect(path)
-    try:
-        return connection.execute(f"SELECT {columns} FROM attempts ORDER BY id").fetchall()
-    finally:
-        connection.close()
+from tutelage.ledger.pace import back_off, retry_after
 
 
 def test_the_hash_changes_with_each_part_of_the_request_and_not_with_the_order_of_its_keys() -> None:
@@ -243,31 +188,6 @@ def test_a_server_that_asks_to_wait_too_long_stops_the_run_instead_of_being_pres
     assert len(oracle.asked) == 1
 
 
-def test_no_minute_holds_more_requests_or_tokens_than_allowed() -> None:
-    clock = Clock()
-    pace, passed = Pace(Asking(requests_per_minute=5, tokens_per_minute=100), clock), []
-    rng = np.random.default_rng(0)
-    for tokens in rng.integers(1, 60, size=60).tolist():
-        while wait := pace.delay(tokens):
-            clock.now += wait
-        passed.append((clock.now, tokens))
-        clock.now += float(rng.uniform(0, 4))
-    for start, _ in passed:
-        window = [tokens for at, tokens in passed if start <= at < start + 60]
-        assert len(window) <= 5 and sum(window) <= 100
-    assert clock.now - 100 < 60 * sum(tokens for _, tokens in passed) / 100 * 1.7  # and it does not idle
-
-
-def test_retry_after_holds_every_call_and_not_only_the_one_that_was_told() -> None:
-    clock = Clock()
-    pace = Pace(Asking(), clock)
-    assert pace.delay(1) == 0
-    pace.hold(7.0)
-    assert pace.delay(1) == 7.0
-    clock.now += 7.0
-    assert pace.delay(1) == 0
-
-
 CHILD = """
 import sys, time
 from tutelage.ledger import *
@@ -302,6 +222,18 @@ def test_two_processes_share_a_ledger_and_ask_nothing_twice(tmp_path: Path) -> N
     assert len(asked) == 40 == len(set(asked))
 
 
+def test_a_file_that_another_process_is_just_making_is_waited_for(tmp_path: Path) -> None:
+    """SQLite's own waiting does not cover the switch to its write-ahead log."""
+    path = tmp_path / "l.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    later = threading.Timer(0.2, other.execute, ["COMMIT"])
+    later.start()
+    assert Ledger(path).count() == 0
+    later.join()
+    other.close()
+
+
 def test_a_killed_process_loses_what_was_under_way_and_no_answer_and_blocks_nobody(tmp_path: Path) -> None:
     path, log = tmp_path / "l.sqlite", tmp_path / "log"
     process = child(path, log, 0.03)
@@ -316,7 +248,8 @@ def test_a_killed_process_loses_what_was_under_way_and_no_answer_and_blocks_nobo
     oracle(desk(path), questions(40))
     assert len(oracle.asked) == 40 - stored
     statuses = [status for (status,) in attempts(path)]
-    assert statuses.count("answered") == 40 and statuses.count("lost") == before - stored
+    assert statuses.count("answered") == 40
+    assert before - stored <= statuses.count("lost") <= 2  # of its two threads one may have booked and not yet begun
 
 
 def test_an_owner_is_dead_once_its_process_is_or_its_number_is_another_process() -> None:
@@ -369,17 +302,29 @@ def test_the_command_prints_what_was_spent_by_status_with_percentiles_of_latency
 ) -> None:
     path = tmp_path / "l.sqlite"
     ledger, prices = Ledger(path), Prices(price_in=1.0, price_out=2.0)
-    most = Usage(tokens_in=100, tokens_out=100)
+    terms = {"most": Usage(tokens_in=100, tokens_out=100), "prices": prices, "caps": Caps(), "asking": QUICK}
     for number in range(1, 101):
         asked = question({"row": number % 50}, sample=number // 50)
-        attempt = ledger.book([asked], "here", new_owner(), most=most, prices=prices, caps=Caps())
+        attempt = ledger.book([asked], "here", new_owner(), **terms)
         used = Usage(tokens_in=10, tokens_out=5)
         answer = b"a" if number % 50 != 7 else str(number).encode()
         ledger.close(attempt, "answered", usage=used, prices=prices, latency=number / 1000, answers=[(asked, answer)])
-    ledger.book([question({"row": 999})], "here", f"{os.getpid()}:0:0", most=most, prices=prices, caps=Caps())
+    ledger.book([question({"row": 999})], "here", f"{os.getpid()}:0:0", **terms)
     assert main(["ledger", str(path)]) == 0
     shown = capsys.readouterr().out
     assert "50 ms / 95 ms / 99 ms" in shown
     assert "1,000" in shown and "101 calls, 1,700 tokens" in shown
     assert "agree in 98.0%" in shown
     assert main(["ledger", str(tmp_path / "none")]) == 2
+
+
+def test_money_is_not_said_to_be_nothing_where_no_price_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "l.sqlite"
+    Oracle()(desk(path), questions(3))
+    assert main(["ledger", str(path)]) == 0
+    assert "3 calls, 0 tokens, money not known, 3 answers" in capsys.readouterr().out
+    Oracle()(desk(path, prices=Prices(price_call=0.5)), questions(5))
+    assert main(["ledger", str(path)]) == 0
+    assert "5 calls, 0 tokens, 1 in money (3 calls without a price not counted), 5 an" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -100,6 +100,18 @@ class Evidence:
     def same_width(self) -> bool:
         """Whether the outputs of teacher and student have one shape."""
         return self.outputs["teacher"].shape == self.outputs["student"].shape
+
+    def only(self, chosen: NDArray[np.bool_]) -> Evidence:
+        """The evidence on some of the rows."""
+        return replace(
+            self,
+            rows=self.rows[chosen],
+            digests=[digest for digest, kept in zip(self.digests, chosen.tolist(), strict=True) if kept],
+            outputs={model: output[chosen] for model, output in self.outputs.items()},
+            labels=None if self.labels is None else self.labels[chosen],
+            labelled=None if self.labelled is None else self.labelled[chosen],
+            groups=None if self.groups is None else self.groups[chosen],
+        )
 
     def write(self, path: Path | str) -> None:
         """Writes the evidence as Parquet, atomically."""

@@ -5,15 +5,29 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tutelage.errors import RecipeError, did_you_mean
-from tutelage.teachers import Teacher
 
-__all__ = ["Licence", "LicenceRecord", "check_licences", "licence_records", "teachers_within"]
+__all__ = ["LearntFrom", "Licence", "LicenceRecord", "check_licences", "licence_records", "teachers_within"]
 
 OWN = "own work: trained in the run, or built from the user's own code; the recipe states nothing else"
 NOT_STATED = "it comes from elsewhere, and the recipe has no record of its licence"
+
+
+class LearntFrom(Protocol):
+    """What a licence is about: a `Teacher`, or a model that writes texts."""
+
+    @property
+    def comes_from_elsewhere(self) -> bool:
+        """Whether somebody else may have made it."""
+
+    @property
+    def inner(self) -> Mapping[str, LearntFrom]:
+        """Those that it asks, by name; empty where it answers itself."""
+
+    def describe(self) -> str:
+        """Its short name."""
 
 
 @dataclass(kw_only=True)
@@ -93,7 +107,7 @@ class LicenceRecord:
         return f"Learning from {self.key} ({self.teacher}) is {licence.use}: {licence.basis}{when}.{accepted}"
 
 
-def teachers_within(key: str, teacher: Teacher) -> Iterator[tuple[str, Teacher]]:
+def teachers_within(key: str, teacher: LearntFrom) -> Iterator[tuple[str, LearntFrom]]:
     """The teachers that answer themselves, with their keys; one that asks others stands for those."""
     if not teacher.inner:
         yield key, teacher
@@ -101,7 +115,7 @@ def teachers_within(key: str, teacher: Teacher) -> Iterator[tuple[str, Teacher]]
         yield from teachers_within(f"{key}.{name}" if name else key, each)
 
 
-def licence_records(teachers: Mapping[str, Teacher], licences: Mapping[str, Licence]) -> list[LicenceRecord]:
+def licence_records(teachers: Mapping[str, LearntFrom], licences: Mapping[str, Licence]) -> list[LicenceRecord]:
     """What holds for each teacher that answers itself.
 
     A record for a teacher that asks others holds for each of those that has no record of its own. Without any, a
@@ -119,7 +133,7 @@ def licence_records(teachers: Mapping[str, Teacher], licences: Mapping[str, Lice
     return records
 
 
-def check_licences(teachers: Mapping[str, Teacher], licences: Mapping[str, Licence]) -> None:
+def check_licences(teachers: Mapping[str, LearntFrom], licences: Mapping[str, Licence]) -> None:
     """Refuses to learn from a teacher whose terms forbid it, or are unknown and not accepted.
 
     Raises:

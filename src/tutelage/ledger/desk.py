@@ -6,79 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Literal
 
 from tutelage.errors import CapReached, QueryFailed
+from tutelage.ledger.calls import Call, Failure, Reply
 from tutelage.ledger.owners import new_owner
-from tutelage.ledger.pace import Pace, back_off
+from tutelage.ledger.pace import TooSoon, back_off
 from tutelage.ledger.questions import Question
 from tutelage.ledger.settings import Asking, Caps, Prices, Usage
 from tutelage.ledger.store import Ledger
 
-__all__ = ["Call", "Desk", "Failure", "Reply"]
+__all__ = ["Desk"]
 
 POLL = 0.05
 """Seconds between two looks at what another process is asking."""
-
-
-class Failure(Exception):
-    """How a call went wrong.
-
-    Args:
-        status: `refused`: the server answered with an error. `timeout`: it didn't answer in time. `cut`: the
-            connection broke. `unusable`: the answer is not of the form that was asked for.
-        message: A line for people, without keys.
-        retry: Whether the same call may succeed later.
-        http_status: Where there is one.
-        after: Seconds that the server asks to wait.
-        usage: What was used; None where it isn't known.
-    """
-
-    def __init__(
-        self,
-        status: Literal["refused", "timeout", "cut", "unusable"],
-        message: str,
-        *,
-        retry: bool,
-        http_status: int | None = None,
-        after: float | None = None,
-        usage: Usage | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.retry = status, message, retry
-        self.http_status, self.after = http_status, after
-        self.usage = Usage() if status == "refused" else usage
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """What a call brought.
-
-    Attributes:
-        answers: One for each question of the call, in order.
-        usage: Tokens, as the endpoint counts them; None where it doesn't say.
-        http_status: Where there is one.
-    """
-
-    answers: Sequence[bytes]
-    usage: Usage | None = None
-    http_status: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """One call, which asks one question or several.
-
-    Attributes:
-        questions: What it asks.
-        send: Sends it; is given the seconds it may take, and raises a `Failure`.
-        most: The most tokens that it can use.
-    """
-
-    questions: Sequence[Question]
-    send: Callable[[float], Reply]
-    most: Usage = field(default_factory=Usage)
 
 
 class Desk:
@@ -96,9 +36,10 @@ class Desk:
         self.ledger, self.endpoint = ledger, endpoint
         self.caps, self.asking, self.prices = caps, asking, prices
         self.owner = new_owner()
-        self.pace = Pace(asking)
         self.sent = 0
         """Attempts of this desk."""
+        self.lacking: dict[str, str] = {}
+        """The questions of this desk that have no usable answer, with the reason."""
         self._asking = 0
         self._began, self._before = 0.0, 0.0
         self._lock = threading.Lock()
@@ -121,23 +62,76 @@ class Desk:
             CapReached: A cap stops it. All that was answered is stored.
             QueryFailed: A question got no usable answer.
         """
+        answers = self._ask(questions, pack, attempts or self.asking.attempts, allowed=0)
+        return [answer for answer in answers if answer is not None]
+
+    def ask_most(
+        self, questions: Sequence[Question], pack: Callable[[list[int]], Iterable[Call]], *, allowed: int
+    ) -> list[bytes | None]:
+        """As `ask`, with None for a question that got no usable answer although its endpoint answers others.
+
+        Such a question is noted in the ledger as given up and is not asked again, unless `allowed` is 0. When the run
+        stops, those that were met since the last such call are not noted: the endpoint or the request may be to blame.
+
+        Args:
+            questions: As in `ask`.
+            pack: As in `ask`.
+            allowed: How many questions of this desk may lack an answer, in all.
+
+        Raises:
+            CapReached: A cap stops it. All that was answered is stored.
+            QueryFailed: More got no usable answer, or the endpoint itself fails.
+        """
+        return self._ask(questions, pack, self.asking.attempts, allowed=allowed)
+
+    def _ask(
+        self, questions: Sequence[Question], pack: Callable[[list[int]], Iterable[Call]], attempts: int, allowed: int
+    ) -> list[bytes | None]:
         first = {each.key: at for at, each in reversed(list(enumerate(questions)))}
         found = self.ledger.answers(first)
+        known = self._given_up(first.keys() - found.keys(), allowed)
+        lacking = dict(known)
         self._count(1)
         try:
-            while missing := [key for key in first if key not in found]:
+            while missing := [key for key in first if key not in found and key not in lacking]:
                 mine = self.ledger.claim(missing, self.owner)
                 if mine:
                     wanted = [questions[first[key]] for key in missing]
-                    _Round(self, wanted, attempts or self.asking.attempts).run(pack(sorted(first[k] for k in mine)))
+                    lacking |= _Round(self, wanted, attempts, allowed).run(pack(sorted(first[k] for k in mine)))
                 else:  # another process asks what is left
                     time.sleep(POLL)
+                    known |= self._given_up(missing, allowed)
+                    lacking |= known
                 found |= self.ledger.answers(missing)
+            if new := {key: reason for key, reason in lacking.items() if key not in known}:
+                self.ledger.give_up(new, self.endpoint)
         finally:
             self._count(-1)
             if len(found) < len(first):
                 self.ledger.release(self.owner)
-        return [found[each.key] for each in questions]
+        return [found.get(each.key) for each in questions]
+
+    def _given_up(self, keys: Iterable[str], allowed: int) -> dict[str, str]:
+        """Those of the questions that were given up before; where every one needs an answer they are asked again."""
+        known = self.ledger.given_up(keys) if allowed else {}
+        for key, reason in known.items():
+            self.lack([key], reason, allowed)
+        return known
+
+    def lack(self, keys: Sequence[str], reason: str, allowed: int) -> None:
+        """Counts questions that have no usable answer.
+
+        Raises:
+            QueryFailed: They are more than are allowed.
+        """
+        with self._lock:
+            self.lacking |= dict.fromkeys(keys, reason)
+            count = len(self.lacking)
+        if count > allowed:
+            raise QueryFailed(
+                f"{self.endpoint}: {count:,} questions have no usable answer, {allowed:,} may have none "
+                f"(`unanswered`); the last: {reason}"
+            )
 
     def seconds_left(self) -> float:
         """Of the cap on seconds: only the time that is spent in `ask` counts."""
@@ -160,15 +154,20 @@ class Desk:
 class _Round:
     """The calls that are sent together; the first that can't be answered stops those that are not sent yet."""
 
-    def __init__(self, desk: Desk, wanted: Sequence[Question], attempts: int) -> None:
-        self.desk, self.wanted, self.attempts = desk, wanted, attempts
+    def __init__(self, desk: Desk, wanted: Sequence[Question], attempts: int, allowed: int) -> None:
+        self.desk, self.wanted, self.attempts, self.allowed = desk, wanted, attempts, allowed
+        self.lacking: dict[str, str] = {}
         self.stop = threading.Event()
         self.error: BaseException | None = None
         self.under_way = 0
         self.lock = threading.Lock()
 
-    def run(self, calls: Iterable[Call]) -> None:
-        """Sends them all, or raises what stopped it; calls under way come to their end first."""
+    def run(self, calls: Iterable[Call]) -> dict[str, str]:
+        """Sends them all, or raises what stopped it; calls under way come to their end first.
+
+        Returns:
+            The questions that got no usable answer, with the reason.
+        """
         try:
             with ThreadPoolExecutor(self.desk.asking.concurrent, thread_name_prefix="asking") as pool:
                 try:
@@ -180,6 +179,7 @@ class _Round:
         finally:
             if self.error is not None:
                 raise self._explained(self.error) from self.error
+        return self.lacking
 
     def _guarded(self, call: Call) -> None:
         if self.stop.is_set():
@@ -195,7 +195,7 @@ class _Round:
         """Sends a call until it is answered."""
         desk = self.desk
         for attempt in range(1, self.attempts + 1):
-            if not self._let_pass(call) or (number := self._book(call)) is None:
+            if (number := self._book(call)) is None:
                 return
             began = time.monotonic()
             try:
@@ -203,6 +203,8 @@ class _Round:
                 self._require_fit(call, reply)
             except Failure as failure:
                 self._close(number, failure, time.monotonic() - began)
+                if self._gives_up(call, failure, attempt):
+                    return
                 self._wait(failure, attempt)
                 continue
             except BaseException as error:
@@ -221,32 +223,35 @@ class _Round:
             self._landed()
             return
 
-    def _let_pass(self, call: Call) -> bool:
-        """Waits for the rate limits; False when the round is over."""
-        tokens = call.most.tokens_in + call.most.tokens_out
-        while wait := self.desk.pace.delay(tokens):
-            self._sleep(wait)
-            if self.stop.is_set():
-                return False
-        return not self.stop.is_set()
-
     def _book(self, call: Call) -> int | None:
-        """Books an attempt, once calls under way have said what they used of a cap; None when the round is over."""
+        """Books an attempt, once the rate limits let it pass; None when the round is over.
+
+        Where a cap has no room, it waits for the calls under way to say what they used of it.
+        """
         desk = self.desk
         while not self.stop.is_set():
             self._require_time(0.0)
+            wait = 0.01
             with self.lock:
                 try:
                     number = desk.ledger.book(
-                        call.questions, desk.endpoint, desk.owner, most=call.most, prices=desk.prices, caps=desk.caps
+                        call.questions,
+                        desk.endpoint,
+                        desk.owner,
+                        most=call.most,
+                        prices=desk.prices,
+                        caps=desk.caps,
+                        asking=desk.asking,
                     )
                     self.under_way += 1
                     desk.sent += 1
                     return number
+                except TooSoon as early:
+                    wait = early.seconds
                 except CapReached as cap:
                     if not (cap.may_fit_later and self.under_way):
                         raise
-            self.stop.wait(0.01)
+            self._sleep(wait)
         return None
 
     def _close(self, number: int, failure: Failure, latency: float) -> None:
@@ -266,6 +271,16 @@ class _Round:
         with self.lock:
             self.under_way -= 1
 
+    def _gives_up(self, call: Call, failure: Failure, attempt: int) -> bool:
+        """Whether a call is left without an answer, because the run may go on without it."""
+        if not (self.allowed and failure.of_question) or (failure.retry and attempt < self.attempts):
+            return False
+        keys = [each.key for each in call.questions]
+        self.desk.lack(keys, failure.message, self.allowed)
+        with self.lock:
+            self.lacking |= dict.fromkeys(keys, failure.message)
+        return True
+
     def _wait(self, failure: Failure, attempt: int) -> None:
         """Waits before the next attempt, or raises when there is to be none."""
         asking = self.desk.asking
@@ -280,7 +295,7 @@ class _Round:
                     f"asking.longest_wait ({asking.longest_wait:g}): {failure.message}"
                 )
             wait = max(wait, failure.after)
-            self.desk.pace.hold(failure.after)
+            self.desk.ledger.hold(self.desk.endpoint, failure.after)
         self._sleep(wait)
 
     def _sleep(self, seconds: float) -> None:

@@ -4,62 +4,49 @@ from __future__ import annotations
 
 import email.utils
 import random
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tutelage.ledger.settings import Asking
 
-__all__ = ["Pace", "back_off", "retry_after"]
+__all__ = ["TooSoon", "back_off", "retry_after", "until_room"]
 
 MINUTE = 60.0
 
 
-class Pace:
-    """Lets calls pass no faster than the limits allow, within this process.
+class TooSoon(Exception):
+    """A call may not pass yet.
 
     Args:
-        asking: The limits.
-        clock: Seconds that only rise.
+        seconds: After which it may be tried again.
     """
 
-    def __init__(self, asking: Asking, clock: Callable[[], float] = time.monotonic) -> None:
-        self.asking = asking
-        self.clock = clock
-        self._lock = threading.Lock()
-        self._passed: deque[tuple[float, int]] = deque()
-        self._held_until = -float("inf")
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"{seconds:.3g} seconds too soon")
+        self.seconds = seconds
 
-    def hold(self, seconds: float) -> None:
-        """Lets nothing pass for a while: the server said so to one call, and means all."""
-        with self._lock:
-            self._held_until = max(self._held_until, self.clock() + seconds)
 
-    def delay(self, tokens: int) -> float:
-        """Seconds until a call may pass; 0 lets it pass now and counts it."""
-        with self._lock:
-            now = self.clock()
-            while self._passed and self._passed[0][0] <= now - MINUTE:
-                self._passed.popleft()
-            wait = max(self._held_until - now, self._until_room(now, tokens))
-            if wait <= 0:
-                self._passed.append((now, tokens))
-            return max(wait, 0.0)
+def until_room(passed: Sequence[tuple[float, int]], now: float, tokens: int, asking: Asking) -> float:
+    """Seconds until a call may pass; 0 or less lets it pass now.
 
-    def _until_room(self, now: float, tokens: int) -> float:
-        requests, sum_tokens = self.asking.requests_per_minute, self.asking.tokens_per_minute
-        wait = 0.0
-        if requests is not None and len(self._passed) >= requests:
-            wait = self._passed[len(self._passed) - requests][0] + MINUTE - now
-        if sum_tokens is not None:
-            over = sum(used for _, used in self._passed) + tokens - sum_tokens
-            for at, used in self._passed:  # a call that is larger than the limit itself passes once the minute is empty
-                if over <= 0:
-                    break
-                over -= used
-                wait = max(wait, at + MINUTE - now)
-        return wait
+    Args:
+        passed: When each call of the last minute passed, the first first, and its tokens.
+        now: The time, on the same clock.
+        tokens: Of this call.
+        asking: The limits.
+    """
+    requests, sum_tokens = asking.requests_per_minute, asking.tokens_per_minute
+    wait = 0.0
+    if requests is not None and len(passed) >= requests:
+        wait = passed[len(passed) - requests][0] + MINUTE - now
+    if sum_tokens is not None:
+        over = sum(used for _, used in passed) + tokens - sum_tokens
+        for at, used in passed:  # a call that is larger than the limit itself passes once the minute is empty
+            if over <= 0:
+                break
+            over -= used
+            wait = max(wait, at + MINUTE - now)
+    return wait
 
 
 def back_off(failures: int, asking: Asking, draw: Callable[[], float] = random.random) -> float:

@@ -46,8 +46,8 @@ class Asking:
 
     Args:
         concurrent: Calls under way at once.
-        requests_per_minute: In each process.
-        tokens_per_minute: In each process; a call counts with the most it can use.
+        requests_per_minute: Of all processes together that ask this endpoint through this ledger.
+        tokens_per_minute: Likewise; a call counts with the most it can use.
         timeout: Seconds until a call counts as lost.
         attempts: How often a question is sent before the run stops, the first time included.
         first_wait: Seconds before the second attempt; each further wait is twice as long, less a random part of up to

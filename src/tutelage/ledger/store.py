@@ -4,6 +4,8 @@
     asked      which questions a call asked: a call may ask many
     answers    what was answered, by the question's hash
     claims     the questions that a living process is asking now, so that no other process asks them as well
+    holds      until when each endpoint's server has asked to wait
+    given_up   the questions that got no usable answer and are not asked again, each with the reason
     spent      sums over the attempts, kept by triggers, so that a cap is checked in one look
 
 Requests, headers and keys are never stored, only hashes of questions.
@@ -16,13 +18,14 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tutelage.errors import CapReached, DataError
+from tutelage.ledger import pace
 from tutelage.ledger.owners import is_alive
 from tutelage.ledger.questions import Question
-from tutelage.ledger.settings import Caps, Prices, Usage
+from tutelage.ledger.settings import Asking, Caps, Prices, Usage
 
 __all__ = ["Ledger"]
 
@@ -54,6 +57,13 @@ CREATE TRIGGER attempt_closed AFTER UPDATE ON attempts BEGIN
                      money = money + coalesce(new.money, 0) - coalesce(old.money, 0);
 END;
 """
+LATER = """
+CREATE TABLE IF NOT EXISTS given_up (question TEXT PRIMARY KEY, endpoint TEXT NOT NULL, reason TEXT NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holds (endpoint TEXT PRIMARY KEY, noted REAL NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS attempts_when ON attempts (endpoint, began);
+"""
+"""What a file made earlier may lack. An earlier version that reads it does not look there."""
 _AT_ONCE = 500  # parameters of one statement; SQLite allows 999 in old builds
 
 
@@ -86,6 +96,28 @@ class Ledger:
                 )
         return found
 
+    def given_up(self, keys: Iterable[str]) -> dict[str, str]:
+        """Why those of the questions that were given up got no usable answer."""
+        found: dict[str, str] = {}
+        with self._open() as connection:
+            for some in _pieces(list(dict.fromkeys(keys))):
+                marks = ",".join("?" * len(some))
+                found |= dict(
+                    connection.execute(f"SELECT question, reason FROM given_up WHERE question IN ({marks})", some)
+                )
+        return found
+
+    def give_up(self, reasons: Mapping[str, str], endpoint: str) -> None:
+        """Notes that these questions are not to be asked again, and why."""
+        with self._write() as connection:
+            rows = [(key, endpoint, reason) for key, reason in reasons.items()]
+            connection.executemany("INSERT OR REPLACE INTO given_up VALUES (?, ?, ?)", rows)
+
+    def ask_again(self) -> int:
+        """Forgets which questions were given up, so that they are asked again; says how many they were."""
+        with self._write() as connection:
+            return connection.execute("DELETE FROM given_up").rowcount
+
     def claim(self, keys: Sequence[str], owner: str) -> list[str]:
         """Takes those questions that have no answer and that no other living process is asking."""
         with self._write() as connection:
@@ -107,20 +139,32 @@ class Ledger:
             connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
 
     def book(
-        self, questions: Sequence[Question], endpoint: str, owner: str, *, most: Usage, prices: Prices, caps: Caps
+        self,
+        questions: Sequence[Question],
+        endpoint: str,
+        owner: str,
+        *,
+        most: Usage,
+        prices: Prices,
+        caps: Caps,
+        asking: Asking,
     ) -> int:
         """Books an attempt with the most that it can use, before it is sent; gives its number.
 
         Raises:
             CapReached: It could exceed a cap. Nothing is booked then.
+            TooSoon: With the calls of all processes to this endpoint it would be faster than `asking` allows, or its
+                server has asked to wait. Nothing is booked then.
         """
-        money = prices.of(most)
+        money, tokens = prices.of(most), most.tokens_in + most.tokens_out
         with self._write() as connection:
             self._require_room(connection, most, money, caps)
+            now = time.time()
+            self._require_pace(connection, endpoint, now, tokens, asking)
             cursor = connection.execute(
-                "INSERT INTO attempts (endpoint, owner, began, status, tokens_in, tokens_out, money, exact) "
-                "VALUES (?, ?, ?, 'sent', ?, ?, ?, 0)",
-                (endpoint, owner, time.time(), most.tokens_in, most.tokens_out, money),
+                "INSERT INTO attempts (endpoint, owner, began, status, tokens_in, tokens_out, money, exact, reserved) "
+                "VALUES (?, ?, ?, 'sent', ?, ?, ?, 0, ?)",
+                (endpoint, owner, now, most.tokens_in, most.tokens_out, money, tokens),
             )
             attempt = int(cursor.lastrowid or 0)
             connection.executemany("INSERT INTO asked VALUES (?, ?)", [(each.key, attempt) for each in questions])
@@ -158,7 +202,8 @@ class Ledger:
                 "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)",
                 [(each.key, each.topic, each.sample, answer, attempt) for each, answer in answers],
             )
-            connection.executemany("DELETE FROM claims WHERE question = ?", [(each.key,) for each, _ in answers])
+            for table in ("claims", "given_up"):
+                connection.executemany(f"DELETE FROM {table} WHERE question = ?", [(each.key,) for each, _ in answers])
             connection.execute(
                 "UPDATE attempts SET status = ?, ended = ?, latency = ?, http_status = ?, error = ? WHERE id = ?",
                 (status, ended, latency, http_status, error, attempt),
@@ -168,6 +213,16 @@ class Ledger:
                     "UPDATE attempts SET tokens_in = ?, tokens_out = ?, money = ?, exact = 1 WHERE id = ?",
                     (usage.tokens_in, usage.tokens_out, money, attempt),
                 )
+
+    def hold(self, endpoint: str, seconds: float) -> None:
+        """Lets no call to an endpoint pass for a while: its server said so to one call, and means all."""
+        now = time.time()
+        with self._write() as connection:
+            connection.execute(
+                "INSERT INTO holds VALUES (?, ?, ?) ON CONFLICT (endpoint) DO UPDATE SET noted = excluded.noted, "
+                "until = max(until, excluded.until)",
+                (endpoint, now, now + seconds),
+            )
 
     def spent(self) -> tuple[int, int, float]:
         """Calls, tokens and money so far, with what is reserved for calls under way."""
@@ -208,6 +263,24 @@ class Ledger:
                     may_fit_later=fits,
                 )
 
+    def _require_pace(
+        self, connection: sqlite3.Connection, endpoint: str, now: float, tokens: int, asking: Asking
+    ) -> None:
+        """What is stored for later than now was stored before the clock was set back, and counts for nothing."""
+        wait = 0.0
+        hold = connection.execute("SELECT until FROM holds WHERE endpoint = ? AND noted <= ?", (endpoint, now))
+        for (until,) in hold.fetchall():
+            wait = until - now
+        if asking.requests_per_minute is not None or asking.tokens_per_minute is not None:
+            passed = connection.execute(
+                "SELECT began, coalesce(reserved, tokens_in + tokens_out) FROM attempts "
+                "WHERE endpoint = ? AND began > ? AND began <= ? ORDER BY began",
+                (endpoint, now - pace.MINUTE, now),
+            )
+            wait = max(wait, pace.until_room(passed.fetchall(), now, tokens, asking))
+        if wait > 0:
+            raise pace.TooSoon(wait)
+
     def _bury(self, connection: sqlite3.Connection) -> None:
         """What dead processes left: their claims are free, their open attempts are lost."""
         owners = connection.execute("SELECT owner FROM claims UNION SELECT owner FROM attempts WHERE status = 'sent'")
@@ -244,7 +317,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")  # an answer that was paid for survives a loss of power
         connection.execute("BEGIN IMMEDIATE")
         _lay_out(connection, path)
@@ -257,6 +330,19 @@ def _connect(path: Path) -> sqlite3.Connection:
             mend="name another file, or restore this one from a copy: it holds the answers that were paid for",
         ) from error
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection, seconds: float = 60.0) -> None:
+    """Turns the write-ahead log on. SQLite does not wait here for another process that is just doing the same."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
 
 
 def _lay_out(connection: sqlite3.Connection, path: Path) -> None:
@@ -277,6 +363,10 @@ def _lay_out(connection: sqlite3.Connection, path: Path) -> None:
             found=f"format {version}" if application == APPLICATION else "an SQLite file that is none",
             mend="name another file",
         )
+    if "reserved" not in [row[1] for row in connection.execute("PRAGMA table_info(attempts)")]:
+        connection.execute("ALTER TABLE attempts ADD COLUMN reserved INTEGER")  # the tokens it was let pass with
+    for statement in _statements(LATER):
+        connection.execute(statement)
 
 
 def _statements(script: str) -> Iterator[str]:

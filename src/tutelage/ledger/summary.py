@@ -32,8 +32,12 @@ def describe_ledger(path: Path | str) -> str:
             lines += ["", endpoint, *_of_endpoint(connection, endpoint)]
         calls, tokens, money = connection.execute("SELECT calls, tokens, money FROM spent").fetchone()
         answered = connection.execute("SELECT count(*) FROM answers").fetchone()[0]
-        lines += ["", f"together: {calls:,} calls, {tokens:,} tokens, {money:,.6g} in money, {answered:,} answers"]
-        return "\n".join([*lines, *_agreement(connection)])
+        priced = connection.execute("SELECT count(*) FROM attempts WHERE money IS NOT NULL").fetchone()[0]
+        cost = f"{money:,.6g} in money" if priced else "money not known"
+        if 0 < priced < calls:
+            cost += f" ({calls - priced:,} calls without a price not counted)"
+        lines += ["", f"together: {calls:,} calls, {tokens:,} tokens, {cost}, {answered:,} answers"]
+        return "\n".join([*lines, *_given_up(connection), *_agreement(connection)])
     finally:
         connection.close()
 
@@ -60,6 +64,17 @@ def _of_endpoint(connection: sqlite3.Connection, endpoint: str) -> list[str]:
         (endpoint,),
     )
     return [*lines, *(f"  {count:,} x {error}" for error, count in errors)]
+
+
+def _given_up(connection: sqlite3.Connection) -> list[str]:
+    """How many questions have no usable answer and are not asked again, and why."""
+    rows = connection.execute("SELECT reason, count(*) FROM given_up GROUP BY reason ORDER BY count(*) DESC, reason")
+    reasons = rows.fetchall()
+    if not reasons:
+        return []
+    together = sum(count for _, count in reasons)
+    lines = [f"given up: {together:,} questions without a usable answer; --ask-again has the next run ask them"]
+    return [*lines, *(f"  {count:,} x {reason}" for reason, count in reasons[:5])]
 
 
 def _percentiles(ordered: Sequence[float]) -> list[float]:

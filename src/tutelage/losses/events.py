@@ -50,6 +50,8 @@ def divergence_on_events(
 ) -> Tensor:
     """`T²` times the divergence (or cross-entropy) on the teacher's events: `[B]`, or `[B, L]` for masked sequences.
 
+    It is 0, and so is its gradient, where the teacher is silent.
+
     Raises:
         SignalError: Student and teacher differ in classes or positions, or the temperature is not one of the teacher's.
     """
@@ -63,7 +65,7 @@ def divergence_on_events(
             mend="give both as many classes",
         )
     log_q, log_p = of_events(visible(s, batch), top, temperature)
-    values = (cross_entropy_of_events if cross_entropy else kl_of_events)(log_q, log_p)
+    values = (cross_entropy_of_events if cross_entropy else kl_of_events)(log_q, log_p).masked_fill(top.silent, 0)
     if batch.mask is not None and values.shape == batch.mask.shape:
         values = values.masked_fill(~batch.mask, 0)
     return mean_per_position(values * temperature**2, batch)

@@ -23,6 +23,7 @@ class TransferFacts:
     Attributes:
         inputs: Fingerprint (hex SHA-256) of the rows and of how they become tensors: `Batch.rows` are numbers of these.
         rows: How many rows there are.
+        asked: About how many of them it will be asked at most; None where that is not known.
         classes: Names of the classes, where the data knows them.
         labelled: Gives the labelled training rows that a teacher may be trained on in the run, raw columns and all.
     """
@@ -31,6 +32,7 @@ class TransferFacts:
     rows: int
     classes: tuple[str, ...]
     labelled: Callable[[], Batch]
+    asked: int | None = None
 
 
 class Teacher(abc.ABC):

@@ -1,4 +1,4 @@
-"""Questions to a chat model about which class a text is in, and what its answers say."""
+"""Questions to a chat model: which class a text is in, or what to write about it; and what its answers say."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from tutelage.ledger import Failure, Usage
 
 __all__ = [
     "LETTERS",
+    "completion_of",
     "filled",
     "instruction",
     "label_of",
     "letter_shares",
     "most_usage",
     "schema",
+    "token_logprobs",
     "usage_of",
     "what_it_shows",
 ]
@@ -106,6 +108,66 @@ def letter_shares(reply: Mapping[str, Any], classes: int) -> tuple[list[float], 
     return [min(share / max(1.0 - other, sum(shares)), 1.0) for share in shares], len(told)
 
 
+def completion_of(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """What an answer holds: `text`, `finish_reason`, `served`, `tokens_in`, `tokens_out`.
+
+    A model that refuses has answered: its reason is `refusal`, or `content_filter` where the endpoint stepped in, and
+    the text is what it said. A text that was cut off, `length`, may be empty; any other empty one is of no use.
+
+    Raises:
+        Failure: There is no text.
+    """
+    try:
+        choice = reply["choices"][0]
+        message, reason = choice["message"], choice.get("finish_reason")
+        text, refusal = message.get("content"), message.get("refusal")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise unusable("an answer without a message", reply) from error
+    if isinstance(refusal, str) and refusal:
+        reason, text = "refusal", text or refusal
+    if text is None or text == "":
+        if reason not in ("length", "content_filter"):
+            raise unusable(f"an empty answer, which ended by {reason!r}", reply)
+        text = ""
+    if not isinstance(text, str):
+        raise unusable(f"an answer that is no text but a {type(text).__name__}", reply)
+    usage = usage_of(reply)
+    return {
+        "text": _writable(text),
+        "finish_reason": None if reason is None else str(reason),
+        "served": str(reply.get("model") or ""),
+        "tokens_in": None if usage is None else usage.tokens_in,
+        "tokens_out": None if usage is None else usage.tokens_out,
+    }
+
+
+def token_logprobs(reply: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The answer's tokens, each with its log-probability and its likeliest alternatives; None where none are told."""
+    try:
+        told = [
+            {
+                **_token(each),
+                "top": [_token(other) for other in each.get("top_logprobs") or ()],
+            }
+            for each in reply["choices"][0]["logprobs"]["content"]
+        ]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return None
+    return told or None
+
+
+def _token(told: Mapping[str, Any]) -> dict[str, Any]:
+    value = float(told["logprob"])
+    if not math.isfinite(value):
+        raise ValueError
+    return {"token": _writable(str(told["token"])), "logprob": value}
+
+
+def _writable(text: str) -> str:
+    """The text without half characters, which JSON can carry and no file."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def usage_of(reply: Mapping[str, Any]) -> Usage | None:
     """The tokens that the endpoint counted, if it says so."""
     usage = reply.get("usage")
@@ -123,7 +185,7 @@ def most_usage(body: Mapping[str, Any]) -> Usage:
 
 def unusable(message: str, reply: Mapping[str, Any]) -> Failure:
     """An answer that was paid for and is of no use."""
-    return Failure("unusable", message, retry=True, http_status=200, usage=usage_of(reply))
+    return Failure("unusable", message, retry=True, http_status=200, usage=usage_of(reply), of_question=True)
 
 
 def _content(reply: Mapping[str, Any]) -> str:
@@ -132,7 +194,8 @@ def _content(reply: Mapping[str, Any]) -> str:
     except (KeyError, IndexError, TypeError) as error:
         raise unusable("an answer without a message", reply) from error
     if not isinstance(content, str):
-        raise unusable("an empty answer", reply)
+        reason = reply["choices"][0].get("finish_reason")
+        raise unusable(f"an empty answer, which ended by {reason!r}", reply)
     return content
 
 

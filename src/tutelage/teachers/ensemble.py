@@ -161,7 +161,10 @@ class Ensemble(Teacher):
             if all(answer.top is None for answer in answers):
                 return Signals(output=combined)
             order = torch.arange(combined.shape[-1], device=combined.device).expand(combined.shape)
-            return Signals(top=TopK.of_probabilities(combined.softmax(-1), order, combined.shape[-1]))
+            p = combined.softmax(-1)
+            for top in (answer.top for answer in answers if answer.top is not None):
+                p = p.masked_fill(top.silent[..., None], 0)  # a mean without one of the members is not their mean
+            return Signals(top=TopK.of_probabilities(p, order, combined.shape[-1]))
 
     @property
     def inner(self) -> dict[str, Teacher]:

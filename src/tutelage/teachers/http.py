@@ -16,6 +16,8 @@ __all__ = ["Http", "key_from", "require_plain_url"]
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """HTTP statuses after which the same call may succeed."""
+OF_QUESTION = frozenset({400, 413, 422})
+"""HTTP statuses by which a server refuses what it was asked (a filter, a text that is too long), and not the asker."""
 ERROR_LENGTH = 300
 
 
@@ -101,6 +103,7 @@ class Http:
                 retry=answer.status_code in PASSING,
                 http_status=answer.status_code,
                 after=retry_after(answer.headers.get("Retry-After")),
+                of_question=answer.status_code in OF_QUESTION,
             )
         return answer
 

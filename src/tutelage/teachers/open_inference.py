@@ -212,9 +212,8 @@ class OpenInference(Teacher):
         def send(timeout: float) -> Reply:
             assert self._server is not None
             output = self._output()["name"]
-            values = self._server.infer({name: array[rows] for name, array in arrays.items()}, [output], timeout)[
-                output
-            ]
+            given = {name: array[rows] for name, array in arrays.items()}
+            values = self._server.infer(given, [output], timeout)[output]
             return Reply(answers=self._require_rows(values, len(rows)), http_status=None)
 
         return Call(questions=[questions[row] for row in rows], send=send)
@@ -375,8 +374,7 @@ class OpenInference(Teacher):
         questions = [self._question(arrays, row, look=moment) for row in range(len(before))]
         try:
             metadata = json.loads(self._read_metadata({"what": "metadata", "look": moment}))
-            pack = functools.partial(self._repeat, arrays, questions)
-            now = desk.ask(questions, pack)
+            now = desk.ask(questions, functools.partial(self._repeat, arrays, questions))
         except CapReached:
             if only_before_the_first:
                 raise
@@ -397,7 +395,6 @@ class OpenInference(Teacher):
 
     def _loaded(self) -> Desk:
         if self._desk is None:
-            raise ModelError(
-                "teacher", expected="an OpenInference that is loaded", found="one that is not", mend="call `load` first"
-            )
+            expected = "an OpenInference that is loaded"
+            raise ModelError("teacher", expected=expected, found="one that is not", mend="call `load` first")
         return self._desk

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 
-from tutelage.errors import ModelError, QueryFailed, RecipeError
-from tutelage.ledger import Asking, Call, Caps, Desk, Failure, Ledger, Prices, Question, Reply, Usage, question
+from tutelage.errors import ModelError, RecipeError
+from tutelage.ledger import Asking, Caps, Prices
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
 from tutelage.teachers.black_box import top_of_answers, top_of_probabilities
@@ -21,17 +22,12 @@ from tutelage.teachers.chat import (
     instruction,
     label_of,
     letter_shares,
-    most_usage,
     schema,
-    usage_of,
     what_it_shows,
 )
-from tutelage.teachers.http import Http, key_from, require_plain_url
+from tutelage.teachers.chat_endpoint import ChatEndpoint
 
 __all__ = ["Capabilities", "OpenAICompatible"]
-
-REFUSES = frozenset({400, 404, 415, 422, 501})
-"""HTTP statuses by which an endpoint says that it does not know a setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +56,8 @@ class OpenAICompatible(Teacher):
     * labels: an answer in JSON by a schema, or else in JSON that is read strictly: anything else is asked again.
       With `samples`, each text is asked so often at a temperature above 0, and the classes have their shares.
 
-    An answer is a distribution at temperature 1; losses at other temperatures are refused. Free text is not asked for:
-    there is no signal for it.
+    An answer is a distribution at temperature 1; losses at other temperatures are refused. For texts there is
+    `tutelage generate`.
 
     Which model is served is noted with the probes; an answer by another one stops the run. A model that changes under
     the same name is not noticed.
@@ -77,6 +73,8 @@ class OpenAICompatible(Teacher):
         samples: How often each row is asked for a label.
         temperature: Of the model's own sampling.
         top_logprobs: How many alternatives are asked for.
+        unanswered: The share of the questions that may stay without a usable answer (a filter, a refusal, never one of
+            the classes): such a row is given up, and teaches nothing. At 0 the first stops the run.
         settings: Further fields of the request (`seed`, `max_completion_tokens`); null takes one away.
         caps: Where asking stops.
         asking: How fast is asked, and how often again.
@@ -98,6 +96,7 @@ class OpenAICompatible(Teacher):
         samples: int = 1,
         temperature: float = 0.0,
         top_logprobs: int = 20,
+        unanswered: float = 0.0,
         settings: dict[str, Any] | None = None,
         caps: Caps | None = None,
         asking: Asking | None = None,
@@ -115,16 +114,17 @@ class OpenAICompatible(Teacher):
         self.samples = samples
         self.temperature = temperature
         self.top_logprobs = top_logprobs
+        self.unanswered = unanswered
         self.settings = settings
         self.caps = caps
         self.asking = asking
         self.price_in = price_in
         self.price_out = price_out
         self.key_variable = key_variable
-        self._desk: Desk | None = None
-        self._http: Http | None = None
+        self._endpoint: ChatEndpoint | None = None
         self._names: tuple[str, ...] = tuple(classes_in_order or ())
         self._found: Capabilities | None = None
+        self._rows = 0
 
     @property
     def comes_from_elsewhere(self) -> bool:
@@ -139,21 +139,25 @@ class OpenAICompatible(Teacher):
             ModelError: The endpoint can't be asked.
         """
         del device
-        if self._desk is not None:
+        if self._endpoint is not None:
             return
-        caps, asking = self.caps or Caps(), self.asking or Asking()
-        prices = Prices(price_in=self.price_in, price_out=self.price_out)
-        asking.check("asking")
-        caps.check("caps", prices)
         self._check_sampling()
-        url = require_plain_url(self.url, "url")
-        self._http = Http(url, key_from(self.key_variable, "key_variable"))
-        self._desk = Desk(Ledger(self.ledger), f"{url} {self.model}", caps=caps, asking=asking, prices=prices)
+        self._endpoint = ChatEndpoint(
+            self.url,
+            self.model,
+            ledger=self.ledger,
+            settings=self.settings,
+            caps=self.caps,
+            asking=self.asking,
+            prices=Prices(price_in=self.price_in, price_out=self.price_out),
+            key_variable=self.key_variable,
+        )
         if self._names:
             self._probe()
 
     def meet(self, facts: TransferFacts) -> None:
         """Takes the data's names of the classes where it has none of its own, and probes the endpoint."""
+        self._rows = facts.rows if facts.asked is None else facts.asked
         if not self.classes_in_order:
             self._names = facts.classes
         self._probe()
@@ -169,7 +173,7 @@ class OpenAICompatible(Teacher):
         Raises:
             ModelError: The batch has no texts, or the prompt does not fit them.
             CapReached: A cap stops it.
-            QueryFailed: A text got no usable answer.
+            QueryFailed: A text got no usable answer, and not so many may stay without one.
         """
         self.check(request)
         if not request.output or not len(batch):
@@ -184,18 +188,16 @@ class OpenAICompatible(Teacher):
             self._body(filled(self.prompt, {name: column[row] for name, column in columns.items()}, "prompt"))
             for row in range(len(batch))
         ]
-        every = [(body, self._question(body, sample)) for body in bodies for sample in range(self.samples)]
-
-        def pack(missing: list[int]) -> Iterator[Call]:
-            return (self._call(*every[at]) for at in missing)
-
-        stored = [json.loads(answer) for answer in self._loaded().ask([asked for _, asked in every], pack)]
+        allowed = math.floor(self.unanswered * max(self._rows, len(batch)) * self.samples + 1e-9)
+        stored = self._loaded().ask(bodies, self._read, samples=self.samples, allowed=allowed)
         if self._letters:
-            top = top_of_probabilities(torch.tensor([answer["shares"] for answer in stored]))
+            nothing = [0.0] * len(self._names)
+            shares = torch.tensor([nothing if answer is None else answer["shares"] for answer in stored])
+            top = top_of_probabilities(shares, torch.tensor([answer is not None for answer in stored]))
         else:
-            labels = [int(answer["label"]) for answer in stored]
+            labels = [None if answer is None else int(answer["label"]) for answer in stored]
             rows = [labels[at : at + self.samples] for at in range(0, len(labels), self.samples)]
-            top = top_of_answers(rows, len(self._names))
+            top = top_of_answers([[label for label in row if label is not None] for row in rows], len(self._names))
         return Signals(top=top.map(lambda tensor: tensor.to(batch.rows.device)))
 
     def fingerprint(self) -> str:
@@ -251,50 +253,13 @@ class OpenAICompatible(Teacher):
     def _request(self, text: str, *, letters: bool, **more: Any) -> dict[str, Any]:
         told = "\n\n".join(filter(None, [self.system, instruction(self._names, letters=letters)]))
         longest = 1 if letters else 32 + max(len(json.dumps(name).encode()) for name in self._names)
-        return {
-            "model": self.model,
-            "messages": [{"role": "system", "content": told}, {"role": "user", "content": text}],
-            "temperature": self.temperature,
-            "max_tokens": longest,
-            **more,
-        }
+        return self._loaded().body(told, text, temperature=self.temperature, max_tokens=longest, **more)
 
-    def _sent(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The request with the recipe's further settings."""
-        return {name: value for name, value in (body | (self.settings or {})).items() if value is not None}
-
-    def _question(self, body: dict[str, Any], sample: int) -> Question:
-        return question({"endpoint": self.url, "request": self._sent(body)}, sample=sample)
-
-    def _call(self, body: dict[str, Any], asked: Question) -> Call:
-        letters = self._letters
-
-        def send(timeout: float) -> Reply:
-            assert self._http is not None
-            reply, status = self._http.post("chat/completions", self._sent(body), timeout)
-            self._require_same_model(reply)
-            if letters:
-                answer: dict[str, Any] = {"shares": letter_shares(reply, len(self._names))[0]}
-            else:
-                answer = {"label": label_of(reply, self._names)}
-            return Reply(answers=[json.dumps(answer).encode()], usage=usage_of(reply), http_status=status)
-
-        return Call(questions=[asked], send=send, most=self._most(body))
-
-    def _most(self, body: dict[str, Any]) -> Usage:
-        allowed = (self.settings or {}).get("max_completion_tokens") or (self.settings or {}).get("max_tokens")
-        return most_usage(body | ({"max_tokens": allowed} if allowed else {}))
-
-    def _require_same_model(self, reply: Any) -> None:
-        served = reply.get("model") if isinstance(reply, dict) else None
-        if self._found is not None and served and self._found.served and served != self._found.served:
-            raise Failure(
-                "unusable",
-                f"answered by the model {served!r}; the answers in the ledger are those of {self._found.served!r}",
-                retry=False,
-                http_status=200,
-                usage=usage_of(reply),
-            )
+    def _read(self, reply: Mapping[str, Any]) -> dict[str, Any]:
+        """What is kept of an answer."""
+        if self._letters:
+            return {"shares": letter_shares(reply, len(self._names))[0]}
+        return {"label": label_of(reply, self._names)}
 
     # What the endpoint gives
 
@@ -312,9 +277,8 @@ class OpenAICompatible(Teacher):
         served, logprobs = "", 0
         if self.answer != "label" and self.samples == 1 and len(self._names) <= len(LETTERS):
             for count in dict.fromkeys((self.top_logprobs, 5)):
-                body = self._request(self._example(), letters=True, logprobs=True, top_logprobs=count)
-                told = self._try("logprobs", body)
-                served, logprobs = told["served"] or served, told["logprobs"]
+                told = self._try("logprobs", letters=True, logprobs=True, top_logprobs=count)
+                served, logprobs = told["served"] or served, told.get("logprobs", 0)
                 if told["taken"]:
                     break
         if self.answer == "logprobs" and not logprobs:
@@ -326,48 +290,17 @@ class OpenAICompatible(Teacher):
             )
         by_schema = False
         if not logprobs:
-            body = self._request(self._example(), letters=False, response_format=schema(self._names))
-            told = self._try("json_schema", body)
-            served, by_schema = told["served"] or served, told["json_schema"]
+            told = self._try("json_schema", letters=False, response_format=schema(self._names))
+            served, by_schema = told["served"] or served, told.get("json_schema", False)
         self._found = Capabilities(logprobs=logprobs, json_schema=by_schema, served=served)
 
-    def _example(self) -> str:
-        return f"This is an example of {self._names[0]}."
-
-    def _try(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
-        """What a request with a setting brings: that it is refused is an answer too."""
-        asked = question({"endpoint": self.url, "request": self._sent(body), "probe": what})
-
-        def send(timeout: float) -> Reply:
-            assert self._http is not None
-            found = {"taken": True, "logprobs": 0, "json_schema": False, "served": ""}
-            usage: Usage | None = None
-            try:
-                reply, status = self._http.post("chat/completions", self._sent(body), timeout)
-                usage = usage_of(reply)
-                found["served"] = str(reply.get("model") or "")
-                found |= what_it_shows(what, reply, self._names)
-            except Failure as failure:
-                status = failure.http_status or 0
-                if status not in REFUSES:
-                    raise
-                found["taken"], usage = False, Usage()
-            return Reply(answers=[json.dumps(found).encode()], usage=usage, http_status=status)
-
-        try:
-            call = Call(questions=[asked], send=send, most=self._most(body))
-            (answer,) = self._loaded().ask([asked], lambda _: [call], attempts=3)
-        except QueryFailed as error:
-            raise ModelError(
-                self.describe(),
-                expected="an endpoint that answers",
-                found=str(error).splitlines()[0],
-                mend="mend `url`, `model` and `key_variable`, or start the server",
-            ) from error
-        told: dict[str, Any] = json.loads(answer)
-        return told
+    def _try(self, what: str, *, letters: bool, **setting: Any) -> dict[str, Any]:
+        body = self._request(f"This is an example of {self._names[0]}.", letters=letters, **setting)
+        return self._loaded().probe(what, body, lambda reply: what_it_shows(what, reply, self._names))
 
     def _check_sampling(self) -> None:
+        if not 0 <= self.unanswered < 1:
+            raise RecipeError("unanswered", expected="a share from 0 to below 1", found=f"{self.unanswered:g}")
         if self.samples < 1 or self.temperature < 0 or self.top_logprobs < 1:
             raise RecipeError(
                 "samples, temperature, top_logprobs",
@@ -390,12 +323,12 @@ class OpenAICompatible(Teacher):
                 mend="write `samples: 1`, or `answer: label`",
             )
 
-    def _loaded(self) -> Desk:
-        if self._desk is None:
+    def _loaded(self) -> ChatEndpoint:
+        if self._endpoint is None:
             raise ModelError(
                 "teacher",
                 expected="an OpenAICompatible that is loaded",
                 found="one that is not",
                 mend="call `load` first",
             )
-        return self._desk
+        return self._endpoint

@@ -25,6 +25,8 @@ _KINDS = {
     ".ndjson": "json",
     ".json": "json",
 }
+MANIFEST = ".manifest.json"
+"""How the name of a set's manifest ends: it is no table, where a folder is read."""
 
 
 class Table(Source):
@@ -129,6 +131,7 @@ def _files(path: Path) -> list[Path]:
             )
         return [path]
     files = [file for file in sorted(path.iterdir()) if file.is_file() and _kind(file) is not None]
+    files = [file for file in files if not file.name.endswith(MANIFEST)]
     kinds = {_kind(file) for file in files}
     if len(kinds) != 1:
         raise DataError(
