@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import tutelage as tt
-from tutelage.errors import DataError
-from tutelage.plan import higher_is_better
+from tutelage.errors import DataError, RecipeError
+from tutelage.plan import higher_is_better, make_plan
+from tutelage.teachers import Cached, FunctionTeacher
 
 
 class Named(tt.ModuleTeacher):
@@ -120,3 +121,31 @@ def test_the_forecast_counts_every_training_and_evaluation() -> None:
 )
 def test_the_direction_of_a_metric_is_that_of_the_evaluation(metric: str, higher: bool) -> None:
     assert higher_is_better(metric) is higher
+
+
+def three(inputs: torch.Tensor) -> torch.Tensor:
+    return inputs[:, :3]
+
+
+def test_a_budget_beside_a_teacher_that_is_not_timed_is_refused_before_training_and_a_function_is_announced(
+    tmp_path: Path,
+) -> None:
+    budget = tt.Budget(latency_vs_teacher=0.5)
+    function = FunctionTeacher("test_plan:three", "logits")
+    settings = {"budget": budget, "export": tt.Export(onnx=False)}
+    plan = make_plan(recipe(["cat", "dog", "eel"], teacher=function, **settings))
+    assert any("again and again to be timed" in note for note in plan.notes)
+    lazy = Cached(function, str(tmp_path), lazy=True)
+    with pytest.raises(RecipeError, match="latency_vs_teacher"):
+        make_plan(recipe(["cat", "dog", "eel"], teacher=lazy, **settings))
+    quiet = make_plan(recipe(["cat", "dog", "eel"], teacher=lazy, export=tt.Export(onnx=False)))
+    assert not any("again and again" in note for note in quiet.notes)
+    with pytest.raises(RecipeError, match=r"budget\.form"):
+        make_plan(
+            recipe(
+                ["cat", "dog", "eel"],
+                teacher=function,
+                budget=tt.Budget(latency_vs_teacher=0.5, form="torch"),
+                export=tt.Export(onnx=False),
+            )
+        )

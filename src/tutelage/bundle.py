@@ -188,8 +188,10 @@ def model_card(provenance: dict[str, Any], findings: Findings, *, of_table: bool
         f"* Parameters: {student['parameters']['total']:,}"
         + (f" (teacher {teacher['parameters']['total']:,})" if teacher["parameters"] else ""),
     ]
-    if "student" in cost:
-        lines.append(f"* Weights: {significant(cost['student'].size_bytes / 1e6)} MB")
+    sizes = {name: model.size_bytes for name, model in cost.items() if model.size_bytes is not None}
+    if "student" in sizes:
+        theirs = f" (teacher {significant(sizes['teacher'] / 1e6)} MB)" if "teacher" in sizes else ""
+        lines.append(f"* Weights: {significant(sizes['student'] / 1e6)} MB{theirs}")
     rows, made = provenance["data"]["rows"], sum(provenance["data"].get("made_training_rows", {}).values())
     lines += [f"* {licence_line(key, record)}" for key, record in provenance.get("licences", {}).items()]
     if classes := provenance["data"].get("classes"):

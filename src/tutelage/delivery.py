@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from tutelage.answers import EVALUATION_BATCH
-from tutelage.devices import Cost, ModelForms, measure_cost
+from tutelage.devices import Cost, ModelForms, Target, measure_cost
+from tutelage.devices.served import Timed, served_beside
 from tutelage.errors import ModelError
 from tutelage.export import compare, export_onnx, save_student
 from tutelage.export.module_spec import spec_of
@@ -82,19 +83,24 @@ def export_student(
     return export, work / "teacher.onnx", notes
 
 
-def measure_models(plan: Plan, student: nn.Module, student_onnx: Path | None, teacher_onnx: Path | None) -> Cost:
-    """Latency, memory and size of teacher and student, in turn, on rows of the test split."""
+def measure_models(
+    plan: Plan, student: nn.Module, student_onnx: Path | None, teacher_onnx: Path | None
+) -> tuple[Cost, list[str]]:
+    """Latency, memory and size of teacher and student, in turn, on rows of the test split; and notes."""
     recipe, data = plan.recipe, plan.data
     rows = data.rows("test")[: max(recipe.measure.batch_sizes)]
-    inputs: Inputs = data.batch(rows).inputs
-    return measure_cost(
-        {
-            "teacher": ModelForms(module=recipe.teacher.as_module(), onnx=teacher_onnx),
-            "student": ModelForms(module=student, onnx=student_onnx),
-        },
-        inputs,
+    batch, target = data.batch(rows), Target.parse(recipe.measure.device)
+    module, forms = recipe.teacher.as_module(), ModelForms(module=student, onnx=student_onnx)
+    if module is None:
+        timed = served_beside(recipe.teacher, forms, batch=batch, encode=data.encode, target=target)
+    else:
+        timed = Timed(models={"teacher": ModelForms(module=module, onnx=teacher_onnx), "student": forms})
+    cost = measure_cost(
+        timed.models,
+        batch.inputs,
         device=recipe.measure.device,
         batch_sizes=recipe.measure.batch_sizes,
         rounds=recipe.measure.rounds,
         seconds=recipe.measure.seconds,
     )
+    return cost, list(timed.notes)

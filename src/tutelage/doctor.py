@@ -152,17 +152,20 @@ def describe_cost(cost: Cost) -> str:
     about = ", ".join(f"{key}: {value}" for key, value in cost.device.items() if isinstance(value, (str, int, float)))
     lines = [about, ""]
     for name, model in cost.models.items():
-        lines.append(f"{name}: {model.parameters:,} parameters, {significant(model.size_bytes / 1e6)} MB")
+        counted = [f"{model.parameters:,} parameters"] if model.parameters is not None else []
+        counted += [f"{significant(model.size_bytes / 1e6)} MB"] if model.size_bytes is not None else []
+        lines.append(f"{name}: {', '.join(counted) or 'of no known size'}")
         for form, peak in model.peak_memory_bytes.items():
             lines.append(f"  {form}: peak memory {significant(peak / 1e6)} MB")
         for x in model.latencies:
             lines.append(
-                f"  {x.form:<12} batch {x.batch:<4} p50 {significant(x.p50_ms):>8} ms   "
+                f"  {x.form:<16} batch {x.batch:<4} p50 {significant(x.p50_ms):>8} ms   "
                 f"p95 {significant(x.p95_ms):>8} ms [{significant(x.p95_low_ms)}, {significant(x.p95_high_ms)}]   "
                 f"p99 {significant(x.p99_ms):>8} ms"
             )
     for key, ratio in cost.ratios.items():
         lines.append(f"student / teacher, {key}: {ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]")
+    lines += [f"{form}: {what}" for form, what in cost.forms.items()]
     return "\n".join(lines)
 
 

@@ -187,7 +187,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
         export, teacher_onnx, notes = export_student(plan, students[shipped], partial, workspace.work)
         say("measure latency, memory and size")
         student_onnx = partial / "model.onnx" if export["onnx"] is not None else None
-        cost = measure_models(plan, students[shipped], student_onnx, teacher_onnx)
+        cost, unmeasured = measure_models(plan, students[shipped], student_onnx, teacher_onnx)
         findings = Findings(
             sets=sets,
             metrics=metrics,
@@ -195,7 +195,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
             cost=cost,
             export=export,
             verdict=judge(metrics, cost, recipe.policy, recipe.budget, export),
-            notes=[*plan.notes, *notes, *([_silent(left_out)] if left_out else [])],
+            notes=[*plan.notes, *notes, *unmeasured, *([_silent(left_out)] if left_out else [])],
         )
         if rounds:
             write_json(partial / RECORD, asking_record(plan, rounds))

@@ -10,6 +10,7 @@ from torch import nn
 from tutelage.governance.licence import licence_records
 from tutelage.lessons import Lesson
 from tutelage.recipe import Recipe
+from tutelage.teachers import FunctionTeacher, Teacher
 from tutelage.training.setup import make_accelerator
 from tutelage.transfer import TransferSet
 
@@ -46,6 +47,11 @@ def notes_on(
             "statistics, which is not the same as the whole batch"
         )
     notes += [f"{key}: {note}" for key, teacher in recipe.teachers().items() for note in teacher.notes]
+    if recipe.teacher.as_module() is None and recipe.teacher.served() is not None and _is_function(recipe.teacher):
+        notes.append(
+            "the teacher's function is called again and again to be timed, once the student is trained; if a call "
+            "costs something, put it in Cached with lazy: true"
+        )
     if recipe.asking is not None and data.views is not None:
         notes.append("asking counts rows, but with data.views the teacher answers a new view of each in every epoch")
     records = licence_records(recipe.teachers(), recipe.licences)
@@ -63,3 +69,8 @@ def notes_on(
     if importlib.util.find_spec("tensorboard") is None:
         notes.append('no TensorBoard logs: pip install "tutelage[tracking]" to have them')
     return notes
+
+
+def _is_function(teacher: Teacher) -> bool:
+    """Whether a function of the user's is, or is a part of, a teacher."""
+    return isinstance(teacher, FunctionTeacher) or any(map(_is_function, teacher.inner.values()))

@@ -23,7 +23,7 @@ from teacher_case import CASES, TeacherCase, batch_of
 import tutelage.teachers
 from tutelage.errors import ModelError
 from tutelage.signals import Batch, Inputs, Request, Signals
-from tutelage.teachers import Teacher
+from tutelage.teachers import OpenAICompatible, OpenInference, Teacher
 
 CPU = torch.device("cpu")
 SUPPLYING = {name: case for name, case in CASES.items() if case.features}
@@ -248,6 +248,15 @@ def test_its_module_for_timing_gives_the_answers_it_gives(name: str) -> None:
     with torch.no_grad():
         output = module_of(loaded(name))(**inputs) if isinstance(inputs, dict) else module_of(loaded(name))(inputs)
     torch.testing.assert_close(output, answers(ask(loaded(name), inputs, everything(name)))["output"], atol=0, rtol=0)
+
+
+@every_case()
+def test_what_is_timed_of_a_teacher_that_is_no_module_gives_the_answers_it_gives(name: str) -> None:
+    served = loaded(name).served()
+    remote = isinstance(loaded(name), OpenInference | OpenAICompatible)
+    assert (served is None) == remote  # nobody pays for timing
+    if served is not None:
+        require_equal(served.open(1)(batch(name)), ask(loaded(name), batch(name), Request(output=True)))
 
 
 @every_case(MODULES)

@@ -4,7 +4,7 @@ import pytest
 
 from tutelage.errors import RecipeError
 from tutelage.evaluation.metrics import available_metrics
-from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
+from tutelage.governance.policy import Budget, Gate, check_budget, check_gates, check_timed
 
 CLASSIFIER = available_metrics("classification", labels=True)
 UNLABELLED = available_metrics("classification", labels=False)
@@ -79,3 +79,15 @@ def test_a_budget_that_makes_no_sense_is_refused_by_its_key(budget: Budget, key:
     with pytest.raises(RecipeError) as caught:
         check_budget(budget)
     assert caught.value.key == key
+
+
+def test_a_limit_on_the_ratio_is_refused_where_the_teacher_is_not_timed_and_nowhere_else() -> None:
+    limit, raw = Budget(latency_vs_teacher=0.5), ("from raw columns",)
+    for budget, forms in ((limit, raw), (limit, ("torch",)), (Budget(latency_p95_ms=1, size_mb=1, form="torch"), ())):
+        check_timed(budget, forms, teacher="trees", device="cpu:1")
+    with pytest.raises(RecipeError, match=r"(?s)an API.*could not be judged.*latency_p95_ms") as caught:
+        check_timed(limit, (), teacher="an API", device="cpu:1")
+    assert caught.value.key == "budget.latency_vs_teacher"
+    with pytest.raises(RecipeError, match=r"(?s)trees is timed from raw columns.*form: auto") as caught:
+        check_timed(Budget(latency_vs_teacher=0.5, form="torch"), raw, teacher="trees", device="cpu:1")
+    assert caught.value.key == "budget.form"

@@ -350,6 +350,23 @@ def test_budget_truth_table(budget: Budget, export: bool, outcome: str, value: f
     assert outcome in gate.explanation
 
 
+def test_a_teacher_of_another_library_is_judged_in_the_form_that_both_share_and_the_verdict_names_it() -> None:
+    ratio = {"value": 0.3, "low": 0.2, "high": 0.4}
+    for form in ("from raw columns", "from tensors"):
+        beside = replace(COST, ratios={f"{form}/1": ratio, f"{form}/32": {**ratio, "value": 0.1, "low": 0.1}})
+        (gate,) = judge([], beside, [], Budget(latency_vs_teacher=0.35), {"onnx": None}).gates
+        assert (gate.outcome, gate.value) == ("INCONCLUSIVE", 0.3)
+        assert f"(batch 1, {form})" in gate.explanation
+        (other,) = judge([], beside, [], Budget(latency_vs_teacher=0.35, batch=8), None).gates
+        (named,) = judge([], beside, [], Budget(latency_vs_teacher=0.35, form="torch"), None).gates
+        assert other.value is None and named.value is None  # another batch, another form: no evidence
+    both = replace(COST, ratios={**COST.ratios, "from tensors/1": ratio})
+    (gate,) = judge([], both, [], Budget(latency_vs_teacher=0.9), None).gates
+    assert gate.value == 0.5  # the form that the other limits are judged in comes first
+    (own,) = judge([], replace(COST, ratios={"from tensors/1": ratio}), [], Budget(latency_p95_ms=9), None).gates
+    assert "torch" in own.explanation and own.value == 8.0
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_latency_that_is_no_number_is_no_measurement(bad: float) -> None:
     broken = replace(COST.models["student"], latencies=[latency("torch", 1, bad)])

@@ -289,6 +289,39 @@ def test_speed_is_the_inverse_of_the_ratio_with_its_ends_swapped(bundle: Path) -
     assert "2.00× to 5.00×" in said
 
 
+def other_library(bundle: Path) -> None:
+    """The cost of a teacher that is timed in its own library: one form of both, of no known parameters."""
+    cost = json.loads((bundle / "cost.json").read_text())
+    form = "from raw columns"
+    teacher, student = cost["models"]["teacher"], cost["models"]["student"]
+    torch = [lat for lat in student["latencies"] if lat["form"] == "torch"]
+    student["latencies"] += [{**lat, "form": form, "p50_ms": 2 * lat["p50_ms"]} for lat in torch]
+    teacher["latencies"] = [{**lat, "form": form} for lat in teacher["latencies"] if lat["form"] == "torch"]
+    teacher |= {"parameters": None, "embedding_parameters": None, "peak_memory_bytes": {}}
+    cost["ratios"] = {f"{form}/1": {"value": 0.25, "low": 0.2, "high": 0.5}}
+    cost["forms"] = {form: "<trees> from columns to answer"}
+    (bundle / "cost.json").write_text(json.dumps(cost))
+
+
+def test_a_teacher_of_another_library_is_compared_in_the_form_that_both_have(bundle: Path) -> None:
+    """Catches a tile of the student's quickest form alone, and marks of other forms beside the teacher's."""
+    other_library(bundle)
+    html = read(bundle)
+    said = text_of(section(html, "glance"))
+    assert "4.00× as fast" in said and "median, from raw columns" in said
+    cost = section(html, "cost")
+    assert "From raw columns" in cost and "&lt;trees&gt; from columns to answer" in cost
+    assert "hollow: from raw columns" in text_of(cost) and "filled: onnxruntime" not in text_of(cost)
+    assert "was not timed" not in cost
+
+
+def test_a_teacher_that_was_not_timed_is_said_to_be_so(bundle: Path) -> None:
+    cost = json.loads((bundle / "cost.json").read_text())
+    del cost["models"]["teacher"]
+    (bundle / "cost.json").write_text(json.dumps(cost))
+    assert "The teacher was not timed" in section(read(bundle), "cost")
+
+
 def test_a_confusion_counts_rows_by_both_answers(bundle: Path) -> None:
     from tutelage.evaluation.evidence import Evidence
 

@@ -1,6 +1,7 @@
 """What a model costs on a device: latency, memory, size.
 
     measure.py      teacher and student, eager and in ONNX Runtime, on one device -> `Cost`
+    served.py       a teacher that is no torch module, beside the student: the forms that fit
     cost.py         the record
     target.py       a device by name: `cpu:1`, `cuda:0`
     latency.py      candidates timed in alternating rounds
@@ -8,6 +9,7 @@
     statistics.py   percentiles, intervals, ratios
     memory.py       resident memory of this process
     size.py         parameters and bytes of a module
+    threads.py      the threads of other libraries
     runtime.py      ONNX Runtime sessions
     fingerprint.py  what a stranger needs to judge the numbers
     batch.py        small things done to batches and modules

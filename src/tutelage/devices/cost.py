@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-__all__ = ["Cost", "Latency", "ModelCost", "significant"]
+__all__ = ["FROM_RAW", "FROM_TENSORS", "Cost", "Latency", "ModelCost", "significant"]
+
+FROM_RAW = "from raw columns"
+FROM_TENSORS = "from tensors"
+"""Forms of both models in one process: the teacher in its own library, the student in eager torch."""
 
 
 def significant(value: float) -> str:
@@ -18,7 +22,8 @@ class Latency:
     """Latency of one model in one form at one batch size.
 
     Attributes:
-        form: The runtime: `torch` (eager) or `onnxruntime`.
+        form: The runtime: `torch` (eager) or `onnxruntime`. Beside a teacher that runs in a library of its own, where
+            a call begins: `from tensors` or `from raw columns` (`Cost.forms` says what is in it).
         batch: Rows in a call.
         p50_ms: Median over all timed calls, milliseconds a call.
         p95_ms: 95th percentile; `p95_low_ms`, `p95_high_ms` are its 95% interval, bootstrapped over rounds.
@@ -42,18 +47,18 @@ class ModelCost:
 
     Attributes:
         name: `teacher` or `student`.
-        parameters: All parameters.
+        parameters: All parameters; None where there is no such count (trees, a function).
         embedding_parameters: Those of embedding tables, included in `parameters`.
-        size_bytes: The weights as stored (safetensors).
+        size_bytes: The weights as stored (safetensors), or the model's own files; None for one that is in no file.
         peak_memory_bytes: By form: the highest resident memory of a fresh process that loads the model and answers
             at the largest batch measured, less that of the same process before loading.
         latencies: Every form and batch size measured.
     """
 
     name: str
-    parameters: int
-    embedding_parameters: int
-    size_bytes: int
+    parameters: int | None
+    embedding_parameters: int | None
+    size_bytes: int | None
     peak_memory_bytes: dict[str, int] = field(default_factory=dict)
     latencies: list[Latency] = field(default_factory=list)
 
@@ -71,6 +76,7 @@ class Cost:
         contention: Rounds in which the machine was shared (`contaminated`), those of them that were run again
             (`repeated`) and those that are among the samples (`kept`).
         inputs: Shape of each input; the first axis, the batch, is None.
+        forms: What is in a call, for the forms whose name does not say it.
     """
 
     device: dict[str, Any]
@@ -79,6 +85,7 @@ class Cost:
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
     contention: dict[str, int] = field(default_factory=dict)
     inputs: dict[str, list[int | None]] = field(default_factory=dict)
+    forms: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `cost.json`."""

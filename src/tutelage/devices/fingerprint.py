@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ FLAGS = (
 """The instruction sets that decide how fast a matrix product is."""
 
 PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+LIBRARIES = {
+    "lightgbm": "lightgbm", "xgboost": "xgboost", "catboost": "catboost", "sklearn": "scikit-learn",
+    "openvino": "openvino",
+}  # fmt: skip
+"""Modules that teachers run in, and their packages: named where they are loaded."""
 
 
 def _read(path: str) -> str:
@@ -41,7 +48,7 @@ def _processor() -> tuple[str, list[str]]:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *(package for module, package in LIBRARIES.items() if module in sys.modules)):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

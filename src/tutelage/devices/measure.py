@@ -2,6 +2,7 @@
 
 Like is timed with like. Eager torch modules are timed in this process, with the device's number of threads: they are
 live modules, and no way to hand any module to another process does without pickle (`torch.export.save` pickles too).
+So are teachers that run in a library of their own, each call beside the same call of the student (`served.py`).
 ONNX files are timed in a process of their own, and each one's peak memory in a fresh one. The peak memory of eager
 torch is measured on CUDA, whose allocator counts it; on a CPU it would be that of the whole training process, and is
 left out.
@@ -21,15 +22,46 @@ from tutelage.devices.batch import change_inputs, named, placed, repeat_rows
 from tutelage.devices.cost import Cost, ModelCost
 from tutelage.devices.fingerprint import describe_device
 from tutelage.devices.latency import Rounds, measure
-from tutelage.devices.onnx_process import OnnxProcess
+from tutelage.devices.onnx_process import Feed, OnnxProcess
 from tutelage.devices.runtime import onnx_providers
 from tutelage.devices.size import Size, size_of, size_of_onnx
 from tutelage.devices.statistics import latency_of, ratio_of
 from tutelage.devices.target import Target
+from tutelage.devices.threads import limited_threads
 from tutelage.errors import UserError
 from tutelage.signals import Inputs, call
 
-__all__ = ["ModelForms", "measure_cost"]
+__all__ = ["InProcess", "ModelForms", "OnnxCalls", "measure_cost"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxCalls:
+    """How an ONNX file is called that does not take the student's inputs as they are.
+
+    Attributes:
+        feeds: Arrays by the graph's names of its inputs, in one call or several, for the inputs of a batch.
+        outputs: The outputs that are asked for.
+    """
+
+    feeds: Callable[[Inputs], list[Feed]]
+    outputs: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InProcess:
+    """A model that is called in this process, on the CPU.
+
+    Attributes:
+        form: What is compared; models of one form are timed in the same rounds.
+        about: What is in a call.
+        call: For a number of rows, a call that answers them.
+        modules: The torch modules that it runs.
+    """
+
+    form: str
+    about: str
+    call: Callable[[int], Callable[[], object]]
+    modules: tuple[nn.Module, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +71,15 @@ class ModelForms:
     Attributes:
         module: The live torch module, on any device, in any mode; it is put back as it was.
         onnx: Its ONNX file.
+        calls: How the file is called; None: with the inputs by their names, all outputs.
+        in_process: The model as it is called in this process.
         size: Its size, for a model without a module; by default it is counted.
     """
 
     module: nn.Module | None = None
     onnx: Path | None = None
+    calls: OnnxCalls | None = None
+    in_process: InProcess | None = None
     size: Size | None = None
 
     def measured_size(self) -> Size:
@@ -63,7 +99,7 @@ class ModelForms:
     @property
     def runs(self) -> bool:
         """Whether there is a form that can be called."""
-        return self.module is not None or self.onnx is not None
+        return self.module is not None or self.onnx is not None or self.in_process is not None
 
 
 @dataclass(frozen=True)
@@ -122,7 +158,7 @@ def measure_cost(
 
     Args:
         models: By name; when there is a `teacher` and a `student`, the ratio of their latencies is given. One without
-            a form (a teacher that is no module) is left out.
+            a form (a teacher that is elsewhere) is left out.
         inputs: A batch of real rows, padded as they are served; rows are repeated or cut to each batch size.
         device: `cpu:N` (N threads), `cpu` (all cores) or `cuda:N`.
         batch_sizes: Rows in a call.
@@ -147,16 +183,19 @@ def measure_cost(
     fingerprint = describe_device(target)
     batch = repeat_rows(inputs, max(sizes))
     modules = {name: forms.module for name, forms in models.items() if forms.module is not None}
-    files = {name: forms.onnx for name, forms in models.items() if forms.onnx is not None}
+    files = {name: forms for name, forms in models.items() if forms.onnx is not None}
     if files and not onnx_providers(target):
         files = {}
-    each = seconds / max(1, len(sizes) * (bool(modules) + bool(files)))
+    here = {name: forms.in_process for name, forms in models.items() if forms.in_process is not None}
+    each = seconds / max(1, len(sizes) * (bool(modules) + bool(files) + bool(here)))
     found = _Found()
     how = _How(batch, target, sizes, rounds=rounds, seconds=each)
     if modules:
         _measure_torch(found, modules, how)
     if files:
         _measure_onnx(found, files, how)
+    if here:
+        _measure_in_process(found, here, how)
     return Cost(
         device=fingerprint,
         rounds=rounds,
@@ -164,6 +203,7 @@ def measure_cost(
         ratios=found.ratios(),
         contention=found.contention,
         inputs={name: [None, *tensor.shape[1:]] for name, tensor in named(batch).items()},
+        forms={model.form: model.about for model in here.values()},
     )
 
 
@@ -177,13 +217,28 @@ def _measure_torch(found: _Found, modules: Mapping[str, nn.Module], how: _How) -
             found.memory.setdefault(name, {})["torch"] = _cuda_peak(module, how.batch, how.target)
 
 
-def _measure_onnx(found: _Found, files: Mapping[str, Path], how: _How) -> None:
+def _measure_onnx(found: _Found, models: Mapping[str, ModelForms], how: _How) -> None:
     """The ONNX files, in a process of their own."""
+    files = {name: forms.onnx for name, forms in models.items() if forms.onnx is not None}
+    own = {name: forms.calls for name, forms in models.items() if forms.calls is not None}
     with OnnxProcess(how.batch, how.target) as process:
+        for name, calls in own.items():
+            feeds = {rows: calls.feeds(repeat_rows(how.batch, rows)) for rows in how.sizes}
+            process.call_with(name, feeds, calls.outputs)
         for rows, timed in process.latency(files, how.sizes, rounds=how.rounds, seconds=how.seconds):
             found.add("onnxruntime", rows, timed)
         for name, path in files.items():
-            found.memory.setdefault(name, {})["onnxruntime"] = process.peak_memory(path, max(how.sizes))
+            found.memory.setdefault(name, {})["onnxruntime"] = process.peak_memory(name, path, max(how.sizes))
+
+
+def _measure_in_process(found: _Found, models: Mapping[str, InProcess], how: _How) -> None:
+    """The models that are called here, all of one form, with the device's number of threads."""
+    modules = {str(id(module)): module for model in models.values() for module in model.modules}
+    with _torch_on(how.target, modules), limited_threads(how.target.threads):
+        for rows in how.sizes:
+            calls = {name: model.call(rows) for name, model in models.items()}
+            (form,) = {model.form for model in models.values()}
+            found.add(form, rows, measure(calls, rounds=how.rounds, seconds=how.seconds))
 
 
 def _require_positive(key: str, numbers: Sequence[int]) -> None:

@@ -23,6 +23,9 @@ from tutelage.signals import Inputs
 __all__ = ["OnnxProcess"]
 
 
+Feed = dict[str, np.ndarray[Any, Any]]
+
+
 class OnnxProcess:
     """Runs `tutelage.devices.worker` on tasks that share their inputs. Each task is a fresh process.
 
@@ -33,6 +36,8 @@ class OnnxProcess:
 
     def __init__(self, batch: Inputs, target: Target) -> None:
         self.batch, self.target = batch, target
+        self._feeds: dict[str, str] = {}
+        self._outputs: dict[str, list[str]] = {}
 
     def __enter__(self) -> OnnxProcess:
         self._temporary = tempfile.TemporaryDirectory(prefix="tutelage-measure-")
@@ -43,6 +48,24 @@ class OnnxProcess:
 
     def __exit__(self, *_: object) -> None:
         self._temporary.cleanup()
+
+    def call_with(self, name: str, feeds: Mapping[int, Sequence[Feed]], outputs: Sequence[str]) -> None:
+        """Has one of the models called with arrays of its own.
+
+        Args:
+            name: Of the model.
+            feeds: For each number of rows, what it is called with, one call after the other.
+            outputs: The outputs that are asked for.
+        """
+        path = self._folder / f"feeds-{len(self._feeds)}.npz"
+        arrays: dict[str, Any] = {
+            f"{rows}/{number}/{key}": array
+            for rows, calls in feeds.items()
+            for number, feed in enumerate(calls)
+            for key, array in feed.items()
+        }
+        np.savez(path, **arrays)
+        self._feeds[name], self._outputs[name] = str(path), list(outputs)
 
     def latency(
         self, files: Mapping[str, Path], sizes: Sequence[int], *, rounds: int, seconds: float
@@ -59,9 +82,9 @@ class OnnxProcess:
         for timed in answer["latency"]:
             yield timed.pop("batch"), Rounds(**timed)
 
-    def peak_memory(self, path: Path, rows: int) -> int:
+    def peak_memory(self, name: str, path: Path, rows: int) -> int:
         """The most that loading a file and answering `rows` rows adds to the resident memory of a fresh process."""
-        return int(self._perform(self._task("memory", {"model": path}, [rows]))["peak_memory_bytes"])
+        return int(self._perform(self._task("memory", {name: path}, [rows]))["peak_memory_bytes"])
 
     def _task(self, want: Any, files: Mapping[str, Path], sizes: Sequence[int], **more: Any) -> Task:
         return Task(
@@ -71,6 +94,8 @@ class OnnxProcess:
             answer=str(self._folder / "answer.json"),
             device=self.target.name,
             batch_sizes=list(sizes),
+            feeds={name: path for name, path in self._feeds.items() if name in files},
+            outputs={name: outputs for name, outputs in self._outputs.items() if name in files},
             **more,
         )
 

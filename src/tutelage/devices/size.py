@@ -16,17 +16,18 @@ __all__ = ["Size", "size_of", "size_of_onnx"]
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How large a module is.
+    """How large a model is.
 
     Attributes:
-        parameters: All parameters; a shared one counts once.
+        parameters: All parameters; a shared one counts once. None where there is no such count (trees, a function).
         embedding_parameters: Those of embedding tables, included in `parameters`.
-        size_bytes: The weights as stored: parameters and persistent buffers, a shared tensor once.
+        size_bytes: The weights as stored: parameters and persistent buffers, a shared tensor once; or the model's
+            files. None for a model that is in no file.
     """
 
-    parameters: int
-    embedding_parameters: int
-    size_bytes: int
+    parameters: int | None
+    embedding_parameters: int | None
+    size_bytes: int | None
 
 
 def size_of(module: nn.Module) -> Size:

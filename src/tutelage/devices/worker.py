@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,9 @@ class Task:
         batch_sizes: Rows in a call.
         rounds: Alternating rounds for each batch size.
         seconds: About how long each batch size may take.
+        feeds: For a model that is not called with `inputs`, the path of an `.npz` with what it is called with: by
+            `ROWS/CALL/INPUT`, the calls that answer so many rows numbered from 0.
+        outputs: For a model of which not all outputs are asked, which are.
     """
 
     want: Literal["latency", "memory"]
@@ -49,6 +53,8 @@ class Task:
     batch_sizes: list[int]
     rounds: int = 10
     seconds: float = 4.0
+    feeds: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, list[str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """For the file that `main` reads."""
@@ -58,46 +64,68 @@ class Task:
 class _Runner:
     """An ONNX model that is called again and again with the same inputs."""
 
-    def __init__(self, path: str, target: Target, arrays: Arrays) -> None:
-        self.session = onnx_session(Path(path), target)
+    def __init__(self, task: Task, name: str, target: Target, arrays: Arrays) -> None:
+        path = Path(task.models[name])
+        self.session = onnx_session(path, target)
+        self.outputs = task.outputs.get(name)
+        self.arrays, self.own = arrays, name in task.feeds
+        if self.own:
+            self.arrays = _read(task.feeds[name])
+            return
         names = [wanted.name for wanted in self.session.get_inputs()]
         missing = [name for name in names if name not in arrays]
         if missing:
             raise ModelError(
-                f"inputs of {Path(path).name}",
+                f"inputs of {path.name}",
                 expected=f"{names}",
                 found=f"{sorted(arrays)}",
                 mend=f"give {missing} too: the model was exported with them",
             )
         self.arrays = {name: arrays[name] for name in names}
 
-    def feed(self, rows: int) -> Arrays:
-        """The first rows of the inputs."""
-        return {name: np.ascontiguousarray(array[:rows]) for name, array in self.arrays.items()}
+    def calls(self, rows: int) -> list[Arrays]:
+        """What it is called with to answer so many rows."""
+        if not self.own:
+            return [{name: np.ascontiguousarray(array[:rows]) for name, array in self.arrays.items()}]
+        found: dict[int, Arrays] = {}
+        for key, array in self.arrays.items():
+            of, number, name = key.split("/", 2)
+            if int(of) == rows:
+                found.setdefault(int(number), {})[name] = array
+        return [found[number] for number in sorted(found)]
+
+    def answering(self, rows: int) -> Callable[[], object]:
+        """A call that answers so many rows."""
+        run, outputs, calls = self.session.run, self.outputs, self.calls(rows)
+        if len(calls) == 1:
+            (feed,) = calls
+            return lambda: run(outputs, feed)
+        return lambda: [run(outputs, feed) for feed in calls]
 
 
 def _latency(task: Task, target: Target, arrays: Arrays) -> dict[str, Any]:
-    runners = {name: _Runner(path, target, arrays) for name, path in task.models.items()}
+    runners = {name: _Runner(task, name, target, arrays) for name in task.models}
     answer = []
     for rows in task.batch_sizes:
-        feeds = {name: runner.feed(rows) for name, runner in runners.items()}
-        candidates = {
-            name: lambda session=runner.session, feed=feeds[name]: session.run(None, feed)
-            for name, runner in runners.items()
-        }
+        candidates = {name: runner.answering(rows) for name, runner in runners.items()}
         answer.append({"batch": rows, **asdict(measure(candidates, rounds=task.rounds, seconds=task.seconds))})
     return {"latency": answer}
 
 
 def _memory(task: Task, target: Target, arrays: Arrays) -> dict[str, Any]:
-    (path,) = task.models.values()
+    (name,) = task.models
 
     def load_and_answer() -> _Runner:
-        runner = _Runner(path, target, arrays)
-        runner.session.run(None, runner.feed(max(task.batch_sizes)))
+        runner = _Runner(task, name, target, arrays)
+        runner.answering(max(task.batch_sizes))()
         return runner
 
     return {"peak_memory_bytes": peak_added_by(load_and_answer)}
+
+
+def _read(path: str) -> Arrays:
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
 
 
 def perform(task: Task) -> dict[str, Any]:
@@ -109,9 +137,7 @@ def perform(task: Task) -> dict[str, Any]:
     """
     target = Target.parse(task.device)
     load_onnxruntime()  # before anything is measured: its code is no part of a model's memory
-    with np.load(task.inputs, allow_pickle=False) as stored:
-        arrays: Arrays = {name: stored[name] for name in stored.files}
-    return (_latency if task.want == "latency" else _memory)(task, target, arrays)
+    return (_latency if task.want == "latency" else _memory)(task, target, _read(task.inputs))
 
 
 def main(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tutelage.devices.cost import Cost, ModelCost
+from tutelage.devices.cost import FROM_RAW, FROM_TENSORS, Cost, ModelCost
 from tutelage.governance.outcome import GateResult, decide
 from tutelage.governance.policy import Budget
 
@@ -45,7 +45,17 @@ def judge_budget(budget: Budget, cost: Cost | None, export: dict[str, Any] | Non
     form = budget.form
     if form == "auto":
         form = "onnxruntime" if export is not None and export.get("onnx") else "torch"
-    return [_judge_limit(name, limit, cost, form, budget.batch) for name, limit in budget.limits().items()]
+    return [
+        _judge_limit(name, limit, cost, _form_for(name, budget, cost, form), budget.batch)
+        for name, limit in budget.limits().items()
+    ]
+
+
+def _form_for(name: str, budget: Budget, cost: Cost | None, form: str) -> str:
+    """The form that a limit is judged in: beside a teacher that runs in its own library, the one they share there."""
+    if name != "latency_vs_teacher" or budget.form != "auto" or cost is None or f"{form}/{budget.batch}" in cost.ratios:
+        return form
+    return next((own for own in (FROM_TENSORS, FROM_RAW) if f"{own}/{budget.batch}" in cost.ratios), form)
 
 
 def judge_export(export: dict[str, Any] | None) -> list[GateResult]:
@@ -124,6 +134,8 @@ def _latency(cost: Cost, student: ModelCost, form: str, batch: int) -> Measured 
 
 
 def _size(cost: Cost, student: ModelCost, form: str, batch: int) -> Measured | None:
+    if student.size_bytes is None:
+        return None
     size = student.size_bytes / MB
     return Measured(size, size, size)
 

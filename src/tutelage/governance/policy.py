@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from tutelage.errors import RecipeError, did_you_mean
 from tutelage.evaluation.metrics import Description, describe
 
-__all__ = ["Budget", "Gate", "check_budget", "check_gates"]
+__all__ = ["Budget", "Gate", "check_budget", "check_gates", "check_timed"]
 
 Form = Literal["auto", "torch", "onnxruntime"]
 HOW = ("form", "batch")
@@ -43,7 +43,9 @@ class Budget:
         latency_p95_ms: 95th percentile of the latency of a call, milliseconds.
         size_mb: The stored weights, in MB of 10⁶ bytes.
         peak_memory_mb: Resident memory the model adds to a fresh process, in MB of 10⁶ bytes.
-        latency_vs_teacher: The student's latency as a share of the teacher's: 0.5 is half.
+        latency_vs_teacher: The student's latency as a share of the teacher's: 0.5 is half. With a teacher that is
+            neither a torch module nor an ONNX file it is judged (`form: auto`) of the two in one process, from the
+            same input tensors or raw columns on; the verdict says which.
         form: The runtime that is judged; `auto` is onnxruntime when the student was exported to ONNX, else torch.
         batch: Rows a call.
     """
@@ -102,6 +104,34 @@ def check_budget(budget: Budget | None) -> None:
     if budget.form not in get_args(Form):
         mend = did_you_mean(str(budget.form), get_args(Form))
         raise RecipeError("budget.form", expected=" or ".join(get_args(Form)), found=repr(budget.form), mend=mend)
+
+
+def check_timed(budget: Budget, forms: Sequence[str], *, teacher: str, device: str) -> None:
+    """Refuses a limit on the latency beside the teacher's, where the teacher can't be timed in the form that is judged.
+
+    Args:
+        budget: Checked before.
+        forms: In which both can be timed (`devices.served.timed_forms`).
+        teacher: How to name it.
+        device: Where it would be timed.
+
+    Raises:
+        RecipeError: Naming the key.
+    """
+    if budget.latency_vs_teacher is None or (forms and budget.form in ("auto", *forms)):
+        return
+    key = "budget.latency_vs_teacher"
+    mend = f"remove {key}; budget.latency_p95_ms limits the student's own latency"
+    if forms:
+        found, mend = f"{budget.form}; {teacher} is timed {' and '.join(forms)}", "write budget.form: auto"
+        raise RecipeError("budget.form", expected="a form in which the teacher can be timed", found=found, mend=mend)
+    raise RecipeError(
+        key,
+        expected=f"a teacher that can be timed on {device}",
+        found=f"{teacher}: it answers elsewhere, may not be asked for timing (`lazy`), or does not run there",
+        harm="this budget could not be judged",
+        mend=mend,
+    )
 
 
 def _refuse_metric(key: str, metric: str, known: list[str]) -> None:

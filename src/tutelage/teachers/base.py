@@ -12,6 +12,7 @@ from torch import nn
 
 from tutelage.errors import ModelError
 from tutelage.signals import Batch, Request, Signals
+from tutelage.teachers.served import Served
 
 __all__ = ["Teacher", "TransferFacts", "named_modules", "refuse_features", "refuse_members"]
 
@@ -114,8 +115,15 @@ class Teacher(abc.ABC):
         return type(self).__name__
 
     def as_module(self) -> nn.Module | None:
-        """A module that gives the teacher's output, to be timed; None where time is not this machine's (an API)."""
+        """A module that gives the teacher's output, to be timed; None for a teacher that is none."""
         return self.module
+
+    def served(self) -> Served | None:
+        """How it is timed, once it is ready, where it is no module; None where time is not this machine's (an API).
+
+        What is given is asked again and again: a teacher whose questions cost something gives None.
+        """
+        return None
 
 
 def named_modules(teachers: Mapping[str, Teacher]) -> dict[str, nn.Module]:

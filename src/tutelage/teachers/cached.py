@@ -36,6 +36,7 @@ from tutelage.cache import (
 from tutelage.errors import CacheError, ModelError, RecipeError, within
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts
+from tutelage.teachers.served import Served
 from tutelage.teachers.source import source_digest
 
 __all__ = ["Cached", "cached_teachers", "uncached"]
@@ -274,6 +275,10 @@ class Cached(Teacher):
     def as_module(self) -> nn.Module | None:
         """The teacher's; none of a lazy one."""
         return None if self.lazy else self.teacher.as_module()
+
+    def served(self) -> Served | None:
+        """The teacher's, which is asked and not looked up; none of a lazy one."""
+        return None if self.lazy else self.teacher.served()
 
     def describe(self) -> str:
         """Whose answers, in which form; and of a lazy teacher that was not loaded, by what it is known."""

@@ -128,8 +128,9 @@ class CatBoostTeacher(TabularTeacher):
         categories = [cells.names[index] for index in model.get_cat_feature_indices()]
         rows = cells.frame(dict.fromkeys(categories, ()), missing=self.missing_category)
         rows.columns = model.feature_names_
-        pool = catboost.Pool(rows, cat_features=[cells.names.index(name) for name in categories])
         threads = self.threads or -1
+        places = [cells.names.index(name) for name in categories]
+        pool = catboost.Pool(rows, cat_features=places, thread_count=threads)
         if self._kind in _CLASSIFY:
             return log_of_margins(model.predict(pool, prediction_type="LogProbability", thread_count=threads))
         return np.asarray(model.predict(pool, thread_count=threads))

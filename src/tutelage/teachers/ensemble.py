@@ -16,6 +16,7 @@ from tutelage.forms import TopK
 from tutelage.signals import Batch, Request, Signals, output_of
 from tutelage.teachers.base import Teacher, TransferFacts, named_modules, refuse_members
 from tutelage.teachers.gate import SampleGate
+from tutelage.teachers.served import Reads, Served
 from tutelage.teachers.vocabulary import require_same_ids
 
 __all__ = ["Ensemble", "mean_logits", "mean_probabilities"]
@@ -153,7 +154,10 @@ class Ensemble(Teacher):
         self.check(request)
         if not request.output:
             return Signals()
-        answers = [member.ask(batch, request) for member in self.members]
+        return self._answer(batch, [member.ask(batch, request) for member in self.members])
+
+    def _answer(self, batch: Batch, answers: list[Signals]) -> Signals:
+        """The mean of what the members said."""
         outputs = [answer.dense() for answer in answers]
         self._require_alike(outputs)
         with torch.no_grad():
@@ -186,6 +190,26 @@ class Ensemble(Teacher):
         if len(members) < len(modules) or (self.gate is not None and self.gate.reads_rows):
             return None
         return EnsembleModule(members, self.combine, None if self.gate is None else self.gate.module)
+
+    def served(self) -> Served | None:
+        """All members and the gate; None if a member can't be timed."""
+        members = [served for member in self.members if (served := member.served()) is not None]
+        if len(members) < len(self.members):
+            return None
+        reads: frozenset[Reads] = frozenset().union(*(member.reads for member in members))
+        gate = None if self.gate is None else self.gate.module
+        if self.gate is not None and (gate is not None or self.gate.reads_rows):
+            reads |= {"inputs", "raw"} if self.gate.reads_rows else {"inputs"}
+        files = [member.files for member in members]
+        return Served(
+            open=lambda threads: self._opened([member.open(threads) for member in members]),
+            reads=reads,
+            files=None if None in files else tuple(file for some in files for file in some or ()),
+            modules=(*(module for member in members for module in member.modules), *([] if gate is None else [gate])),
+        )
+
+    def _opened(self, members: list[Callable[[Batch], Signals]]) -> Callable[[Batch], Signals]:
+        return lambda batch: self._answer(batch, [ask(batch) for ask in members])
 
     def combine(self, batch: Batch, outputs: list[Tensor]) -> Tensor:
         """The weighted mean of the members' outputs, in float32 or wider."""

@@ -18,6 +18,7 @@ from tutelage.forms import TopK
 from tutelage.imports import load_function
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
+from tutelage.teachers.served import Reads, Served
 from tutelage.teachers.tabular import log_of_probabilities
 
 __all__ = ["FunctionTeacher"]
@@ -43,6 +44,9 @@ class FunctionTeacher(Teacher):
     With `samples` above 1 it is called so many times for each batch, for a function that answers at random: labels
     become the shares of the classes, probabilities and values their mean, logits the logits of the mean distribution.
 
+    It is called again and again to be timed (`Recipe.measure`). Where a call costs something, put the teacher in
+    `Cached` with `lazy: true`: then it is not.
+
     Args:
         function: `module:function`; the module is imported as Python would import it.
         gives: What it answers.
@@ -60,7 +64,7 @@ class FunctionTeacher(Teacher):
         gives: Gives,
         *,
         classes: list[str] | None = None,
-        reads: Literal["inputs", "raw"] = "inputs",
+        reads: Reads = "inputs",
         samples: int = 1,
         decimals: int | None = None,
         truncated: bool = False,
@@ -132,6 +136,14 @@ class FunctionTeacher(Teacher):
             logs = torch.stack(answers).log_softmax(-1)
             return Signals(output=(logs.logsumexp(0) - float(np.log(len(answers)))).float().to(device))
         return Signals(output=torch.stack(answers).mean(0).float().to(device))
+
+    def served(self) -> Served:
+        """The function, as it is called in the run; it has no size."""
+        return Served(
+            open=lambda threads: lambda batch: self.ask(batch, Request(output=True)),
+            reads=frozenset({self.reads}),
+            files=None,
+        )
 
     def _answer(self, batch: Batch) -> Tensor:
         """One call: float64 `[B, ...]`, or int64 `[B]` for labels."""

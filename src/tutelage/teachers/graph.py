@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+import copy
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +19,12 @@ from tutelage.paths import resolve_path
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, refuse_members
 from tutelage.teachers.fitting import digest_of_file
+from tutelage.teachers.served import Reads, Served
 from tutelage.teachers.tabular import log_of_probabilities
 
 __all__ = ["GraphTeacher", "Port", "Reads", "Tells"]
 
 Array = np.ndarray[Any, Any]
-Reads = Literal["inputs", "raw"]
 Tells = Literal["logits", "probabilities", "values"]
 
 
@@ -65,6 +66,7 @@ class GraphTeacher(Teacher):
     output: str | None
     gives: Tells
     reads: Reads
+    threads: int | None
     _graph: Any = None
     _ports: tuple[list[Port], list[Port]] = ([], [])
     _digest = ""
@@ -240,14 +242,7 @@ class GraphTeacher(Teacher):
 
     def _outputs(self, feed: Mapping[str, Array], names: Sequence[str], rows: int) -> dict[str, Array]:
         """Runs the graph, in pieces where it fixes the size of a batch."""
-        fixed = {port.batch for port in self._ports[0]} - {None}
-        size = next(iter(fixed)) if len(fixed) == 1 else None
-        if len(fixed) > 1:
-            raise ModelError(
-                self.describe(),
-                expected="one size of a batch",
-                found=f"inputs that fix it at {sorted(map(str, fixed))}",
-            )
+        size = self._fixed_batch()
         parts: list[list[Array]] = []
         for piece, count in _pieces(feed, rows, size):
             found = self._ran(piece, names)
@@ -262,6 +257,39 @@ class GraphTeacher(Teacher):
                     )
             parts.append([array[:count] for array in found])
         return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
+
+    def _fixed_batch(self) -> int | None:
+        """The size of a batch, where the graph fixes it."""
+        fixed = {port.batch for port in self._ports[0]} - {None}
+        if len(fixed) > 1:
+            raise ModelError(
+                self.describe(),
+                expected="one size of a batch",
+                found=f"inputs that fix it at {sorted(map(str, fixed))}",
+            )
+        return next(iter(fixed), None)
+
+    # How it is timed.
+
+    def served(self) -> Served:
+        """A graph of its own, with the threads asked for, on the CPU."""
+        self._loaded()
+        path = resolve_path(self.path, key="teacher.path", error=ModelError)
+        return Served(open=self._opened, reads=frozenset({self.reads}), files=tuple(self.files(path)))
+
+    def _opened(self, threads: int) -> Callable[[Batch], Signals]:
+        twin = copy.copy(self)
+        twin.threads, twin._graph = threads, None
+        twin.on_cpu()
+        twin.load(torch.device("cpu"))
+        return lambda batch: twin.ask(batch, Request(output=True))
+
+    def feeds(self, batch: Batch) -> list[dict[str, Array]]:
+        """What the graph is called with for a batch, in as many calls as its batch axis makes necessary."""
+        return [piece for piece, _ in _pieces(self._feed(batch), len(batch), self._fixed_batch())]
+
+    def on_cpu(self) -> None:
+        """Changes the settings that would have the graph run elsewhere."""
 
     def _ran(self, feed: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
         try:

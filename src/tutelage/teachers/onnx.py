@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 
 from tutelage.errors import MissingExtra, ModelError
-from tutelage.teachers.graph import GraphTeacher, Port, Reads, Tells
+from tutelage.teachers.graph import GraphTeacher, Port, Tells
+from tutelage.teachers.served import GraphFile, Reads, Served
 
 __all__ = ["OnnxTeacher"]
 
@@ -96,6 +98,17 @@ class OnnxTeacher(GraphTeacher):
     def run(self, graph: Any, feed: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """See `GraphTeacher.run`."""
         return list(graph.run(list(outputs), dict(feed)))
+
+    def on_cpu(self) -> None:
+        """See `GraphTeacher.on_cpu`."""
+        self.providers = ["CPUExecutionProvider"]
+
+    def served(self) -> Served:
+        """As every graph; its file too, where it reads the student's inputs."""
+        served = super().served()
+        if self.reads == "raw" or served.files is None:
+            return served
+        return replace(served, graph=GraphFile(path=served.files[0], output=self._main(), feeds=self.feeds))
 
     def files(self, path: Path) -> list[Path]:
         """See `GraphTeacher.files`."""

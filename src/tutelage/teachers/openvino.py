@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from tutelage.errors import MissingExtra, ModelError
-from tutelage.teachers.graph import GraphTeacher, Port, Reads, Tells
+from tutelage.teachers.graph import GraphTeacher, Port, Tells
+from tutelage.teachers.served import Reads
 
 __all__ = ["OpenVinoTeacher"]
 
@@ -85,6 +86,10 @@ class OpenVinoTeacher(GraphTeacher):
         """See `GraphTeacher.run`."""
         found = graph({name: np.ascontiguousarray(array) for name, array in feed.items()})
         return [np.array(found[name]) for name in outputs]
+
+    def on_cpu(self) -> None:
+        """See `GraphTeacher.on_cpu`."""
+        self.device = "CPU"
 
     def files(self, path: Path) -> list[Path]:
         """See `GraphTeacher.files`."""

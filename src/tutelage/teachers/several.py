@@ -12,6 +12,7 @@ from torch import nn
 from tutelage.errors import ModelError, RecipeError, did_you_mean
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts, named_modules
+from tutelage.teachers.served import Served
 from tutelage.teachers.vocabulary import require_same_ids
 
 __all__ = ["SeveralTeachers"]
@@ -142,6 +143,10 @@ class SeveralTeachers(Teacher):
     def as_module(self) -> nn.Module | None:
         """The main teacher's: the one whose answers the student's are compared with."""
         return self.teachers[self.main].as_module()
+
+    def served(self) -> Served | None:
+        """The main teacher's."""
+        return self.teachers[self.main].served()
 
     def describe(self) -> str:
         """Who they are, the main one first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,9 @@ class SklearnTeacher(TabularTeacher):
             ) from error
         if not hasattr(model, "predict"):
             raise ModelError("teacher.path", expected="an estimator", found=f"a {type(model).__name__}", mend=write)
+        if self.threads is not None:
+            for part in _parts(model):
+                part.n_jobs = self.threads
         return model
 
     def _require_trusted(self, path: Path) -> None:
@@ -179,6 +182,20 @@ class SklearnTeacher(TabularTeacher):
     def settings(self) -> dict[str, Any]:
         """See `TabularTeacher.settings`."""
         return {}
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """The estimator and those that it is made of, as far as they have a number of jobs."""
+    if isinstance(value, list | tuple | np.ndarray):
+        if not isinstance(value, np.ndarray) or value.dtype.kind == "O":
+            for item in value:
+                yield from _parts(item)
+    elif isinstance(value, dict):
+        yield from _parts(list(value.values()))
+    elif hasattr(value, "get_params") and not isinstance(value, type):
+        if hasattr(value, "n_jobs"):
+            yield value
+        yield from _parts(list(vars(value).values()))
 
 
 def _built(value: Any, key: str) -> Any:

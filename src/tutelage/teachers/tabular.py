@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
 from tutelage.teachers.cells import Cells, cells_of
 from tutelage.teachers.fitting import Fitted, Progress, announced, digest_of_file, digest_of_rows
+from tutelage.teachers.served import Served
 
 __all__ = ["TabularTeacher", "log_of_margins", "log_of_probabilities"]
 
@@ -58,13 +60,16 @@ class TabularTeacher(Teacher):
     With `fit` (or an estimator) the model is fitted on the labelled training rows when it meets the data, and kept in
     `path`; a file that was fitted on other rows or with other arguments is refused.
 
-    A subclass stores `path`, `columns` and `fit`, and says how its library does it.
+    A subclass stores `path`, `columns` and `fit` (and `threads`, where its library is told them with each prediction or
+    when it reads the file), and says how its library does it.
     """
 
     path: str
     columns: list[str] | None
     fit: dict[str, Any] | None
+    threads: int | None = None
     _model: Any = None
+    _file: Path | None = None
     _digest = ""
     _facts: TransferFacts | None = None
 
@@ -127,7 +132,7 @@ class TabularTeacher(Teacher):
             self._read(resolve_path(self.path, key="teacher.path", error=ModelError))
 
     def _read(self, path: Path) -> None:
-        self._model = self.read(path)
+        self._model, self._file = self.read(path), path
         self._digest = digest_of_file(path)
 
     def meet(self, facts: TransferFacts) -> None:
@@ -230,6 +235,19 @@ class TabularTeacher(Teacher):
             return tuple(self._data_classes())
         labels = self.labels(self._model)
         return tuple(_name(label) for label in labels) if any(isinstance(label, str) for label in labels) else ()
+
+    def served(self) -> Served:
+        """A model of its own, read from the file, with the threads asked for."""
+        self._loaded()
+        assert self._file is not None
+        return Served(open=self._opened, reads=frozenset({"raw"}), files=(self._file,))
+
+    def _opened(self, threads: int) -> Callable[[Batch], Signals]:
+        assert self._file is not None
+        twin = copy.copy(self)
+        twin.threads = threads
+        twin._model = twin.read(self._file)
+        return lambda batch: twin.ask(batch, Request(output=True))
 
     def fingerprint(self) -> str:
         """SHA-256 of the file and of the settings."""

@@ -12,6 +12,7 @@ from tutelage.signals import Batch, Request, Signals
 from tutelage.taps import find_layer, observe
 from tutelage.teachers.base import Teacher, refuse_members
 from tutelage.teachers.fingerprint import fingerprint_of
+from tutelage.teachers.served import Served
 from tutelage.teachers.weights import require_numbers
 
 __all__ = ["TorchTeacher"]
@@ -64,6 +65,15 @@ class TorchTeacher(Teacher):
             return Signals()
         with torch.no_grad():
             return observe(module, batch.inputs, request, model="teacher").map(torch.Tensor.detach)
+
+    def served(self) -> Served:
+        """Its module, as a part of a teacher that is no module."""
+        return Served(
+            open=lambda threads: lambda batch: self.ask(batch, Request(output=True)),
+            reads=frozenset({"inputs"}),
+            files=(),
+            modules=(self._loaded(),),
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 of the module's weights and structure, and of a Hugging Face model's config."""

@@ -187,16 +187,40 @@ class Columns:
             varied = self.views is not None and not self.pictures and views.any()
             named[name] = self.views.apply(tensor, rows, views) if self.views is not None and varied else tensor
         for name, picture in self.pictures.items():
-            if isinstance(picture, ImageFiles):
-                tensor = self.images.tensor(picture.pixels(rows, self.images), channels_last=True)
-            else:
-                last = self.images.channels_last(picture.shape, f"column `{name}`")
-                tensor = self.images.tensor(picture[rows], channels_last=last)
+            pixels = picture.pixels(rows, self.images) if isinstance(picture, ImageFiles) else picture[rows]
+            tensor = self._picture(name, pixels)
             if self.views is not None and views.any():
                 tensor = self.views.apply(tensor, rows, views)
             named[name] = self.images.normalise(tensor, name)
+        return self._called(named), mask
+
+    def encode(self, raw: Mapping[str, Array]) -> Inputs:
+        """What the models are called with for rows as `raw` gives them: all of it is made anew, as for new rows."""
+        named: dict[str, Tensor] = {}
+        if self.tokenizer is not None:
+            first, *rest = (raw[name].tolist() for name in self.texts)
+            tokens = self.tokenizer.encode(first, rest[0] if rest else None)
+            named, _ = self.tokenizer.pad_rows(tokens, np.arange(len(first)))
+        if self.features is not None:
+            table = {name: raw[name] for name in self.features}
+            if self.encoding is not None:
+                made = self.encoding(table)
+            else:
+                made = {name: numeric(Features(table).matrix(), f"column `{name}`") for name in self._of_table}
+            named |= {name: torch.from_numpy(array) for name, array in made.items()}
+        named |= {name: torch.from_numpy(raw[name]) for name in self.arrays if name not in self._of_table}
+        named |= {name: self.images.normalise(self._picture(name, raw[name]), name) for name in self.pictures}
+        return self._called(named)
+
+    def _picture(self, name: str, pixels: Array) -> Tensor:
+        picture = self.pictures[name]
+        last = isinstance(picture, ImageFiles) or self.images.channels_last(picture.shape, f"column `{name}`")
+        return self.images.tensor(pixels, channels_last=last)
+
+    def _called(self, named: dict[str, Tensor]) -> Inputs:
+        """A lone tensor has no name."""
         lone = self.tokens is None and len(named) == 1
-        return (next(iter(named.values())) if lone else named), mask
+        return next(iter(named.values())) if lone else named
 
     def raw(self, rows: Array) -> dict[str, Array]:
         """Some rows as the source has them: texts as `[B]` objects, numbers as they are, images as uint8 pixels.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tutelage.errors import DataError
-from tutelage.signals import Batch
+from tutelage.signals import Batch, Inputs
 from tutelage.transfer.columns import Columns
 from tutelage.transfer.hashing import Digests
 from tutelage.transfer.labels import Labels
@@ -151,6 +151,10 @@ class TransferSet:
             tasks={name: torch.from_numpy(labels.values[rows]) for name, labels in self.tasks.items()},
             raw=lambda: self.columns.raw(rows),
         )
+
+    def encode(self, raw: Mapping[str, Array]) -> Inputs:
+        """What the models are called with for rows whose columns are given (`Batch.raw`): what a server has to make."""
+        return self.columns.encode(raw)
 
     def example(self, count: int = 2) -> Batch:
         """The first training rows as they are, before any limit: for tracing, export and the plan."""

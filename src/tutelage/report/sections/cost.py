@@ -40,14 +40,16 @@ def _trade(bundle: Bundle, measured: Cost) -> Markup | None:
     metric = bundle.primary("quality")
     if metric is None or "teacher" not in metric.models:
         metric = bundle.primary("fidelity")
-    latencies = _all(measured)
+    theirs = {lat.form for name, lat in _all(measured) if name == "teacher"}
+    # Like beside like: a student in a form that the teacher does not have would look quicker than it is.
+    latencies = [(name, lat) for name, lat in _all(measured) if not theirs or lat.form in theirs]
     if metric is None or not latencies:
         return None
     batch = min(lat.batch for _, lat in latencies)
     points = _points(metric, [(name, lat) for name, lat in latencies if lat.batch == batch])
     if not points:
         return None
-    return _trade_chart(metric, points, batch)
+    return _trade_chart(metric, points, batch, sorted({lat.form for _, lat in latencies}))
 
 
 def _points(metric: MetricResult, latencies: list[tuple[str, Latency]]) -> list[Point]:
@@ -63,7 +65,7 @@ def _points(metric: MetricResult, latencies: list[tuple[str, Latency]]) -> list[
         points.append(
             Point(
                 name="" if name in named else name,
-                css=f"{name} {'hollow' if lat.form == 'torch' else ''}".strip(),
+                css=f"{name} {'' if lat.form == 'onnxruntime' else 'hollow'}".strip(),
                 x=lat.p50_ms,
                 x_high=lat.p95_ms,
                 y=y,
@@ -76,7 +78,7 @@ def _points(metric: MetricResult, latencies: list[tuple[str, Latency]]) -> list[
     return points
 
 
-def _trade_chart(metric: MetricResult, points: list[Point], batch: int) -> Markup:
+def _trade_chart(metric: MetricResult, points: list[Point], batch: int, forms: list[str]) -> Markup:
     ends = [v for p in points for v in (p.x, p.x_high or p.x)]
     log = max(ends) > 4 * min(ends) > 0
     x = Axis(
@@ -94,10 +96,17 @@ def _trade_chart(metric: MetricResult, points: list[Point], batch: int) -> Marku
         legend=[
             Legend("teacher", "teacher"),
             Legend("student", "student"),
-            Legend("student hollow", "hollow: torch, filled: onnxruntime"),
+            *_runtimes(forms),
         ],
     )
     return point_chart(words, points, x, Axis(title=f"{split_title(metric.title)[0]}, {better}", scale=scale))
+
+
+def _runtimes(forms: list[str]) -> list[Legend]:
+    """What hollow and filled marks are."""
+    words = [f"hollow: {form}" for form in forms if form != "onnxruntime"]
+    words += ["filled: onnxruntime"] if "onnxruntime" in forms else []
+    return [Legend("student hollow" if words[0].startswith("hollow") else "student", ", ".join(words))]
 
 
 def _said(name: str, lat: Latency) -> str:
@@ -126,7 +135,10 @@ def _latencies(measured: Cost) -> Markup:
         "its 95% interval, bootstrapped over rounds. The speed-up compares medians round by round."
         f"{_disturbed(measured)}"
     )
-    return tag("div", tag("h3", "Latency of a call"), tag("div", table, class_="scroll", tabindex="0"), about)
+    forms = [note(tag("b", f"{form[0].upper()}{form[1:]}"), f": {what}.") for form, what in measured.forms.items()]
+    if "teacher" not in measured.models:
+        forms.append(note("The teacher was not timed: how much quicker the student is was not measured."))
+    return tag("div", tag("h3", "Latency of a call"), tag("div", table, class_="scroll", tabindex="0"), about, *forms)
 
 
 def _disturbed(measured: Cost) -> str:
@@ -196,8 +208,8 @@ def _memory(measured: Cost) -> Markup:
         tag(
             "tr",
             tag("th", name, scope="row"),
-            tag("td", f"{model.parameters:,}", class_="number"),
-            tag("td", f"{model.embedding_parameters:,}", class_="number"),
+            tag("td", _counted(model.parameters), class_="number"),
+            tag("td", _counted(model.embedding_parameters), class_="number"),
             tag("td", size(model.size_bytes), class_="number"),
             [tag("td", size(model.peak_memory_bytes.get(form)), class_="number") for form in forms],
         )
@@ -205,6 +217,10 @@ def _memory(measured: Cost) -> Markup:
     ]
     table = tag("table", tag("thead", head), tag("tbody", body), class_="memory")
     return tag("div", tag("h3", "Parameters and memory"), tag("div", table, class_="scroll", tabindex="0"))
+
+
+def _counted(number: int | None) -> str:
+    return "—" if number is None else f"{number:,}"
 
 
 def _device(measured: Cost) -> Markup:

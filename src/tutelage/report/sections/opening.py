@@ -105,9 +105,9 @@ def _chip(bundle: Bundle, gate: dict[str, Any]) -> Markup:
     return tag("li", name, tag("span", figures, class_="figures"), drawn, said, class_=f"chip {outcome.lower()}")
 
 
-def quickest(model: ModelCost | None, form: str | None = None) -> Latency | None:
-    """The model's latency at the smallest batch, in the form given or else the quickest one."""
-    found = [lat for lat in model.latencies if form in {None, lat.form}] if model else []
+def quickest(model: ModelCost | None, *forms: str) -> Latency | None:
+    """The model's latency at the smallest batch, in the quickest of the forms given, or of all."""
+    found = [lat for lat in model.latencies if not forms or lat.form in forms] if model else []
     return min(found, key=lambda lat: (lat.batch, lat.p50_ms), default=None)
 
 
@@ -143,8 +143,8 @@ def key(role: str, words: str) -> Markup:
     return tag("span", f"{role} {words}", class_=f"key {role}")
 
 
-def _compared(title: str, ours: float, theirs: float | None, words: Any) -> Markup:
-    if not theirs:
+def _compared(title: str, ours: float | None, theirs: float | None, words: Any) -> Markup:
+    if not theirs or ours is None:
         return _tile(title, words(ours), None, "the student's")
     smaller = f"{factor(theirs / ours)} smaller" if ours < theirs else "no smaller" if ours else ""
     drawn = bars({"teacher": theirs, "student": ours}, f"{title}: teacher {words(theirs)}, student {words(ours)}")
@@ -152,7 +152,8 @@ def _compared(title: str, ours: float, theirs: float | None, words: Any) -> Mark
 
 
 def _latency(bundle: Bundle, teacher: ModelCost | None, student: ModelCost) -> Markup | None:
-    ours = quickest(student)
+    # A student that is quicker in a form of its own is compared in one that its teacher has too.
+    ours = quickest(student, *{lat.form for lat in teacher.latencies} if teacher else ()) or quickest(student)
     if ours is None:
         return None
     theirs = quickest(teacher, ours.form)
