@@ -63,10 +63,21 @@ def test_a_damaged_shard_is_refused_in_the_middle_of_a_training_too(tmp_path: Pa
         teacher.ask(make_batch(np.arange(5), np.zeros(5)), OUTPUT)
 
 
-def test_a_missing_shard_is_named_and_a_removed_one_is_asked_again_alone(tmp_path: Path) -> None:
-    shard = filled(tmp_path)[0]
-    shard.unlink()
-    refused(tmp_path, f"(?s){shard.name}.*No such file")
+def test_of_a_shard_that_was_removed_the_rows_are_asked_again_and_no_others(tmp_path: Path) -> None:
+    shards = filled(tmp_path, shard_rows=8)
+    before, size = shards[1].read_bytes(), len(shards)
+    assert size > 2
+    shards[1].write_bytes(before[:-1])
+    refused(tmp_path, f"(?s){shards[1].name}.*remove it: the same command", shard_rows=8)
+    shards[1].unlink()
+    again = cached(tmp_path, shard_rows=8)
+    jobs = again.missing(every(views=[0]))
+    assert again.opened().gone == [shards[1].name] and [len(job.rows) for job in jobs] == [8]
+    fill(again, every(views=[0]))
+    assert module_of(again).asked == 8 and shards[1].read_bytes() == before
+    fresh = cached(tmp_path, shard_rows=8)
+    fresh.opened()
+    assert not fresh.missing(every(views=[0])) and not fresh.opened().gone
 
 
 def test_a_shard_of_another_cache_under_the_name_of_ours_is_named(tmp_path: Path) -> None:

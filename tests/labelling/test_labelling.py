@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import psutil
 import pytest
 import torch
 from label_case import recipe, shards
@@ -186,3 +188,21 @@ def test_the_mean_of_an_ensemble_whose_answers_are_stored_is_checked_too(tmp_pat
     stored = Cached(Ensemble([ModuleTeacher(torch.nn.Identity)], outputs="sigmoid"), str(tmp_path / "cache"))
     with pytest.raises(RecipeError, match=r"teacher\.teacher\.outputs"):
         check_meaning(dataclasses.replace(plan.recipe, teacher=stored))
+
+
+def test_a_kill_of_the_process_that_labels_leaves_no_workers() -> None:
+    code = (
+        "import multiprocessing, os, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from tutelage.labelling.pool import end_with_parent\n"
+        "spawn = multiprocessing.get_context('spawn')\n"
+        "pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent)\n"
+        "print(pool.submit(os.getpid).result(), flush=True)\n"
+        "pool.submit(time.sleep, 120).result()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+        parent.wait()
+        worker.wait(20)

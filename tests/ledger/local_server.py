@@ -212,6 +212,13 @@ class Handler(BaseHTTPRequestHandler):
             status, said = self.state.complete(body, number)
             if fault == "no logprobs":
                 said["choices"][0].pop("logprobs", None)
+            elif fault == "list":
+                said = [said]
+            elif isinstance(fault, float):  # the log-probability of a token that is no letter
+                told = said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+                told.append({"token": "perhaps", "logprob": fault})
+            elif fault == "debt":
+                said["usage"] = {"prompt_tokens": -100_000, "completion_tokens": 1}
             self.give(status, said)
 
     def give(self, status: int, said: Any, headers: dict[str, str] | None = None) -> None:

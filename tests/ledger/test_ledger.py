@@ -114,6 +114,8 @@ def test_a_cap_on_money_without_prices_is_refused_because_it_could_not_be_held()
         Caps(calls=0).check("caps", Prices())
     with pytest.raises(RecipeError, match=r"asking\.timeout"):
         Asking(timeout=float("nan")).check("asking")
+    with pytest.raises(RecipeError, match="price_in"):
+        Prices(price_in=-5.0)
 
 
 def test_the_cap_on_seconds_stops_a_wait_that_would_outlast_it_at_once(tmp_path: Path) -> None:
@@ -178,6 +180,7 @@ def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
     assert retry_after(email.utils.formatdate(now + 30, usegmt=True), now=lambda: now) == 30
     assert retry_after(email.utils.formatdate(now - 30, usegmt=True), now=lambda: now) == 0
     assert retry_after("soon") is None and retry_after(None) is None and retry_after("inf") is None
+    assert retry_after("Wed, 99 Oct 999999999999 07:28:00 GMT") is None
 
 
 def test_a_server_that_asks_to_wait_too_long_stops_the_run_instead_of_being_pressed(tmp_path: Path) -> None:

@@ -125,6 +125,17 @@ def test_missing_log_probabilities_wrong_json_and_faults_cost_a_retry_each(tmp_p
         assert len(server.posts()) == probes + len(TEXTS) + 6
 
 
+def test_answers_that_are_json_and_yet_nonsense_are_asked_again_and_not_stored(tmp_path: Path) -> None:
+    with serving() as server:
+        asked = teacher(server.url, tmp_path, asking=Asking(concurrent=1, first_wait=0.01))
+        probes = len(server.posts())
+        server.faults = [float("nan"), "list", 1e4, "debt"]
+        top = asked.ask(rows(), OUTPUT).top
+        np.testing.assert_allclose(top.dense().exp(), [shares(text) for text in TEXTS], rtol=1e-5)
+        assert len(server.posts()) == probes + len(TEXTS) + 3  # that an endpoint miscounts spoils no answer
+    assert all(row[1] >= 0 for row in attempts(tmp_path))
+
+
 def test_repeated_samples_give_shares_and_each_sample_is_a_question_of_its_own(tmp_path: Path) -> None:
     with serving(logprobs=0) as server:
         settings = {"samples": 40, "temperature": 1.0, "asking": Asking(concurrent=8)}

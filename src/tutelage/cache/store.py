@@ -32,6 +32,9 @@ class Store:
         form: How they are stored.
         rows: How many rows the transfer set has.
 
+    Attributes:
+        gone: Shards that the manifest names and the folder no longer has: their answers are missing, and no others.
+
     Raises:
         CacheError: The folder holds another cache, a damaged one, or something else.
     """
@@ -53,6 +56,9 @@ class Store:
         else:
             found.require(self.identity, self.folder)
             self.manifest = found
+        self.gone = sorted(name for name in self.manifest.shards if not (self.folder / name).exists())
+        for name in self.gone:
+            del self.manifest.shards[name]
         self.reader = Reader(self.folder, self.manifest.shards, self._specs(), self.rows)
 
     def missing(self, wanted: Sequence[Keys], shard_rows: int) -> list[Job]:

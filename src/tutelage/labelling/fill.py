@@ -113,6 +113,8 @@ def _fill(cached: Cached, wanted: list[Keys], here: Here, workers: Workers | Non
     store, begin, asked = cached.opened(), time.monotonic(), 0
     if cached.missing(wanted):
         with store.locked():
+            if store.gone:
+                _tell_gone(cached.folder, store.gone)
             jobs = cached.missing(wanted)  # again, for another process may have filled it before the lock was ours
             asked = sum(len(job.rows) for job in jobs)
             with _Bar(asked, cached.folder, on=progress) as tell:
@@ -133,6 +135,11 @@ def _fill(cached: Cached, wanted: list[Keys], here: Here, workers: Workers | Non
         seconds=time.monotonic() - begin,
         errors=manifest.errors(),
     )
+
+
+def _tell_gone(folder: str, gone: Sequence[str]) -> None:
+    named = ", ".join(gone[:3]) + (", ..." if len(gone) > 3 else "")
+    print(f"tutelage: {folder}: {len(gone)} of its shards are gone ({named}): they are asked again", file=sys.stderr)
 
 
 class _Bar:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -121,8 +123,23 @@ class Pool:
 _worker: Worker | None = None
 
 
+def end_with_parent() -> None:
+    """Ends this process when the one that started it has ended: a kill leaves no teachers in memory."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        multiprocessing.connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
 def _begin(origin: Origin) -> None:
     global _worker  # noqa: PLW0603 (a process of a pool has nothing else to keep it in)
+    end_with_parent()
     _worker = Worker(origin)
 
 

@@ -64,6 +64,6 @@ def retry_after(header: str | None, now: Callable[[], float] = time.time) -> flo
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(header).timestamp() - now()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return max(seconds, 0.0) if seconds < float("inf") else None

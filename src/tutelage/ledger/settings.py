@@ -90,6 +90,17 @@ class Prices:
     price_out: float | None = None
     price_call: float | None = None
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            price = getattr(self, field.name)
+            if price is not None and not (math.isfinite(price) and price >= 0):
+                raise RecipeError(
+                    field.name,
+                    expected="a price, 0 or more",
+                    found=str(price),
+                    harm="a cap on money could not be held",
+                )
+
     @property
     def known(self) -> bool:
         """Whether any is given."""

@@ -91,7 +91,7 @@ def letter_shares(reply: Mapping[str, Any], classes: int) -> tuple[list[float], 
     """
     try:
         told = [
-            (str(each["token"]), math.exp(float(each["logprob"])))
+            (str(each["token"]), _probability(each["logprob"]))
             for each in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         ]
     except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -106,6 +106,18 @@ def letter_shares(reply: Mapping[str, Any], classes: int) -> tuple[list[float], 
     if not sum(shares) > 0:
         raise unusable(f"none of the likeliest tokens is the letter of a class: {[t for t, _ in told[:5]]}", reply)
     return [min(share / max(1.0 - other, sum(shares)), 1.0) for share in shares], len(told)
+
+
+def _probability(logprob: Any) -> float:
+    """`exp` of a log-probability.
+
+    Raises:
+        ValueError: It is none: not a number, or clearly above 0.
+    """
+    value = float(logprob)
+    if math.isnan(value) or value > 1e-3:
+        raise ValueError(f"the log-probability {logprob!r}")
+    return math.exp(min(value, 0.0))
 
 
 def completion_of(reply: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,9 +184,10 @@ def usage_of(reply: Mapping[str, Any]) -> Usage | None:
     """The tokens that the endpoint counted, if it says so."""
     usage = reply.get("usage")
     try:
-        return Usage(tokens_in=int(usage["prompt_tokens"]), tokens_out=int(usage["completion_tokens"]))  # type: ignore[index]
-    except (KeyError, TypeError, ValueError):
+        counted = Usage(tokens_in=int(usage["prompt_tokens"]), tokens_out=int(usage["completion_tokens"]))  # type: ignore[index]
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+    return counted if min(counted.tokens_in, counted.tokens_out) >= 0 else None
 
 
 def most_usage(body: Mapping[str, Any]) -> Usage:

@@ -107,17 +107,20 @@ class Http:
             )
         return answer
 
-    def post(self, path: str, body: dict[str, Any], timeout: float) -> tuple[Any, int]:
-        """Sends JSON, and gives the JSON that comes back and the HTTP status."""
+    def post(self, path: str, body: dict[str, Any], timeout: float) -> tuple[dict[str, Any], int]:
+        """Sends JSON, and gives the JSON object that comes back and the HTTP status."""
         answer = self.send(
             "POST", path, json.dumps(body, allow_nan=False).encode(), {"Content-Type": "application/json"}, timeout
         )
         try:
-            return answer.json(), answer.status_code
+            said = answer.json()
+            if not isinstance(said, dict):
+                raise ValueError("JSON, but no object")
+            return said, answer.status_code
         except ValueError as error:
             raise Failure(
                 "unusable",
-                f"what {self.base}/{path} answered is no JSON: {_message(self._safe(answer.text))}",
+                f"what {self.base}/{path} answered is no JSON object: {_message(self._safe(answer.text))}",
                 retry=True,
                 http_status=answer.status_code,
             ) from error
