@@ -125,6 +125,12 @@ def test_missing_log_probabilities_wrong_json_and_faults_cost_a_retry_each(tmp_p
         assert len(server.posts()) == probes + len(TEXTS) + 6
 
 
+def test_two_classes_of_one_name_are_refused_before_the_endpoint_is_asked(tmp_path: Path) -> None:
+    with serving() as server, pytest.raises(RecipeError, match="classes_in_order"):
+        teacher(server.url, tmp_path, classes_in_order=["cat", "dog", "cat"])
+    assert not server.posts()
+
+
 def test_answers_that_are_json_and_yet_nonsense_are_asked_again_and_not_stored(tmp_path: Path) -> None:
     with serving() as server:
         asked = teacher(server.url, tmp_path, asking=Asking(concurrent=1, first_wait=0.01))

@@ -301,6 +301,9 @@ class OpenAICompatible(Teacher):
     def _check_sampling(self) -> None:
         if not 0 <= self.unanswered < 1:
             raise RecipeError("unanswered", expected="a share from 0 to below 1", found=f"{self.unanswered:g}")
+        twice = [name for name in self._names if self._names.count(name) > 1]
+        if twice:
+            raise RecipeError("classes_in_order", expected="names that differ", found=f"{twice[0]!r} more than once")
         if self.samples < 1 or self.temperature < 0 or self.top_logprobs < 1:
             raise RecipeError(
                 "samples, temperature, top_logprobs",
