@@ -123,25 +123,28 @@ class Encoding:
         if len(set(sizes.values())) > 1:
             told = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
             raise DataError("columns of a table", expected="as many rows in each", found=told)
-        table = Features({name: columns[name] for name in wanted}, [column.name for column in self.categories])
-        numbers = self._numbers(table)
+        numbers = self._numbers(columns)
+        table = Features({column.name: columns[column.name] for column in self.categories}, wanted)
         codes = [_codes(table.columns[column.name], column) for column in self.categories]
         if self.codes:
-            found = {"numbers": _matrix(numbers, np.float32)} if numbers else {}
-            return found | ({"categories": _matrix(codes, np.int64)} if codes else {})
+            found = {"numbers": np.concatenate(numbers, axis=1, dtype=np.float32)} if numbers else {}
+            return found | ({"categories": np.stack(codes, axis=1)} if codes else {})
         for code, column in zip(codes, self.categories, strict=True):
-            numbers += [code == number for number in range(1, len(column.values) + 1)]
-        return {"inputs": _matrix(numbers, np.float32)}
+            numbers.append(code[:, None] == np.arange(1, len(column.values) + 1))
+        return {"inputs": np.concatenate(numbers, axis=1, dtype=np.float32)}
 
-    def _numbers(self, table: Features) -> list[Array]:
-        values, indicators = [], []
-        for column in self.numbers:
-            raw = table.columns[column.name]
-            missing = np.isnan(raw)
-            values.append((np.where(missing, column.fill, raw) - column.mean) / column.deviation)
-            if column.indicator:
-                indicators.append(missing)
-        return values + indicators
+    def _numbers(self, columns: Mapping[str, Array | Sequence[Any]]) -> list[Array]:
+        """The numbers `[N, F]` float64, and where those are missing that have indicators; none where there are none.
+
+        All columns at once: of a row that is served alone, most of the time would go into doing it for each.
+        """
+        if not self.numbers:
+            return []
+        raw = _raw_numbers({column.name: columns[column.name] for column in self.numbers})
+        missing = np.isnan(raw)
+        fill, mean, deviation = np.array([(each.fill, each.mean, each.deviation) for each in self.numbers]).T
+        shown = [number for number, each in enumerate(self.numbers) if each.indicator]
+        return [(np.where(missing, fill, raw) - mean) / deviation, missing[:, shown]]
 
     @property
     def names(self) -> list[str]:
@@ -174,8 +177,15 @@ class Encoding:
         return cls(numbers=numbers, categories=tuple(categories), codes=bool(data["codes"]))
 
 
-def _matrix(columns: Sequence[Array], dtype: Any) -> Array:
-    return np.stack(columns, axis=1).astype(dtype)
+def _raw_numbers(columns: Mapping[str, Array | Sequence[Any]]) -> Array:
+    """`[N, F]` float64. `Features` reads what is not float64 yet, and names the cell that can't be used."""
+    cells = list(columns.values())
+    if all(isinstance(each, np.ndarray) and each.dtype == np.float64 for each in cells):
+        raw = np.stack(cells, axis=1)
+        with np.errstate(over="ignore"):
+            if not np.isinf(raw.astype(np.float32)).any():
+                return raw
+    return np.stack(list(Features(columns).columns.values()), axis=1)
 
 
 def _codes(cells: Array, column: CategoryColumn) -> Array:
