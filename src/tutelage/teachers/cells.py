@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ import numpy as np
 from tutelage.errors import MissingExtra, ModelError, did_you_mean
 from tutelage.signals import Batch
 
-__all__ = ["Cells", "cells_of"]
+__all__ = ["Cells", "Strangers", "cells_of"]
 
 Array = np.ndarray[Any, Any]
+
+_ENOUGH = 16
+"""Cells of a column, of two values at least, that can't all be new to a model by chance."""
 
 
 class Cells:
@@ -115,6 +119,47 @@ class Cells:
         return pd.DataFrame({name: column(name, cells) for name, cells in self.columns.items()})
 
 
+class Strangers:
+    """Refuses columns of which the model knows no category at all: each row would count as one without a category.
+
+    Args:
+        model: How to name it in messages.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._met: set[str] = set()
+        self._strange: dict[str, Counter[Any]] = {}
+
+    def look(self, cells: Cells, categories: Mapping[str, Sequence[Any]]) -> None:
+        """Looks at some more rows; a column that held a known category once is left alone.
+
+        Args:
+            cells: The rows.
+            categories: What the model knows of its columns of categories.
+
+        Raises:
+            ModelError: All of many cells of a column are new to the model.
+        """
+        for name, known in categories.items():
+            if name in self._met:
+                continue
+            found = [cell for cell in _like(_cells(cells.columns[name]), known) if cell is not None]
+            seen = self._strange.setdefault(name, Counter())
+            if not set(known).isdisjoint(found):
+                self._met.add(name)
+                continue
+            seen.update(found)
+            if seen.total() >= _ENOUGH and len(seen) > 1:
+                raise ModelError(
+                    f"column `{name}` of the data",
+                    expected=f"categories that {self._model} was fitted on: {_some(known)}",
+                    found=f"none of them, but {_some(seen)}",
+                    harm="the model would take each row for one whose category is missing",
+                    mend="write the categories as in the rows that the model was fitted on, or fit it anew",
+                )
+
+
 def cells_of(batch: Batch, teacher: str) -> Cells:
     """The raw columns of a batch; a column of lists or pixels gives one column for each of its numbers.
 
@@ -149,6 +194,11 @@ def _cells(column: Array) -> list[Any]:
     if column.dtype.kind == "O":
         return list(column)
     return [None if np.isnan(cell) else int(cell) if cell.is_integer() else cell for cell in column.tolist()]
+
+
+def _some(values: Iterable[Any]) -> str:
+    names = [repr(value) for value in values]
+    return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
 
 
 def _known(column: Array) -> list[Any]:
