@@ -18,6 +18,7 @@ from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
 from tutelage.teachers.cells import Cells, Strangers, cells_of
 from tutelage.teachers.fitting import Fitted, Progress, announced, digest_of_file, digest_of_rows
+from tutelage.teachers.settings import require_threads
 
 __all__ = ["TabularTeacher", "log_of_margins", "log_of_probabilities"]
 
@@ -64,6 +65,7 @@ class TabularTeacher(Teacher):
     path: str
     columns: list[str] | None
     fit: dict[str, Any] | None
+    threads: int | None = None
     _model: Any = None
     _digest = ""
     _strangers: Strangers
@@ -129,8 +131,9 @@ class TabularTeacher(Teacher):
         """Reads the file. A model that the run fits is read when it meets the data.
 
         Raises:
-            ModelError: The file is missing, a pickle, or not of the library's format.
+            ModelError: A setting is wrong, or the file is missing, a pickle, or not of the library's format.
         """
+        require_threads(self.threads)
         self.require()
         if self._model is None and self.arguments() is None:
             self._read(resolve_path(self.path, key="teacher.path", error=ModelError))
