@@ -93,12 +93,33 @@ class Cells:
                 mend="name the model's columns in its order in teacher.columns",
             ) from error
 
-    def frame(self, categories: Mapping[str, Sequence[Any]] | None = None, *, missing: str | None = None) -> Any:
+    def like(self, categories: Mapping[str, Sequence[Any]]) -> Cells:
+        """The same columns with categories in the type of known ones: texts or numbers. Unknown ones stay."""
+
+        def column(name: str, cells: Array) -> Array:
+            known = categories.get(name, ())
+            texts = [isinstance(value, str) for value in known]
+            if not known or any(texts) != all(texts) or (cells.dtype.kind != "O" and not all(texts)):
+                return cells
+            given = _cells(cells)
+            found = [cell if new is None else new for cell, new in zip(given, _like(given, known), strict=True)]
+            return np.array([*found, None], dtype=object)[:-1]
+
+        return Cells({name: column(name, cells) for name, cells in self.columns.items()}, named=self.named)
+
+    def frame(
+        self,
+        categories: Mapping[str, Sequence[Any]] | None = None,
+        *,
+        missing: str | None = None,
+        objects: Mapping[str, float | None] | None = None,
+    ) -> Any:
         """A pandas DataFrame.
 
         Args:
             categories: The categories that each column may have: others are missing ones. None: those that are there.
             missing: What stands for a missing category, where the columns are to stay objects.
+            objects: Columns that are to stay objects, and what stands for a missing category in each: None or NaN.
 
         Raises:
             MissingExtra: pandas is not installed.
@@ -112,7 +133,9 @@ class Cells:
             if name not in (self.categories if categories is None else categories):
                 return _floats(cells)
             if missing is not None:
-                return [missing if cell is None else cell for cell in _cells(cells)]
+                return pd.Series([missing if cell is None else cell for cell in _cells(cells)], dtype=object)
+            if objects is not None and name in objects:
+                return pd.Series([objects[name] if cell is None else cell for cell in _cells(cells)], dtype=object)
             known = _known(cells) if categories is None else list(categories[name])
             return pd.Categorical(_like(_cells(cells), known), categories=known)
 
