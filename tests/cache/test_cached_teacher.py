@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import pytest
 import torch
-from cached_case import CLASSES, OUTPUT, ROWS, VIEWS, Wide, cached, every, fill, make_batch, module_of, same
+from cached_case import CLASSES, OUTPUT, ROWS, VIEWS, Wide, cached, every, fill, make_batch, module_of, pictures, same
 
 from tutelage.cache import Keys
 from tutelage.errors import CacheError, RecipeError, SignalError
@@ -276,6 +276,16 @@ def test_answers_that_are_no_numbers_are_never_stored(tmp_path: Path) -> None:
     teacher = cached(tmp_path, ModuleTeacher(Broken))
     with pytest.raises(SignalError, match="NaN"):
         fill(teacher)
+
+
+def test_the_first_row_of_which_a_teacher_says_nan_is_named(tmp_path: Path) -> None:
+    class Broken(Wide):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            rows = (x[:, None] == pictures()[None]).all(-1).float().argmax(1)
+            return super().forward(x) + torch.where((rows == 12) | (rows == 13), torch.nan, 0.0)[:, None]
+
+    with pytest.raises(SignalError, match=r"NaN for 2 of 5 rows(.|\n)* row 12\n"):
+        fill(cached(tmp_path, ModuleTeacher(Broken)), every(views=[0]))
 
 
 def test_answers_whose_shape_changes_are_refused(tmp_path: Path) -> None:

@@ -126,6 +126,12 @@ def test_a_member_whose_time_is_not_this_machines_leaves_the_ensemble_untimed() 
     assert teacher.as_module() is None
 
 
+def test_a_mean_that_there_is_not_is_refused_instead_of_taking_another() -> None:
+    for settings in ({"mean_of": "logit"}, {"outputs": "sigmoids"}):
+        with pytest.raises(ModelError, match=r"did you mean `(logits|sigmoid)`"):
+            ensemble(LOGITS, **settings)
+
+
 class LabelsAlone(Teacher):
     """A black box that gives nothing but a class."""
 
@@ -149,3 +155,13 @@ def test_votes_of_black_boxes_become_shares_and_a_class_without_votes_stays_with
     says = ensemble.ask(batch, Request(output=True))
     assert says.output is None
     torch.testing.assert_close(says.dense().exp(), torch.tensor([[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]]))
+
+
+@pytest.mark.parametrize("settings", [{"mean_of": "logits"}, {"outputs": "sigmoid"}])
+def test_a_mean_of_logits_over_members_that_have_none_is_refused_with_the_mean_that_they_have(settings: Any) -> None:
+    """Catches NaN: minus infinity plus infinity, or times 0."""
+    dense = ModuleTeacher(Says(RNG.normal(size=(2, 3))))
+    teacher = Ensemble([dense, LabelsAlone([0, 1])], **settings)
+    teacher.load(CPU)
+    with pytest.raises(ModelError, match=r"found: +LabelsAlone(.|\n)*mean_of: probabilities"):
+        teacher.ask(batch_of(torch.arange(2)), Request(output=True))

@@ -23,7 +23,7 @@ CALLS = {"count": 0}
 def answer(inputs: Any, *, value: Any = None, error: str = "") -> Any:
     CALLS["count"] += 1
     if error:
-        raise KeyError(error)
+        raise SystemExit(3) if error == "exit" else KeyError(error)
     return value
 
 
@@ -160,6 +160,14 @@ def test_answers_that_are_not_what_was_said_are_refused(gives: Any, value: Any, 
         teacher(gives, value).ask(batch(), OUTPUT)
 
 
+def test_a_row_that_is_no_number_is_named() -> None:
+    broken = LOGITS.copy()
+    broken[[4, 3], [1, 2]] = np.nan, np.inf
+    for value in (broken, broken.max(1)):
+        with pytest.raises(ModelError, match="in row 3 of the 6"):
+            teacher("logits" if value.ndim > 1 else "values", value).ask(batch(), OUTPUT)
+
+
 def test_rounding_excuses_no_more_than_it_can_have_done() -> None:
     with pytest.raises(ModelError, match="come to 1"):
         teacher("probabilities", np.round(EXACT, 1), decimals=3).ask(batch(), OUTPUT)
@@ -177,6 +185,23 @@ def test_settings_that_contradict_are_refused_before_anything_is_asked() -> None
     with pytest.raises(ModelError, match=r"raises KeyError: 'boom' \(test_function_teacher\.py, line \d+\)"):
         made = FunctionTeacher(f"{__name__}:answer", "logits", arguments={"error": "boom"})
         made.load(CPU)
+        made.ask(batch(), OUTPUT)
+
+
+def test_settings_that_say_nothing_are_refused_also_where_no_recipe_has_typed_them() -> None:
+    for more, said in (
+        ({"gives": "prob"}, r"teacher\.gives(.|\n)*values(.|\n)*'prob'"),
+        ({"reads": "rows"}, r"teacher\.reads(.|\n)*'rows'"),
+        ({"decimals": -1}, r"teacher\.decimals(.|\n)*-1"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            FunctionTeacher(f"{__name__}:answer", **({"gives": "probabilities"} | more)).load(CPU)
+
+
+def test_a_function_that_exits_does_not_end_the_run_in_silence() -> None:
+    made = FunctionTeacher(f"{__name__}:answer", "logits", arguments={"error": "exit"})
+    made.load(CPU)
+    with pytest.raises(ModelError, match=r"raises SystemExit: 3 \(test_function_teacher\.py, line \d+\)"):
         made.ask(batch(), OUTPUT)
 
 

@@ -237,3 +237,19 @@ def test_the_module_that_is_timed_answers_as_the_gated_teacher_does_and_holds_th
     torch.testing.assert_close(found, teacher.ask(batch_of(inputs), Request(output=True)).output)
     parts = [Net(), Net(), Net(classes=2)]
     assert sum(p.numel() for p in module.parameters()) == sum(p.numel() for net in parts for p in net.parameters())
+
+
+@pytest.mark.parametrize("gate", [ConfidenceGate, EntropyGate])
+@pytest.mark.parametrize("sharpness", [-1.0, float("nan"), float("inf")])
+def test_a_sharpness_that_gives_no_mean_or_prefers_the_unsure_is_refused(gate: Any, sharpness: float) -> None:
+    with pytest.raises(ModelError, match=r"teacher\.gate\.sharpness(.|\n)*at least 0"):
+        ensemble(gate(sharpness))
+
+
+def exits(batch: Batch) -> Tensor:
+    raise SystemExit(3)
+
+
+def test_a_gate_that_exits_does_not_end_the_run_in_silence() -> None:
+    with pytest.raises(ModelError, match=r"raises SystemExit: 3 \(test_gate\.py"):
+        answer(ensemble(FunctionGate(f"{__name__}:exits")))

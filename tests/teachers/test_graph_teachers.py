@@ -163,6 +163,39 @@ def test_providers_and_devices_that_are_not_there_are_refused_and_not_replaced(t
         opened("openvino", file, output="logits", device="NPU9")
 
 
+def test_providers_that_are_missing_are_not_blamed_on_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        opened("onnx", write_linear(tmp_path / "m.onnx"), output="logits", providers=["NoSuchProvider"])
+    assert caught.value.key == "teacher.providers"
+
+
+@pytest.mark.parametrize("reads", ["inputs", "raw"])
+@every_kind()
+def test_a_misspelt_column_is_named_with_the_nearest_one(kind: str, reads: Any, tmp_path: Path) -> None:
+    """Catches the advice to do what was done."""
+    file = write_embedding(tmp_path / "m.onnx")
+    rows = {"token": np.array([3, 0, 1]), "scale": np.ones((3, 2), np.float32)}
+    tensors: Any = {name: torch.from_numpy(array) for name, array in rows.items()}
+    teacher = opened(kind, file, inputs={"tokn": "ids"}, reads=reads)
+    with pytest.raises(ModelError, match=r"teacher\.inputs(.|\n)*token, scale(.|\n)*`tokn`(.|\n)*mean `token`"):
+        teacher.ask(batch(tensors, rows), OUTPUT)
+
+
+@every_kind()
+def test_settings_that_say_nothing_are_refused_also_where_no_recipe_has_typed_them(kind: str, tmp_path: Path) -> None:
+    """Catches probabilities that are taken for logits because of a misspelt word."""
+    file = write_linear(tmp_path / "m.onnx")
+    for more, said in (
+        ({"gives": "probability"}, r"teacher\.gives(.|\n)*did you mean `probabilities`"),
+        ({"reads": "rows"}, r"teacher\.reads(.|\n)*raw(.|\n)*'rows'"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            opened(kind, file, output="logits", **more)
+    for threads in (-5, 0):
+        with pytest.raises(ModelError, match=r"teacher\.threads(.|\n)*at least 1"):
+            KINDS[kind](str(file), output="logits", threads=threads).load(CPU)
+
+
 def test_an_output_of_labels_is_no_teacher(tmp_path: Path) -> None:
     from onnx import helper, save
 

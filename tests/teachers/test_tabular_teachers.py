@@ -505,6 +505,9 @@ def test_the_fingerprint_changes_with_the_file_and_the_settings(tmp_path: Path) 
         print_(CatBoostTeacher(str(tmp_path / "m.cbm"), missing_category="none")),
     ]
     assert len(set(prints)) == 4
+    for kind in (LightGBMTeacher, XGBoostTeacher, CatBoostTeacher):
+        with pytest.raises(ModelError, match=r"teacher\.threads(.|\n)*-5"):
+            kind("m", threads=-5).load(CPU)
     assert print_(LightGBMTeacher(str(tmp_path / "m.txt"), threads=1)) == prints[0]
     (tmp_path / "m.txt").write_text((tmp_path / "m.txt").read_text().replace("shrinkage=0.1", "shrinkage=0.2"))
     assert print_(LightGBMTeacher(str(tmp_path / "m.txt"))) != prints[0]

@@ -93,7 +93,7 @@ class ShardBuilder:
         self._positions.append(positions)
         for name in self.job.names:
             part = _plain(parts[name])
-            _require_numbers(name, part)
+            _require_numbers(name, part, self.job.rows[positions])
             growing = self._signals.get(name) or self._begin(name, part, mask)
             values, lengths = positions_of(part, mask if growing.tokens else None)
             _require_shape(name, values, growing.shape, self.specs.get(name), growing.tokens)
@@ -181,13 +181,16 @@ def _plain(part: Part) -> Part:
     return part.detach().cpu()
 
 
-def _require_numbers(name: str, part: Part) -> None:
+def _require_numbers(name: str, part: Part, rows: Array) -> None:
     numbers = part.logits if isinstance(part, TopK) else part
-    if bool(torch.isnan(numbers.sum())) and bool(torch.isnan(numbers).any()):  # the sum is quick, and +inf - inf is NaN
+    if not bool(torch.isnan(numbers.sum())):  # the sum is quick, but +inf - inf is NaN too
+        return
+    wrong = rows[torch.isnan(numbers).reshape(len(rows), -1).any(1).numpy()]
+    if len(wrong):
         raise SignalError(
             f"teacher: {name}",
             expected="numbers",
-            found="NaN",
+            found=f"NaN for {len(wrong)} of {len(rows)} rows asked together, the first of them row {wrong.min()}",
             harm="it would be stored, and every student of these answers would learn NaN",
             mend="look at the inputs' scale and at the weights",
         )

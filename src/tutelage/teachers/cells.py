@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ import numpy as np
 from tutelage.errors import MissingExtra, ModelError, did_you_mean
 from tutelage.signals import Batch
 
-__all__ = ["Cells", "cells_of"]
+__all__ = ["Cells", "Strangers", "cells_of"]
 
 Array = np.ndarray[Any, Any]
+
+_ENOUGH = 16
+"""Cells of a column, of two values at least, that can't all be new to a model by chance."""
 
 
 class Cells:
@@ -89,12 +93,33 @@ class Cells:
                 mend="name the model's columns in its order in teacher.columns",
             ) from error
 
-    def frame(self, categories: Mapping[str, Sequence[Any]] | None = None, *, missing: str | None = None) -> Any:
+    def like(self, categories: Mapping[str, Sequence[Any]]) -> Cells:
+        """The same columns with categories in the type of known ones: texts or numbers. Unknown ones stay."""
+
+        def column(name: str, cells: Array) -> Array:
+            known = categories.get(name, ())
+            texts = [isinstance(value, str) for value in known]
+            if not known or any(texts) != all(texts) or (cells.dtype.kind != "O" and not all(texts)):
+                return cells
+            given = _cells(cells)
+            found = [cell if new is None else new for cell, new in zip(given, _like(given, known), strict=True)]
+            return np.array([*found, None], dtype=object)[:-1]
+
+        return Cells({name: column(name, cells) for name, cells in self.columns.items()}, named=self.named)
+
+    def frame(
+        self,
+        categories: Mapping[str, Sequence[Any]] | None = None,
+        *,
+        missing: str | None = None,
+        objects: Mapping[str, float | None] | None = None,
+    ) -> Any:
         """A pandas DataFrame.
 
         Args:
             categories: The categories that each column may have: others are missing ones. None: those that are there.
             missing: What stands for a missing category, where the columns are to stay objects.
+            objects: Columns that are to stay objects, and what stands for a missing category in each: None or NaN.
 
         Raises:
             MissingExtra: pandas is not installed.
@@ -108,11 +133,54 @@ class Cells:
             if name not in (self.categories if categories is None else categories):
                 return _floats(cells)
             if missing is not None:
-                return [missing if cell is None else cell for cell in _cells(cells)]
+                return pd.Series([missing if cell is None else cell for cell in _cells(cells)], dtype=object)
+            if objects is not None and name in objects:
+                return pd.Series([objects[name] if cell is None else cell for cell in _cells(cells)], dtype=object)
             known = _known(cells) if categories is None else list(categories[name])
             return pd.Categorical(_like(_cells(cells), known), categories=known)
 
         return pd.DataFrame({name: column(name, cells) for name, cells in self.columns.items()})
+
+
+class Strangers:
+    """Refuses columns of which the model knows no category at all: each row would count as one without a category.
+
+    Args:
+        model: How to name it in messages.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._met: set[str] = set()
+        self._strange: dict[str, Counter[Any]] = {}
+
+    def look(self, cells: Cells, categories: Mapping[str, Sequence[Any]]) -> None:
+        """Looks at some more rows; a column that held a known category once is left alone.
+
+        Args:
+            cells: The rows.
+            categories: What the model knows of its columns of categories.
+
+        Raises:
+            ModelError: All of many cells of a column are new to the model.
+        """
+        for name, known in categories.items():
+            if name in self._met:
+                continue
+            found = [cell for cell in _like(_cells(cells.columns[name]), known) if cell is not None]
+            seen = self._strange.setdefault(name, Counter())
+            if not set(known).isdisjoint(found):
+                self._met.add(name)
+                continue
+            seen.update(found)
+            if seen.total() >= _ENOUGH and len(seen) > 1:
+                raise ModelError(
+                    f"column `{name}` of the data",
+                    expected=f"categories that {self._model} was fitted on: {_some(known)}",
+                    found=f"none of them, but {_some(seen)}",
+                    harm="the model would take each row for one whose category is missing",
+                    mend="write the categories as in the rows that the model was fitted on, or fit it anew",
+                )
 
 
 def cells_of(batch: Batch, teacher: str) -> Cells:
@@ -149,6 +217,11 @@ def _cells(column: Array) -> list[Any]:
     if column.dtype.kind == "O":
         return list(column)
     return [None if np.isnan(cell) else int(cell) if cell.is_integer() else cell for cell in column.tolist()]
+
+
+def _some(values: Iterable[Any]) -> str:
+    names = [repr(value) for value in values]
+    return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
 
 
 def _known(column: Array) -> list[Any]:

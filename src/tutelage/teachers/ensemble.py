@@ -17,6 +17,7 @@ from tutelage.signals import Batch, Request, Signals, output_of
 from tutelage.teachers.base import Teacher, TransferFacts, named_modules, refuse_members
 from tutelage.teachers.gate import SampleGate
 from tutelage.teachers.served import Reads, Served
+from tutelage.teachers.settings import require_choice
 from tutelage.teachers.vocabulary import require_same_ids
 
 __all__ = ["Ensemble", "mean_logits", "mean_probabilities"]
@@ -89,8 +90,10 @@ class Ensemble(Teacher):
         """Loads every member, and the gate.
 
         Raises:
-            ModelError: Members name their classes in different orders.
+            ModelError: Members name their classes in different orders, or there is no such mean.
         """
+        require_choice("teacher.mean_of", self.mean_of, ("probabilities", "logits"))
+        require_choice("teacher.outputs", self.outputs, ("softmax", "sigmoid"))
         for member in self.members:
             member.load(device)
         if self.gate is not None:
@@ -149,7 +152,8 @@ class Ensemble(Teacher):
         """The mean of the members' outputs, in float32 or wider.
 
         Raises:
-            ModelError: Features are requested, or the members' outputs differ in shape.
+            ModelError: Features are requested, or the members' outputs differ in shape or have no logits to take a
+                mean of.
         """
         self.check(request)
         if not request.output:
@@ -158,6 +162,7 @@ class Ensemble(Teacher):
 
     def _answer(self, batch: Batch, answers: list[Signals]) -> Signals:
         """The mean of what the members said."""
+        self._require_logits(answers)
         outputs = [answer.dense() for answer in answers]
         self._require_alike(outputs)
         with torch.no_grad():
@@ -243,6 +248,19 @@ class Ensemble(Teacher):
             weights = self.gate.log_weights(batch, wide, axis=self.axis, outputs=self.outputs)
             shares = torch.log_softmax(shares + weights.to(shares), dim=1)
         return shares.T.reshape(len(outputs), -1, *[1] * (outputs[0].dim() - 1))
+
+    def _require_logits(self, answers: list[Signals]) -> None:
+        """A class that a member does not name has no logit: a mean of logits would be of numbers that nobody told."""
+        few = [m.describe() for m, answer in zip(self.members, answers, strict=True) if answer.top is not None]
+        if few and (self.mean_of == "logits" or self.outputs == "sigmoid"):
+            own = "teacher.mean_of" if self.mean_of == "logits" else "teacher.outputs"
+            raise ModelError(
+                own,
+                expected="members that answer with logits of all classes",
+                found=f"{few[0]}, which answers with labels or its likeliest classes alone",
+                harm="a class that is not named has the logit minus infinity: there is no mean",
+                mend="`mean_of: probabilities` with `outputs: softmax`",
+            )
 
     def _require_alike(self, outputs: list[Tensor]) -> None:
         shapes = [tuple(output.shape) for output in outputs]

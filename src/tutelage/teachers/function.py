@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from tutelage.imports import load_function
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
 from tutelage.teachers.served import Reads, Served
+from tutelage.teachers.settings import require_choice
 from tutelage.teachers.tabular import log_of_probabilities
 
 __all__ = ["FunctionTeacher"]
@@ -87,6 +88,10 @@ class FunctionTeacher(Teacher):
         Raises:
             ModelError: It can't be imported, or the settings contradict each other.
         """
+        require_choice("teacher.gives", self.gives, get_args(Gives))
+        require_choice("teacher.reads", self.reads, ("inputs", "raw"))
+        if self.decimals is not None and self.decimals < 0:
+            raise ModelError("teacher.decimals", expected="at least 0", found=str(self.decimals))
         if self.samples < 1:
             raise ModelError("teacher.samples", expected="at least 1", found=str(self.samples))
         if (self.decimals is not None or self.truncated) and self.gives != "probabilities":
@@ -157,7 +162,7 @@ class FunctionTeacher(Teacher):
                 said = self._call(given, **(self.arguments or {}))
         except UserError:
             raise
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise ModelError(
                 f"teacher `{self.function}`",
                 expected=f"a function that answers about {len(batch)} rows",
@@ -181,7 +186,8 @@ class FunctionTeacher(Teacher):
         except (TypeError, ValueError) as error:
             raise self._wrong("numbers, one entry a row", f"{type(said).__name__}: {error}") from error
         if not bool(torch.isfinite(answer).all()):
-            raise self._wrong("finite numbers", "NaN or infinity")
+            at = int((~torch.isfinite(answer)).reshape(len(answer), -1).any(1).nonzero()[0])
+            raise self._wrong("finite numbers", f"NaN or infinity in row {at} of the {len(answer)} it was asked about")
         return answer
 
     def _labels(self, said: Any) -> Tensor:

@@ -18,6 +18,7 @@ from tutelage.errors import ModelError, UserError, blame, did_you_mean
 from tutelage.signals import Batch, call, output_of
 from tutelage.teachers.fingerprint import fingerprint_of
 from tutelage.teachers.module import made_by
+from tutelage.teachers.settings import require_sharpness
 from tutelage.teachers.weights import load_weights, require_numbers
 
 __all__ = ["ConfidenceGate", "EntropyGate", "FunctionGate", "ModuleGate", "SampleGate"]
@@ -74,6 +75,10 @@ class ConfidenceGate(SampleGate):
     def __init__(self, sharpness: float = 1.0) -> None:
         self.sharpness = sharpness
 
+    def load(self, device: torch.device) -> None:
+        """Raises a `ModelError` if the sharpness is negative or no number."""
+        require_sharpness(self.sharpness)
+
     def log_weights(self, batch: Batch, answers: list[Tensor], *, axis: int, outputs: Outputs) -> Tensor:
         """See `SampleGate`."""
 
@@ -101,6 +106,10 @@ class EntropyGate(SampleGate):
 
     def __init__(self, sharpness: float = 1.0) -> None:
         self.sharpness = sharpness
+
+    def load(self, device: torch.device) -> None:
+        """Raises a `ModelError` if the sharpness is negative or no number."""
+        require_sharpness(self.sharpness)
 
     def log_weights(self, batch: Batch, answers: list[Tensor], *, axis: int, outputs: Outputs) -> Tensor:
         """See `SampleGate`."""
@@ -150,7 +159,7 @@ class FunctionGate(SampleGate):
             given = self._function()(batch)
         except UserError:
             raise
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise ModelError(
                 f"teacher.gate: `{self.name}`",
                 expected="a function of the batch",

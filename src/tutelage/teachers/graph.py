@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, refuse_members
 from tutelage.teachers.fitting import digest_of_file
 from tutelage.teachers.served import Reads, Served
+from tutelage.teachers.settings import require_choice, require_threads
 from tutelage.teachers.tabular import log_of_probabilities
 
 __all__ = ["GraphTeacher", "Port", "Reads", "Tells"]
@@ -58,7 +59,8 @@ class GraphTeacher(Teacher):
     A fixed batch axis is met by cutting batches in pieces and filling up the last one; tensors are converted to the
     types of the graph's inputs where that loses nothing but digits.
 
-    A subclass stores `path`, `inputs`, `output`, `gives` and `reads`, and says how its runtime opens and runs a graph.
+    A subclass stores `path`, `inputs`, `output`, `gives`, `reads` and `threads`, and says how its runtime opens and
+    runs a graph.
     """
 
     path: str
@@ -100,6 +102,9 @@ class GraphTeacher(Teacher):
         """
         if self._graph is not None:
             return
+        require_choice("teacher.gives", self.gives, get_args(Tells))
+        require_choice("teacher.reads", self.reads, get_args(Reads))
+        require_threads(self.threads)
         path = resolve_path(self.path, key="teacher.path", error=ModelError)
         graph = self.open(path, device)
         self._ports = self.ports(graph)
@@ -198,6 +203,14 @@ class GraphTeacher(Teacher):
 
     def _feed(self, batch: Batch) -> dict[str, Array]:
         given = self._given(batch)
+        for column in self.inputs or {}:
+            if column not in given:
+                raise ModelError(
+                    "teacher.inputs",
+                    expected=f"names of the data's columns: {', '.join(given)}",
+                    found=f"`{column}`",
+                    mend=did_you_mean(column, given),
+                )
         names = {port.name for port in self._ports[0]}
         if self.inputs is None and len(given) == len(names) == 1:  # a lone tensor has no name of its own
             given = dict(zip(names, given.values(), strict=True))

@@ -123,8 +123,12 @@ class LightGBMTeacher(TabularTeacher):
         generic = names == [f"Column_{index}" for index in range(len(names))]
         return () if generic else names, len(names)
 
-    def answer(self, model: Any, cells: Cells) -> Array:
-        """See `TabularTeacher.answer`."""
+    def has_categories(self, model: Any) -> bool:
+        """See `TabularTeacher.has_categories`."""
+        return bool(model.pandas_categorical)
+
+    def categories(self, model: Any, cells: Cells) -> dict[str, Sequence[Any]]:
+        """See `TabularTeacher.categories`."""
         stored = model.pandas_categorical or []
         if len(stored) not in (0, len(cells.categories)):
             raise ModelError(
@@ -133,7 +137,11 @@ class LightGBMTeacher(TabularTeacher):
                 found=f"{len(cells.categories)}: {', '.join(cells.categories)}",
                 mend="name them among the `categories` of data.source",
             )
-        named = dict(zip(cells.categories, stored, strict=True)) if stored else {}
+        return dict(zip(cells.categories, stored, strict=True)) if stored else {}
+
+    def answer(self, model: Any, cells: Cells) -> Array:
+        """See `TabularTeacher.answer`."""
+        named = self.categories(model, cells)
         rows = cells.frame(named) if named else cells.matrix()
         said = model.predict(rows, num_threads=self.threads or 0)
         return log_of_probabilities(said) if self._kind in _CLASSIFY else np.asarray(said)

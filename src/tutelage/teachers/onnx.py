@@ -69,8 +69,9 @@ class OnnxTeacher(GraphTeacher):
         options.log_severity_level = 3
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
+        providers = self._providers(runtime, device)
         try:
-            return runtime.InferenceSession(str(path), options, providers=self._providers(runtime, device))
+            return runtime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime has no common base class for its errors
             raise ModelError(
                 "teacher.path", expected="an ONNX model that ONNX Runtime can run", found=f"{path.name}: {error}"

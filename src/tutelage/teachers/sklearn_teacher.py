@@ -14,6 +14,7 @@ from tutelage.errors import MissingExtra, ModelError, blame, did_you_mean
 from tutelage.teachers.cells import Cells
 from tutelage.teachers.fitting import Progress
 from tutelage.teachers.pickles import refuse_pickle_file
+from tutelage.teachers.sklearn_encoders import Encoders
 from tutelage.teachers.tabular import TabularTeacher, log_of_margins, log_of_probabilities
 
 __all__ = ["SklearnTeacher"]
@@ -25,7 +26,8 @@ class SklearnTeacher(TabularTeacher):
     """A scikit-learn estimator or pipeline in a `.skops` file; it is never unpickled.
 
     Classifiers need `predict_proba`, or `decision_function`, whose scores then count as logits. Estimators that were
-    fitted on a data frame are given one, with categories as pandas' category type.
+    fitted on a data frame are given one, with categories as pandas' category type; where an encoder knows None as a
+    category, as objects with None. Categories get the type (texts, numbers) that the encoder of their column knows.
 
     In a recipe, to be fitted in the run:
     ```yaml
@@ -43,6 +45,8 @@ class SklearnTeacher(TabularTeacher):
         estimator: What is fitted in the run and kept in `path`: `{class_path: ..., init_args: {...}}`, also within
             init_args (the steps of a pipeline). None: the file is there.
         fit: Further arguments of `estimator.fit`.
+        missing_category: The text that stood for a missing category in what the model was fitted on. None: missing ones
+            were missing there, too.
         trusted: Types that may be made although skops does not know them to be harmless, such as
             `sklearn.tree._tree.Tree`: those of files that you made or whose maker you trust.
 
@@ -50,6 +54,7 @@ class SklearnTeacher(TabularTeacher):
     """
 
     library = "scikit-learn"
+    _encoders: Encoders
 
     def __init__(
         self,
@@ -58,17 +63,21 @@ class SklearnTeacher(TabularTeacher):
         columns: list[str] | None = None,
         estimator: dict[str, Any] | None = None,
         fit: dict[str, Any] | None = None,
+        missing_category: str | None = None,
         trusted: list[str] | None = None,
     ) -> None:
         self.path = path
         self.columns = columns
         self.estimator = estimator
         self.fit = fit
+        self.missing_category = missing_category
         self.trusted = trusted
 
     def arguments(self) -> dict[str, Any] | None:
         """See `TabularTeacher.arguments`."""
-        return None if self.estimator is None else {"estimator": self.estimator, "fit": self.fit or {}}
+        if self.estimator is None:
+            return None
+        return {"estimator": self.estimator, "fit": self.fit or {}, **self.settings()}
 
     def require(self) -> None:
         """See `TabularTeacher.require`; refuses an estimator that can't be made."""
@@ -111,6 +120,9 @@ class SklearnTeacher(TabularTeacher):
         if self.threads is not None:
             for part in _parts(model):
                 part.n_jobs = self.threads
+        self._encoders = Encoders(model)
+        if self.missing_category is None:
+            self._encoders.require_one_kind_of_missing()
         return model
 
     def _require_trusted(self, path: Path) -> None:
@@ -133,7 +145,7 @@ class SklearnTeacher(TabularTeacher):
         assert self.estimator is not None
         estimator = _built(self.estimator, "teacher.estimator")
         progress.at = type(estimator).__name__
-        rows = cells.frame() if cells.named else cells.matrix()
+        rows = cells.frame(missing=self.missing_category) if cells.named else cells.matrix()
         return estimator.fit(rows, labels, **(self.fit or {}))
 
     def save(self, model: Any, path: Path) -> None:
@@ -148,12 +160,23 @@ class SklearnTeacher(TabularTeacher):
         names = getattr(model, "feature_names_in_", ())
         return [str(name) for name in names], getattr(model, "n_features_in_", None)
 
+    def has_categories(self, model: Any) -> bool:
+        """See `TabularTeacher.has_categories`."""
+        return self._encoders.any
+
+    def categories(self, model: Any, cells: Cells) -> dict[str, Sequence[Any]]:
+        """See `TabularTeacher.categories`."""
+        return self._encoders.categories(cells.names)
+
     def answer(self, model: Any, cells: Cells) -> Array:
         """See `TabularTeacher.answer`."""
         from sklearn.base import is_classifier
 
         names = self.wanted(model)[0]
-        rows: Any = cells.matrix() if not len(names) and not cells.categories else cells.frame()
+        cells = cells.like(self.categories(model, cells))
+        plain = not len(names) and not cells.categories
+        objects = self._encoders.objects(cells.names)
+        rows: Any = cells.matrix() if plain else cells.frame(missing=self.missing_category, objects=objects)
         if len(names):
             rows.columns = names
         elif cells.categories:
@@ -181,7 +204,7 @@ class SklearnTeacher(TabularTeacher):
 
     def settings(self) -> dict[str, Any]:
         """See `TabularTeacher.settings`."""
-        return {}
+        return {} if self.missing_category is None else {"missing_category": self.missing_category}
 
 
 def _parts(value: Any) -> Iterator[Any]:

@@ -17,9 +17,10 @@ from tutelage.errors import ModelError, UserError, blame
 from tutelage.paths import resolve_path
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
-from tutelage.teachers.cells import Cells, cells_of
+from tutelage.teachers.cells import Cells, Strangers, cells_of
 from tutelage.teachers.fitting import Fitted, Progress, announced, digest_of_file, digest_of_rows
 from tutelage.teachers.served import Served
+from tutelage.teachers.settings import require_threads
 
 __all__ = ["TabularTeacher", "log_of_margins", "log_of_probabilities"]
 
@@ -71,6 +72,7 @@ class TabularTeacher(Teacher):
     _model: Any = None
     _file: Path | None = None
     _digest = ""
+    _strangers: Strangers
     _facts: TransferFacts | None = None
 
     library: str
@@ -110,6 +112,14 @@ class TabularTeacher(Teacher):
     def settings(self) -> dict[str, Any]:
         """What decides the answers beside the file, as plain data."""
 
+    def has_categories(self, model: Any) -> bool:
+        """Whether a model tells the categories that it knows."""
+        return False
+
+    def categories(self, model: Any, cells: Cells) -> dict[str, Sequence[Any]]:
+        """The categories that a model knows of each column of categories, where it tells them."""
+        return {}
+
     def arguments(self) -> dict[str, Any] | None:
         """What a fit depends on beside the rows, as plain data; None for a model that is ready."""
         return self.fit
@@ -125,26 +135,31 @@ class TabularTeacher(Teacher):
         """Reads the file. A model that the run fits is read when it meets the data.
 
         Raises:
-            ModelError: The file is missing, a pickle, or not of the library's format.
+            ModelError: A setting is wrong, or the file is missing, a pickle, or not of the library's format.
         """
+        require_threads(self.threads)
         self.require()
         if self._model is None and self.arguments() is None:
             self._read(resolve_path(self.path, key="teacher.path", error=ModelError))
 
     def _read(self, path: Path) -> None:
         self._model, self._file = self.read(path), path
+        self._strangers = Strangers(self.describe())
         self._digest = digest_of_file(path)
 
     def meet(self, facts: TransferFacts) -> None:
         """Fits the model if the recipe says so and its file is not there, and learns the order of the classes.
 
         Raises:
-            UserError: The rows have no labels, or the file was fitted on others.
+            UserError: The rows have no labels, or the file was fitted on others or knows no category of a column.
         """
         self._facts = facts
         arguments = self.arguments()
         if arguments is not None:
             self._fit(facts, arguments)
+        elif self.has_categories(self._model) and len(rows := facts.labelled()):
+            cells = self._cells(rows)
+            self._strangers.look(cells, self.categories(self._model, cells))
 
     def _fit(self, facts: TransferFacts, arguments: dict[str, Any]) -> None:
         batch = facts.labelled()
@@ -191,10 +206,9 @@ class TabularTeacher(Teacher):
         self.check(request)
         if not request.output:
             return Signals()
-        model = self._loaded()
-        names, count = self.wanted(model)
-        cells = cells_of(batch, self.describe()).only(self.columns, names, count, self.describe())
+        model, cells = self._loaded(), self._cells(batch)
         try:
+            self._strangers.look(cells, self.categories(model, cells))
             answer = self._placed(self.answer(model, cells))
         except UserError:
             raise
@@ -206,6 +220,11 @@ class TabularTeacher(Teacher):
                 mend="compare the columns of data.source with those that the model was fitted on",
             ) from error
         return Signals(output=torch.from_numpy(answer.astype(np.float32)).to(batch.rows.device))
+
+    def _cells(self, batch: Batch) -> Cells:
+        """What the model reads of a batch."""
+        names, count = self.wanted(self._loaded())
+        return cells_of(batch, self.describe()).only(self.columns, names, count, self.describe())
 
     def _placed(self, answer: Array) -> Array:
         """Columns in the data's order of classes."""

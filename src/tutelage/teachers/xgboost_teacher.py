@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,11 @@ Array = np.ndarray[Any, Any]
 
 _MARGIN = ("binary:logistic", "binary:logitraw", "multi:softprob", "multi:softmax")
 _VALUES = ("reg:", "count:", "rank:")
+_ESCAPED = "tutelage_categories_are_escaped"
+"""Attribute of models whose categories are kept in ASCII, as Python's `unicode_escape` writes them.
+
+XGBoost (3.2) keeps names of categories as bytes and cuts them apart by numbers of characters.
+"""
 
 
 class XGBoostTeacher(TabularTeacher):
@@ -83,6 +88,7 @@ class XGBoostTeacher(TabularTeacher):
                 "teacher.path", expected=expected, found=f"{path.name}: {str(error).strip().splitlines()[0]}"
             ) from error
         self._kind = _objective(model)
+        _require_whole_names(model, path)
         return model
 
     def train(self, cells: Cells, labels: Array, classes: Sequence[str], progress: Progress) -> Any:
@@ -102,8 +108,13 @@ class XGBoostTeacher(TabularTeacher):
                 progress.at = f"round {epoch + 1:,} of {rounds:,}"
                 return False
 
-        data = xgboost.DMatrix(cells.frame(), labels, enable_categorical=True)
-        return xgboost.train(about, data, rounds, callbacks=[Tell()])
+        rows = cells.frame()
+        escape = not all(str(name).isascii() for column in cells.categories for name in rows[column].cat.categories)
+        data = xgboost.DMatrix(_escaped(rows) if escape else rows, labels, enable_categorical=True)
+        model = xgboost.train(about, data, rounds, callbacks=[Tell()])
+        if escape:
+            model.set_attr(**{_ESCAPED: "1"})
+        return model
 
     def save(self, model: Any, path: Path) -> None:
         """See `TabularTeacher.save`."""
@@ -113,12 +124,24 @@ class XGBoostTeacher(TabularTeacher):
         """See `TabularTeacher.wanted`."""
         return model.feature_names or (), model.num_features()
 
+    def has_categories(self, model: Any) -> bool:
+        """See `TabularTeacher.has_categories`."""
+        return "c" in (model.feature_types or ())
+
+    def categories(self, model: Any, cells: Cells) -> dict[str, Sequence[Any]]:
+        """See `TabularTeacher.categories`."""
+        real = _real if model.attr(_ESCAPED) else (lambda name: name)
+        places = zip(cells.names, _stored(model), strict=False)
+        return {name: [real(value) for value in values] for name, values in places if values is not None}
+
     def answer(self, model: Any, cells: Cells) -> Array:
         """See `TabularTeacher.answer`."""
         import xgboost
 
-        stored = _categories(model, cells.names)
+        stored = self.categories(model, cells)
         rows = cells.frame(stored) if stored else cells.matrix()
+        if stored and model.attr(_ESCAPED):
+            rows = _escaped(rows)
         types = None if stored else model.feature_types
         data = xgboost.DMatrix(
             rows, enable_categorical=True, feature_names=model.feature_names, feature_types=types, nthread=self.threads
@@ -138,13 +161,47 @@ class XGBoostTeacher(TabularTeacher):
         return {}
 
 
-def _categories(model: Any, names: Sequence[str]) -> Mapping[str, Sequence[Any]]:
-    """The categories that the model keeps of each of the columns `names`, in its order."""
+def _stored(model: Any) -> list[list[Any] | None]:
+    """What the model keeps as the categories of each of its columns; None of a column of numbers."""
     if "c" not in (model.feature_types or ()):
-        return {}
+        return []
     arrays = model.get_categories(export_to_arrow=True).to_arrow() or []
-    places = zip(names, arrays, strict=False)
-    return {name: array.to_pylist() for name, (_, array) in places if array is not None}
+    return [None if array is None else array.to_pylist() for _, array in arrays]
+
+
+def _require_whole_names(model: Any, path: Path) -> None:
+    try:
+        names = [name for column in _stored(model) for name in column or () if isinstance(name, str)]
+        broken = [ascii(name) for name in names if not name.isascii()]
+    except UnicodeDecodeError as error:
+        broken = [f"{error.object!r}"]
+    if broken:
+        raise ModelError(
+            "teacher.path",
+            expected="names of categories in plain ASCII: XGBoost cuts others apart in the wrong places",
+            found=f"{path.name}, which has {', '.join(broken[:5])}",
+            harm="the model would take rows of one category for those of another, or for missing ones",
+            mend="fit it anew with whole numbers or ASCII names for the categories (then map them alike in the data), "
+            "or let the run fit it: fit: {num_boost_round: 100}",
+        )
+
+
+def _escaped(rows: Any) -> Any:
+    """A data frame with the texts among its categories in ASCII."""
+    texts = {
+        name: rows[name].cat.rename_categories([_ascii(value) for value in rows[name].cat.categories])
+        for name in rows.columns
+        if rows[name].dtype == "category" and any(isinstance(value, str) for value in rows[name].cat.categories)
+    }
+    return rows.assign(**texts)
+
+
+def _ascii(name: str) -> str:
+    return name.encode("unicode_escape").decode("ascii")
+
+
+def _real(name: Any) -> Any:
+    return name.encode("ascii").decode("unicode_escape") if isinstance(name, str) else name
 
 
 def _objective(model: Any) -> str:
