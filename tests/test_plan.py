@@ -106,11 +106,12 @@ def test_the_forecast_counts_every_training_and_evaluation() -> None:
         seeds=[0, 1],
     )
     forecast = tt.make_plan(made).forecast()
-    assert 4 < forecast.student_seconds < 8  # 2 seeds x 100 steps x (10 ms of the student + 10 ms of the teacher)
-    assert 2 < forecast.baseline_seconds < 4
-    assert 0.5 < forecast.teacher_seconds < 1
+    # Sleeps are lower bounds; on a busy machine they take longer.
+    assert 4 < forecast.student_seconds < 12  # 2 seeds x 100 steps x (10 ms of the student + 10 ms of the teacher)
+    assert 2 < forecast.baseline_seconds < 6
+    assert 0.5 < forecast.teacher_seconds < 1.5
     # One batch each: 2 seeds x 2 trainings x (10 evaluations + the test split), and the teacher's 6 + 1.
-    assert 0.4 < forecast.evaluation_seconds < 1.2
+    assert 0.4 < forecast.evaluation_seconds < 1.8
     parts = (forecast.student_seconds, forecast.baseline_seconds, forecast.teacher_seconds, forecast.evaluation_seconds)
     assert forecast.training_seconds == pytest.approx(sum(parts))
 

@@ -1,4 +1,7 @@
-"""Teachers that are no torch modules, timed beside the student. Sleeps are lower bounds: the machine is shared."""
+"""Teachers that are no torch modules, timed beside the student. Sleeps are lower bounds: the machine is shared.
+
+Longer than 400 lines because all kinds of teachers share the small models at its top.
+"""
 
 from __future__ import annotations
 
