@@ -71,6 +71,21 @@ def test_retry_after_is_waited_for_by_every_call(tmp_path: Path) -> None:
         assert len(rest) == 40 and rest[-1] - told > 2
 
 
+@pytest.mark.parametrize("fault", ["drip", "drip headers"])
+def test_a_server_that_sends_a_few_bytes_now_and_then_is_not_waited_for_longer_than_the_timeout(
+    tmp_path: Path, fault: str
+) -> None:
+    with serving(faults=[fault]) as server:
+        asked = teacher(server.url, tmp_path, asking=Asking(first_wait=0.01, timeout=0.5))
+        began = time.monotonic()
+        said = asked.ask(rows(4), OUTPUT)
+        assert 0.5 < time.monotonic() - began < 1.5
+        torch.testing.assert_close(said.output, tensor_model()(rows(4).inputs))
+        with Ledger(tmp_path / "l.sqlite")._open() as connection:
+            ends = connection.execute("SELECT status, latency FROM attempts ORDER BY id").fetchall()
+    assert [status for status, _ in ends] == ["answered", "timeout", "answered"] and ends[1][1] < 0.7
+
+
 def test_a_second_run_asks_what_is_missing_and_a_third_asks_nothing_though_the_server_is_gone(tmp_path: Path) -> None:
     with serving() as server:
         with pytest.raises(CapReached, match=r"24 of the 40"):
