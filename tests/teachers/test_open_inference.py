@@ -243,6 +243,17 @@ def test_a_served_model_that_changed_is_noticed_where_a_later_run_asks_nothing_b
         other.ask(rows(4, start=20), OUTPUT)
 
 
+def test_a_run_that_a_cap_stopped_in_its_first_batch_has_left_the_rows_for_the_next_one_to_look_at(
+    tmp_path: Path,
+) -> None:
+    with serving() as server:
+        with pytest.raises(CapReached):
+            teacher(server.url, tmp_path, canary=2, caps=Caps(calls=2)).ask(rows(8), OUTPUT)
+        server.model = tensor_model(seed=1)
+        with pytest.raises(TeacherChanged):
+            teacher(server.url, tmp_path, canary=2).ask(rows(4, start=8), OUTPUT)
+
+
 def test_no_row_is_kept_without_a_canary_and_those_that_are_kept_are_few(tmp_path: Path) -> None:
     with serving() as server:
         for canary, kept in ((0, 0), (2, 2), (3, 3)):
