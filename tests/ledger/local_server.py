@@ -43,7 +43,7 @@ class LocalServer:
 
     Attributes:
         faults: What happens to the next POST requests, one each: an HTTP status, or `(status, headers)`, or `hang`,
-            `cut`, `garbage`, `short`, `nan`.
+            `cut`, `garbage`, `short`, `narrow` (a class less), `drip` and `drip headers` (a few bytes now and then).
         hold: Seconds that each answer takes.
         seen: Method, path, headers and body of each request.
         times: When each POST request came.
@@ -204,7 +204,13 @@ class Handler(BaseHTTPRequestHandler):
             if fault == "short":
                 said["outputs"][0]["shape"][0] -= 1
                 said["outputs"][0]["data"] = said["outputs"][0]["data"][3:]
-            if body["outputs"][0].get("parameters", {}).get("binary_data"):
+            if fault == "narrow":
+                count, classes = said["outputs"][0]["shape"]
+                data = np.reshape(said["outputs"][0]["data"], (count, classes))[:, :-1]
+                said["outputs"][0] |= {"shape": list(data.shape), "data": data.flatten().tolist()}
+            if fault in ("drip", "drip headers"):
+                self.drip(json.dumps(said).encode(), in_headers=fault == "drip headers")
+            elif body["outputs"][0].get("parameters", {}).get("binary_data"):
                 self.give_binary(said)
             else:
                 self.give(200, said)
@@ -220,6 +226,19 @@ class Handler(BaseHTTPRequestHandler):
             elif fault == "debt":
                 said["usage"] = {"prompt_tokens": -100_000, "completion_tokens": 1}
             self.give(status, said)
+
+    def drip(self, data: bytes, *, in_headers: bool) -> None:
+        """An answer that takes 3 seconds, without a pause of more than 0.1."""
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n".encode()
+        whole, slow = head + b"\r\n" + data, len(head) if in_headers else len(data)
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            begin = 0 if in_headers else len(head) + 2
+            self.wfile.write(whole[:begin])
+            for at in range(begin, len(whole), -(-slow // 30)):
+                self.wfile.write(whole[at : at + -(-slow // 30)])
+                self.wfile.flush()
+                time.sleep(0.1)
 
     def give(self, status: int, said: Any, headers: dict[str, str] | None = None) -> None:
         data = b"<html>no json" if said is None else json.dumps(said).encode()

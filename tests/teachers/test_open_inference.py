@@ -24,6 +24,8 @@ from tutelage.errors import CapReached, ModelError, QueryFailed, RecipeError, Te
 from tutelage.ledger import Asking, Caps, Ledger
 from tutelage.signals import Batch, Request
 from tutelage.teachers import OpenInference, TransferFacts
+from tutelage.teachers.canary import Canary, stacked
+from tutelage.teachers.tensor_values import written
 
 CPU = torch.device("cpu")
 OUTPUT = Request(output=True)
@@ -69,6 +71,21 @@ def test_retry_after_is_waited_for_by_every_call(tmp_path: Path) -> None:
         told, rest = server.times[0], server.times[1:]
         assert not [at - told for at in rest if 0.7 < at - told < 1.95]  # but for those that were under way
         assert len(rest) == 40 and rest[-1] - told > 2
+
+
+@pytest.mark.parametrize("fault", ["drip", "drip headers"])
+def test_a_server_that_sends_a_few_bytes_now_and_then_is_not_waited_for_longer_than_the_timeout(
+    tmp_path: Path, fault: str
+) -> None:
+    with serving(faults=[fault]) as server:
+        asked = teacher(server.url, tmp_path, asking=Asking(first_wait=0.01, timeout=0.5))
+        began = time.monotonic()
+        said = asked.ask(rows(4), OUTPUT)
+        assert 0.5 < time.monotonic() - began < 1.5
+        torch.testing.assert_close(said.output, tensor_model()(rows(4).inputs))
+        with Ledger(tmp_path / "l.sqlite")._open() as connection:
+            ends = connection.execute("SELECT status, latency FROM attempts ORDER BY id").fetchall()
+    assert [status for status, _ in ends] == ["answered", "timeout", "answered"] and ends[1][1] < 0.7
 
 
 def test_a_second_run_asks_what_is_missing_and_a_third_asks_nothing_though_the_server_is_gone(tmp_path: Path) -> None:
@@ -201,6 +218,99 @@ def test_a_served_model_that_changed_is_noticed_before_its_answers_join_the_othe
         other.ask(rows(8), OUTPUT)  # stored answers need no server
         with pytest.raises(TeacherChanged, match="answers to known rows changed"):
             other.ask(rows(4, start=20), OUTPUT)
+
+
+@pytest.mark.parametrize("max_batch", [1, 4])
+def test_a_served_model_that_changed_is_noticed_where_a_later_run_asks_nothing_but_new_rows(
+    tmp_path: Path, max_batch: int
+) -> None:
+    with serving() as server:
+        teacher(server.url, tmp_path, canary=2, max_batch=max_batch).ask(rows(8), OUTPUT)
+        same = teacher(server.url, tmp_path, canary=2, max_batch=max_batch)
+        before = server.rows()
+        same.ask(rows(4, start=8), OUTPUT)
+        assert server.rows() == before + 2 + 4
+        server.model = tensor_model(seed=1)
+        other = teacher(server.url, tmp_path, canary=2)
+        stored = Ledger(tmp_path / "l.sqlite").count()
+        for _ in range(2):  # a second attempt in the same process is no way around it
+            before = server.rows()
+            with pytest.raises(TeacherChanged, match="answers to known rows changed"):
+                other.ask(rows(4, start=20), OUTPUT)
+            assert server.rows() == before + 2
+        assert Ledger(tmp_path / "l.sqlite").count() == stored + 2 * 3  # two rows and the metadata, looked at again
+        server.model = tensor_model()
+        other.ask(rows(4, start=20), OUTPUT)
+
+
+def test_a_run_that_a_cap_stopped_in_its_first_batch_has_left_the_rows_for_the_next_one_to_look_at(
+    tmp_path: Path,
+) -> None:
+    with serving() as server:
+        with pytest.raises(CapReached):
+            teacher(server.url, tmp_path, canary=2, caps=Caps(calls=2)).ask(rows(8), OUTPUT)
+        server.model = tensor_model(seed=1)
+        with pytest.raises(TeacherChanged):
+            teacher(server.url, tmp_path, canary=2).ask(rows(4, start=8), OUTPUT)
+
+
+def test_no_row_is_kept_without_a_canary_and_those_that_are_kept_are_few(tmp_path: Path) -> None:
+    with serving() as server:
+        for canary, kept in ((0, 0), (2, 2), (3, 3)):
+            teacher(server.url, tmp_path, canary=canary).ask(rows(8), OUTPUT)
+            with Ledger(tmp_path / "l.sqlite")._open() as connection:
+                assert connection.execute("SELECT count(*) FROM canary").fetchone()[0] == kept
+
+
+def test_in_a_ledger_made_before_rows_were_kept_the_known_rows_of_a_batch_are_looked_at(tmp_path: Path) -> None:
+    with serving() as server:
+        teacher(server.url, tmp_path, canary=0).ask(rows(8), OUTPUT)
+        with Ledger(tmp_path / "l.sqlite")._open() as connection:
+            connection.execute("DROP TABLE canary")
+        server.model = tensor_model(seed=1)
+        with pytest.raises(TeacherChanged):
+            teacher(server.url, tmp_path, canary=2).ask(rows(12), OUTPUT)
+
+
+def test_rows_of_texts_and_of_several_shapes_are_kept_as_they_were_sent(tmp_path: Path) -> None:
+    canary = Canary(Ledger(tmp_path / "l.sqlite"), "one", 3)
+    texts = np.array([["ä", b"\xff\x00"], ["", "b"]], dtype=object)
+    canary.keep({"t": texts, "n": np.arange(6, dtype=">i2").reshape(2, 3)}, [b"x\xff", b"y"], [0, 1])
+    canary.keep({"t": texts[:1, :1], "n": np.zeros((1, 3), np.int16)}, [b"z"], [0])
+    Canary(Ledger(tmp_path / "l.sqlite"), "two", 3).keep({"n": np.zeros((1, 1))}, [b"other"], [0])
+    read = Canary(Ledger(tmp_path / "l.sqlite"), "one", 9).rows()
+    assert [row.answer for row in read] == [b"x\xff", b"y", b"z"]
+    assert read[0].inputs["t"].tolist() == ["ä".encode(), b"\xff\x00"]
+    (first, answers), (second, _) = stacked(read, 64)
+    assert answers == [b"x\xff", b"y"] and first["t"].shape == (2, 2) and second["t"].shape == (1, 1)
+    assert first["n"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_an_answer_of_another_shape_is_refused_before_it_is_stored(tmp_path: Path) -> None:
+    with serving() as server:
+        asked = teacher(server.url, tmp_path)
+        asked.ask(rows(4), OUTPUT)
+        stored = Ledger(tmp_path / "l.sqlite").count()
+        cases = [(asked, [-1, -1], "earlier ones"), (asked, [-1], "earlier ones")]
+        for who, sizes, match in [*cases, (teacher(server.url, tmp_path), [-1, 3], "metadata says")]:
+            who._metadata["outputs"][0]["shape"] = sizes
+            server.faults = ["narrow"]
+            with pytest.raises(QueryFailed, match=f"asked once: .*{match}"):
+                who.ask(rows(4, start=4), OUTPUT)
+            assert Ledger(tmp_path / "l.sqlite").count() == stored
+        torch.testing.assert_close(asked.ask(rows(8), OUTPUT).output, tensor_model()(rows(8).inputs))
+
+
+def test_answers_of_two_shapes_in_one_ledger_are_told_by_our_error(tmp_path: Path) -> None:
+    with serving() as server:
+        asked = teacher(server.url, tmp_path)
+        asked.ask(rows(8), OUTPUT)
+        with Ledger(tmp_path / "l.sqlite")._open() as connection:
+            narrow = written(np.zeros(2, np.float32))
+            key = asked._question(asked._arrays(rows(8)), 5).key
+            connection.execute("UPDATE answers SET answer = ? WHERE question = ?", (narrow, key))
+        with pytest.raises(ModelError, match=r"shape \[3\] and .*shape \[2\][\s\S]*begin a new ledger"):
+            asked.ask(rows(8), OUTPUT)
 
 
 def test_a_model_that_changes_during_a_run_is_noticed_at_its_end(tmp_path: Path) -> None:

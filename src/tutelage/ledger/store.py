@@ -6,9 +6,10 @@
     claims     the questions that a living process is asking now, so that no other process asks them as well
     holds      until when each endpoint's server has asked to wait
     given_up   the questions that got no usable answer and are not asked again, each with the reason
+    canary     the first rows that a served model answered, with its answers: the only questions that are stored
     spent      sums over the attempts, kept by triggers, so that a cap is checked in one look
 
-Requests, headers and keys are never stored, only hashes of questions.
+Requests, headers and keys are never stored, and but for the canary only hashes of questions.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ LATER = """
 CREATE TABLE IF NOT EXISTS given_up (question TEXT PRIMARY KEY, endpoint TEXT NOT NULL, reason TEXT NOT NULL)
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS holds (endpoint TEXT PRIMARY KEY, noted REAL NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS canary (name TEXT NOT NULL, content BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS attempts_when ON attempts (endpoint, began);
 """
 """What a file made earlier may lack. An earlier version that reads it does not look there."""
@@ -223,6 +225,20 @@ class Ledger:
                 "until = max(until, excluded.until)",
                 (endpoint, now, now + seconds),
             )
+
+    def kept_rows(self, name: str) -> list[bytes]:
+        """The canary rows of that name, in the order in which they were kept."""
+        with self._open() as connection:
+            rows = connection.execute("SELECT content FROM canary WHERE name = ? ORDER BY rowid", (name,))
+            return [content for (content,) in rows]
+
+    def keep_rows(self, name: str, rows: Sequence[bytes], most: int) -> int:
+        """Keeps canary rows until there are `most` of that name; says how many there are."""
+        with self._write() as connection:
+            there = len(self.kept_rows(name))
+            new = rows[: max(most - there, 0)]
+            connection.executemany("INSERT INTO canary VALUES (?, ?)", [(name, each) for each in new])
+        return there + len(new)
 
     def spent(self) -> tuple[int, int, float]:
         """Calls, tokens and money so far, with what is reserved for calls under way."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 import weakref
+from concurrent import futures
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,20 +85,27 @@ class Http:
     def send(self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout: float) -> Any:
         """The server's answer, an `httpx.Response` with status 200.
 
+        The seconds of `timeout` are those of the whole call. Those of `httpx` are for each wait for some bytes alone,
+        and a server that sends a few now and then would never exceed them. So a thread of its own does the call, and is
+        left behind when time is up.
+
         Raises:
             Failure: Anything else.
         """
-        import httpx
+        fetched: futures.Future[Any] = futures.Future()
 
+        def fetch() -> None:
+            try:
+                fetched.set_result(self._fetch(method, path, body, headers, timeout))
+            except BaseException as error:
+                fetched.set_exception(error)
+
+        threading.Thread(target=fetch, name="fetching", daemon=True).start()
+        futures.wait([fetched], timeout)
+        if not fetched.done():
+            raise self._late(path, timeout)
+        answer = fetched.result()
         url = f"{self.base}/{path}"
-        try:
-            answer = self._client.request(method, url, content=body, headers=headers, timeout=timeout)
-        except httpx.TimeoutException as error:
-            raise Failure("timeout", f"no answer from {url} in {timeout:.3g} seconds", retry=True) from error
-        except httpx.ConnectError as error:
-            raise Failure("refused", self._safe(f"{url} can't be reached: {error}"), retry=True) from error
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            raise Failure("cut", self._safe(f"the connection to {url} broke: {error}"), retry=True) from error
         if answer.status_code != 200:
             raise Failure(
                 "refused",
@@ -106,6 +116,28 @@ class Http:
                 of_question=answer.status_code in OF_QUESTION,
             )
         return answer
+
+    def _fetch(self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout: float) -> Any:
+        """The answer with all its bytes, whatever its status."""
+        import httpx
+
+        url, until, parts = f"{self.base}/{path}", time.monotonic() + timeout, []
+        try:
+            with self._client.stream(method, url, content=body, headers=headers, timeout=timeout) as answer:
+                for part in answer.iter_raw():
+                    parts.append(part)
+                    if time.monotonic() > until:
+                        raise self._late(path, timeout)
+            return httpx.Response(answer.status_code, headers=answer.headers, content=b"".join(parts))
+        except httpx.TimeoutException as error:
+            raise self._late(path, timeout) from error
+        except httpx.ConnectError as error:
+            raise Failure("refused", self._safe(f"{url} can't be reached: {error}"), retry=True) from error
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise Failure("cut", self._safe(f"the connection to {url} broke: {error}"), retry=True) from error
+
+    def _late(self, path: str, timeout: float) -> Failure:
+        return Failure("timeout", f"no answer from {self.base}/{path} in {timeout:.3g} seconds", retry=True)
 
     def post(self, path: str, body: dict[str, Any], timeout: float) -> tuple[dict[str, Any], int]:
         """Sends JSON, and gives the JSON object that comes back and the HTTP status."""

@@ -19,9 +19,18 @@ from tutelage.ledger import Asking, Call, Caps, Desk, Failure, Ledger, Prices, Q
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
 from tutelage.teachers.black_box import top_of_probabilities
+from tutelage.teachers.canary import Canary, KnownRow, stacked
 from tutelage.teachers.http import Http, key_from, require_plain_url
+from tutelage.teachers.tensor_checks import (
+    class_numbers,
+    require_alike,
+    require_fixed_sizes,
+    require_names,
+    require_rows,
+    row_kind,
+)
 from tutelage.teachers.tensor_servers import GrpcServer, HttpServer, TensorServer
-from tutelage.teachers.tensor_values import DATATYPES, digest_of_row, fitted, read_back, same_answer, written
+from tutelage.teachers.tensor_values import digest_of_row, fitted, read_back, same_answer, written
 
 __all__ = ["OpenInference"]
 
@@ -34,10 +43,11 @@ class OpenInference(Teacher):
     Every call goes through a query ledger: what is answered there is never asked again. The metadata (names, shapes
     and datatypes) is read at `load` and stored there too.
 
-    A model behind an API can change without a word. When something is asked in a run, a few rows whose answers are
-    known are asked again, before the first new question and when the run looks at the teacher's fingerprint at its
-    end; other metadata or other answers stop the run. A change between two looks that is undone again, or one that
-    shows on other rows alone, goes unnoticed; and where nothing is asked, nothing is looked at.
+    A model behind an API can change without a word. So the ledger keeps the first rows that it answered, and when
+    something is asked in a run, they are asked again, before the first new question and when the run looks at the
+    teacher's fingerprint at its end; other metadata or other answers stop the
+    run. A change between two looks that is undone again, or one that shows on other rows alone, goes unnoticed; and
+    where nothing is asked, nothing is looked at.
 
     Args:
         url: `http://host:port`, or for gRPC `grpc://host:port` (`grpcs://` encrypted).
@@ -53,7 +63,7 @@ class OpenInference(Teacher):
         classes_in_order: Names of the classes in the order of the output; null for those of the data.
         max_batch: Rows in a call.
         binary: Send tensors as bytes over HTTP, which Triton understands; JSON otherwise.
-        canary: Rows that are asked again; 0 for none.
+        canary: Rows that are kept, inputs and all, and asked again; 0 for none.
         caps: Where asking stops.
         asking: How fast is asked, and how often again.
         price_call: What a call costs.
@@ -95,11 +105,12 @@ class OpenInference(Teacher):
         self.price_call = price_call
         self.key_variable = key_variable
         self._desk: Desk | None = None
+        self._kept: Canary | None = None
         self._server: TensorServer | None = None
         self._metadata: dict[str, Any] = {}
         self._names: tuple[str, ...] = tuple(classes_in_order or ())
-        self._known: tuple[dict[str, Array], list[bytes]] | None = None
-        self._looked_at = 0
+        self._shapes: dict[tuple[tuple[int, ...], ...], str] = {}
+        self._looked_at: int | None = None
 
     @property
     def comes_from_elsewhere(self) -> bool:
@@ -125,7 +136,7 @@ class OpenInference(Teacher):
         self._desk = Desk(Ledger(self.ledger), f"{self.url} {self.model}", caps=caps, asking=asking, prices=prices)
         try:
             self._metadata = json.loads(self._read_metadata({"what": "metadata"}))
-            self._require_names()
+            require_names(self._metadata, list(self.inputs or ()), self.output, self.describe())
         except BaseException:
             self._desk = None
             raise
@@ -156,16 +167,17 @@ class OpenInference(Teacher):
         questions = [self._question(arrays, row) for row in range(len(batch))]
 
         def pack(missing: list[int]) -> Iterator[Call]:
-            self._look_again(only_before_the_first=True)
+            if self._looked_at is None:
+                self._keep_stored(arrays, questions)
+                self._look_again(before_the_first=True)
             for at in range(0, len(missing), self.max_batch):
                 yield self._call(arrays, questions, missing[at : at + self.max_batch])
 
         answers = desk.ask(questions, pack)
-        if self._known is None and self.canary:
-            rows = slice(self.canary)
-            self._known = {name: array[rows].copy() for name, array in arrays.items()}, answers[rows]
-        values = np.stack([read_back(answer) for answer in answers])
-        return self._signals(values, batch.rows.device)
+        self._canary().keep(arrays, answers, range(len(answers)))
+        values = [read_back(answer) for answer in answers]
+        require_alike(values, f"{self.describe()} in {self.ledger}")
+        return self._signals(np.stack(values), batch.rows.device)
 
     def fingerprint(self) -> str:
         """SHA-256 of URL, model, version, metadata and what is read of them.
@@ -208,69 +220,42 @@ class OpenInference(Teacher):
         }
         return question(self._identity() | {"inputs": inputs} | more)
 
-    def _call(self, arrays: dict[str, Array], questions: Sequence[Question], rows: list[int]) -> Call:
+    def _call(
+        self, arrays: dict[str, Array], questions: Sequence[Question], rows: Sequence[int], *, again: bool = False
+    ) -> Call:
+        """Asks these rows; `again`: only to compare, so that the shape of the answers may be any."""
+
         def send(timeout: float) -> Reply:
             assert self._server is not None
             output = self._output()["name"]
             given = {name: array[rows] for name, array in arrays.items()}
             values = self._server.infer(given, [output], timeout)[output]
-            return Reply(answers=self._require_rows(values, len(rows)), http_status=None)
+            require_rows(values, len(rows), self.gives)
+            answers = [written(value) for value in values]
+            if not again:
+                self._require_shape(values, given)
+                self._canary().keep(given, answers, range(len(rows)))  # before any answer is stored
+            return Reply(answers=answers, http_status=None)
 
         return Call(questions=[questions[row] for row in rows], send=send)
 
-    def _require_rows(self, values: Array, rows: int) -> list[bytes]:
-        """The answer to each row, if the output is one."""
-        if values.ndim < 1 or len(values) != rows:
-            raise Failure("unusable", f"an output of shape {list(values.shape)} for {rows} rows", retry=True)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise Failure("unusable", "NaN or infinity in the output", retry=True)
-        if self.gives == "label" and (values.dtype.kind not in "iuOS" or values.size != rows):
-            raise Failure(
-                "unusable", f"labels of {values.dtype} and shape {list(values.shape)} for {rows} rows", retry=False
-            )
-        if self.gives == "probabilities" and (values.ndim != 2 or values.min() < 0 or values.max() > 1 + 1e-6):
-            raise Failure("unusable", "an output that is no probabilities of the classes", retry=False)
-        return [written(values[row]) for row in range(rows)]
+    def _require_shape(self, values: Array, given: dict[str, Array]) -> None:
+        """Rows of the output are as the metadata has them, and as earlier ones to inputs of the same shapes."""
+        require_fixed_sizes(values, self._output()["shape"])
+        found = row_kind(values[0])
+        before = self._shapes.setdefault(tuple(array.shape[1:] for array in given.values()), found)
+        if found != before:
+            raise Failure("unusable", f"{found} for a row; earlier ones were {before}", retry=False)
 
     # What is read
 
     def _signals(self, values: Array, device: torch.device) -> Signals:
         if self.gives == "label":
-            labels = torch.from_numpy(self._labels(values.reshape(-1))).to(device)
-            return Signals(top=TopK.of_labels(labels, len(self._require_classes())))
+            labels = torch.from_numpy(class_numbers(values.reshape(-1), self._names, self.describe())).to(device)
+            return Signals(top=TopK.of_labels(labels, len(self._names)))
         output = torch.from_numpy(values).to(device)
         output = output if output.is_floating_point() else output.float()
         return Signals(top=top_of_probabilities(output)) if self.gives == "probabilities" else Signals(output=output)
-
-    def _labels(self, values: Array) -> Array:
-        """Class numbers of class numbers or names."""
-        names = self._require_classes()
-        if values.dtype.kind == "U":
-            place = {name: number for number, name in enumerate(names)}
-            strange = next((name for name in values.tolist() if name not in place), None)
-            labels = np.array([place.get(name, -1) for name in values.tolist()], np.int64)
-        else:
-            labels = values.astype(np.int64)
-            strange = next((int(label) for label in labels if not 0 <= label < len(names)), None)
-        if strange is not None:
-            raise ModelError(
-                f"labels of {self.describe()}",
-                expected=f"numbers from 0 to {len(names) - 1}, or names of {', '.join(names)}",
-                found=repr(strange),
-                harm="the student would learn another class",
-                mend="give `classes_in_order` as the server has them",
-            )
-        return labels
-
-    def _require_classes(self) -> tuple[str, ...]:
-        if not self._names:
-            raise ModelError(
-                f"labels of {self.describe()}",
-                expected="names of the classes, from which their number is known",
-                found="none, neither of the recipe nor of the data",
-                mend="give `classes_in_order`",
-            )
-        return self._names
 
     def _arrays(self, batch: Batch) -> dict[str, Array]:
         """The inputs of the model, as it wants them."""
@@ -334,64 +319,55 @@ class OpenInference(Teacher):
                 mend="start the server, or mend `url`, `model` and `version`",
             ) from error
 
-    def _require_names(self) -> None:
-        """The inputs and the output that the recipe names are the model's."""
-        for kind, names in (("inputs", list(self.inputs or ())), ("outputs", [self.output] if self.output else [])):
-            known = [each["name"] for each in self._metadata[kind]]
-            for name in names:
-                if name not in known:
-                    raise ModelError(
-                        f"{kind.removesuffix('s')} `{name}`",
-                        expected=f"one of the {kind} of {self.describe()}: {', '.join(known)}",
-                        found="no such name",
-                        mend=did_you_mean(name, known),
-                    )
-        if self.output is None and len(self._metadata["outputs"]) != 1:
-            raise ModelError(
-                "output",
-                expected=f"the name of one of the outputs of {self.describe()}",
-                found="none",
-                mend=f"choose one of: {', '.join(each['name'] for each in self._metadata['outputs'])}",
-            )
-        for each in self._metadata["inputs"]:
-            if each["datatype"] not in DATATYPES:
-                raise ModelError(
-                    f"input `{each['name']}`", expected=f"one of {', '.join(DATATYPES)}", found=each["datatype"]
-                )
-
     def _output(self) -> dict[str, Any]:
         outputs: list[dict[str, Any]] = self._metadata["outputs"]
         return next(each for each in outputs if self.output in (None, each["name"]))
 
-    def _look_again(self, *, only_before_the_first: bool = False) -> None:
-        """Asks rows whose answers are known again, if something was asked since that was last done."""
+    def _canary(self) -> Canary:
+        name = question(self._identity() | {"what": "canary"}).key
+        if self._kept is None:
+            self._kept = Canary(self._loaded().ledger, name, self.canary)
+        return self._kept
+
+    def _keep_stored(self, arrays: dict[str, Array], questions: Sequence[Question]) -> None:
+        """Rows of a batch that are answered already, for a ledger made before the canary was kept there."""
+        stored = self._loaded().ledger.answers(each.key for each in questions)
+        at = [row for row, each in enumerate(questions) if each.key in stored]
+        self._canary().keep(arrays, [stored[questions[row].key] for row in at], at)
+
+    def _look_again(self, *, before_the_first: bool = False) -> None:
+        """Asks the rows of the canary again, if something is asked for the first time or was since the last look."""
         desk = self._loaded()
-        new = desk.sent > self._looked_at
-        if self._known is None or (desk.sent if only_before_the_first else not new):
+        if not before_the_first and desk.sent <= (self._looked_at or 0):
             return
-        arrays, before = self._known
-        moment = time.time_ns()
-        questions = [self._question(arrays, row, look=moment) for row in range(len(before))]
+        known = self._canary().rows()
         try:
-            metadata = json.loads(self._read_metadata({"what": "metadata", "look": moment}))
-            now = desk.ask(questions, functools.partial(self._repeat, arrays, questions))
+            if known:
+                self._require_same(known)
         except CapReached:
-            if only_before_the_first:
+            if before_the_first:
                 raise
             return  # nothing is asked any more, so no answer of another model can join those that are here
-        self._looked_at = desk.sent
-        if metadata != self._metadata or not all(
-            same_answer(read_back(a), read_back(b)) for a, b in zip(before, now, strict=True)
-        ):
-            raise TeacherChanged(
-                f"{self.describe()} is another model than the one that gave the answers in {self.ledger}: "
-                f"{'its answers to known rows' if metadata == self._metadata else 'its metadata'} changed; begin a new "
-                "ledger, or have the former model served again"
-            )
+        if known or before_the_first:
+            self._looked_at = desk.sent
 
-    def _repeat(self, arrays: dict[str, Array], questions: Sequence[Question], rows: list[int]) -> Iterator[Call]:
-        for at in range(0, len(rows), self.max_batch):
-            yield self._call(arrays, questions, rows[at : at + self.max_batch])
+    def _require_same(self, known: Sequence[KnownRow]) -> None:
+        """Metadata and answers are what they were."""
+        moment = time.time_ns()
+        if json.loads(self._read_metadata({"what": "metadata", "look": moment})) != self._metadata:
+            raise self._changed("its metadata")
+        for arrays, before in stacked(known, self.max_batch):
+            questions = [self._question(arrays, row, look=moment) for row in range(len(before))]
+            call = functools.partial(self._call, arrays, questions, again=True)
+            now = self._loaded().ask(questions, lambda rows, call=call: [call(rows)])  # type: ignore[misc]
+            if not all(same_answer(read_back(a), read_back(b)) for a, b in zip(before, now, strict=True)):
+                raise self._changed("its answers to known rows")
+
+    def _changed(self, what: str) -> TeacherChanged:
+        return TeacherChanged(
+            f"{self.describe()} is another model than the one that gave the answers in {self.ledger}: {what} changed; "
+            "begin a new ledger, or have the former model served again"
+        )
 
     def _loaded(self) -> Desk:
         if self._desk is None:
