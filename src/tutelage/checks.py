@@ -36,6 +36,7 @@ from tutelage.students import HuggingFaceStudent, Student
 from tutelage.taps import find_layer
 from tutelage.teachers import Ensemble, Teacher, uncached
 from tutelage.teachers.sentence_layout import read_layout
+from tutelage.teachers.stand_in import with_stand_ins
 from tutelage.teachers.vocabulary import require_same_ids
 from tutelage.training import Training
 from tutelage.training.setup import make_accelerator
@@ -351,7 +352,8 @@ def check_answers(recipe: Recipe, data: TransferSet, student: nn.Module, device:
     rows = rows[np.argsort(~data.labelled[rows], kind="stable")][:EXAMINED]  # labelled ones first
     batch = data.batch(rows).to(device)
     with within("teacher"), forward_pass("the teacher"):
-        said = recipe.teacher.ask(batch, Request(output=True)).dense()
+        teacher = with_stand_ins(recipe.teacher, data.example(2).to(device))
+        said = teacher.ask(batch, Request(output=True)).dense()
     with within("student"), forward_pass("the student"):
         answered = output_of(call(student.eval(), batch.inputs), "student")
     labelled = data.labelled[rows]

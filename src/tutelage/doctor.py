@@ -12,6 +12,7 @@ from tutelage.lessons import Lesson
 from tutelage.matching import Proposal
 from tutelage.plan import Forecast, Plan
 from tutelage.signals import Request
+from tutelage.teachers.stand_in import remote_teachers
 from tutelage.training.step import term_names
 
 __all__ = ["describe_benefit", "describe_cost", "describe_plan", "describe_proposals"]
@@ -59,7 +60,7 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
             lines += [f"    {x.path:<44} {x.kind:<24} {x.shape!s:<20} {x.parameters:>12,}" for x in found]
     if with_forecast:
         lines += ["", *_forecast(plan.forecast())]
-    lines += ["", *[f"  note: {note}" for note in plan.notes]]
+    lines += ["", *[f"  note: {note}" for note in [*plan.notes, *_looked_at(plan)]]]
     return "\n".join(lines).rstrip()
 
 
@@ -123,9 +124,20 @@ def _forecast(forecast: Forecast) -> list[str]:
         "evaluations": forecast.evaluation_seconds,
     }
     shown = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in parts.items() if seconds)
+    whose = f"{forecast.teacher_share:.0%} of it the teacher's"
+    if forecast.untimed:
+        whose = f"without the time to ask {' and '.join(forecast.untimed)}"
     return [
-        f"  forecast  {forecast.step_seconds * 1000:.0f} ms a step, {forecast.teacher_share:.0%} of it the teacher's",
+        f"  forecast  {forecast.step_seconds * 1000:.0f} ms a step, {whose}",
         f"            {_duration(forecast.training_seconds)} of training: {shown}; export and measuring come on top",
+    ]
+
+
+def _looked_at(plan: Plan) -> list[str]:
+    """What it took to look at teachers whose questions cost something."""
+    return [
+        f"{remote.calls_sent:,} calls were made to look at {remote.describe()}; the answers are in its ledger"
+        for remote in {id(x): x for each in plan.recipe.teachers().values() for x in remote_teachers(each)}.values()
     ]
 
 

@@ -21,6 +21,7 @@ from tutelage.losses import Loss
 from tutelage.parts import baseline_losses, build_student, labelled_order, prepared, teacher_loss
 from tutelage.signals import Batch, Request, call
 from tutelage.teachers import Teacher
+from tutelage.teachers.stand_in import remote_teachers, with_stand_ins
 from tutelage.training import Training
 from tutelage.training.loop import BatchOrder, Fit, fit
 from tutelage.training.step import needs_of
@@ -49,6 +50,7 @@ class Forecast:
         teacher_seconds: Training the teacher, where the recipe does.
         evaluation_seconds: The forward passes of all evaluations on the development split, and the last on the test
             split.
+        untimed: The teachers whose answers were not waited for, because each question costs something.
     """
 
     step_seconds: float
@@ -58,6 +60,7 @@ class Forecast:
     baseline_seconds: float
     teacher_seconds: float
     evaluation_seconds: float
+    untimed: tuple[str, ...] = ()
 
     @property
     def training_seconds(self) -> float:
@@ -67,14 +70,19 @@ class Forecast:
 
 
 def make_forecast(plan: Plan, timed_steps: int) -> Forecast:
-    """Times a few steps of each training and a batch of each evaluation; nothing that is kept is trained."""
+    """Times a few steps of each training and a batch of each evaluation; nothing that is kept is trained.
+
+    Teachers whose questions cost something are not timed: what they said about the first rows stands for the rest.
+    """
     recipe, data, training, seeds = plan.recipe, plan.data, plan.recipe.training, len(plan.recipe.seeds)
     student = build_student(recipe, recipe.seeds[0], plan.device).eval()
     student_pass = _pass_seconds(lambda batch: call(student, batch.inputs), plan)
-    teacher_pass = _pass_seconds(lambda batch: recipe.teacher.ask(batch, Request(output=True)), plan)
+    first = data.example(2).to(plan.device)
+    teacher, guide = with_stand_ins(recipe.teacher, first), with_stand_ins(plan.guide, first)
+    teacher_pass = _pass_seconds(lambda batch: teacher.ask(batch, Request(output=True)), plan)
     order = plan.lessons[-1].order(data, 0)
     asked, request = data.batch(*order.batch(0)).to(plan.device), needs_of(plan.losses)[1]
-    ask = _seconds(lambda: plan.guide.ask(asked, request)) if request else 0.0
+    ask = _seconds(lambda: guide.ask(asked, request)) if request else 0.0
     steps = _lesson_steps(plan, timed_steps)
     trainings = seeds * (2 if plan.has_baseline else 1)
     development, test = len(data.rows("development")), len(data.rows("test"))
@@ -91,6 +99,7 @@ def make_forecast(plan: Plan, timed_steps: int) -> Forecast:
         baseline_seconds=seeds * plan.steps * _baseline_step(plan, timed_steps) if plan.has_baseline else 0.0,
         teacher_seconds=teacher_seconds,
         evaluation_seconds=student_pass * student_rows + teacher_pass * teacher_rows,
+        untimed=tuple(remote.describe() for remote in remote_teachers(recipe.teacher)),
     )
 
 
@@ -100,6 +109,7 @@ def _total(plan: Plan, step_seconds: list[float]) -> float:
 
 def _lesson_steps(plan: Plan, timed_steps: int) -> list[float]:
     """Seconds of a step in each of a student's lessons."""
+    first = plan.data.example(2).to(plan.device)
     return [
         _step_seconds(
             build_student(plan.recipe, plan.recipe.seeds[0], plan.device),
@@ -109,7 +119,7 @@ def _lesson_steps(plan: Plan, timed_steps: int) -> list[float]:
             training=lesson.training,
             steps=lesson.steps,
             timed_steps=timed_steps,
-            teacher=lesson.teacher,
+            teacher=with_stand_ins(lesson.teacher, first),
         )
         for lesson in plan.lessons
     ]

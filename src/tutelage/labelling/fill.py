@@ -18,6 +18,7 @@ from tutelage.labelling.wanted import caches_of, wanted_of
 from tutelage.plan import Plan
 from tutelage.signals import Batch, Request
 from tutelage.teachers import Cached, cached_teachers
+from tutelage.teachers.stand_in import remote_teachers
 from tutelage.transfer import TransferSet
 from tutelage.transfer.order import by_length
 
@@ -231,7 +232,8 @@ def _described(plan: Plan, cached: Cached, request: Request, wanted: list[Keys])
     manifest, missing = store.manifest, sum(len(job.rows) for job in cached.missing(wanted))
     parts = [f"{manifest.answers:,} answers stored in {manifest.bytes / 1e6:,.1f} MB"] if manifest.answers else []
     if missing:
-        room = missing * cached.row_bytes(plan.data.example(64).to(plan.device), request)
+        rows = 2 if remote_teachers(cached) else 64  # the first two are asked of any teacher
+        room = missing * cached.row_bytes(plan.data.example(rows).to(plan.device), request)
         parts.append(f"{missing:,} missing, about {room / 1e6:,.1f} MB")
     else:
         parts.append("nothing to label")

@@ -22,7 +22,9 @@ def describe_ledger(path: Path | str) -> str:
     """
     file = Path(path)
     if not file.is_file():
-        raise DataError(str(path), expected="the file of a query ledger", found="no such file")
+        raise DataError(
+            str(path), expected="the file of a query ledger", found="a folder" if file.is_dir() else "no such file"
+        )
     Ledger(file).disconnect()  # refuses what is none
     connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
     try:

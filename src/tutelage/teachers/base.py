@@ -91,6 +91,14 @@ class Teacher(abc.ABC):
         return False
 
     @property
+    def calls_sent(self) -> int | None:
+        """How many calls it sent since it was loaded, where each costs money or goes over a network; else None.
+
+        What is no training, no evaluation and no labelling asks such a teacher about the first rows alone.
+        """
+        return None
+
+    @property
     def inner(self) -> Mapping[str, Teacher]:
         """The teachers that this one asks, by name; a lone one has none (""). Empty where it answers itself."""
         return {}

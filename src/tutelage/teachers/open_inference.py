@@ -117,6 +117,11 @@ class OpenInference(Teacher):
         """Somebody's server."""
         return True
 
+    @property
+    def calls_sent(self) -> int:
+        """Attempts, failed ones included."""
+        return 0 if self._desk is None else self._desk.sent
+
     def load(self, device: torch.device) -> None:
         """Opens the ledger, and reads the model's metadata if it isn't stored there.
 

@@ -131,6 +131,11 @@ class OpenAICompatible(Teacher):
         """Somebody's endpoint."""
         return True
 
+    @property
+    def calls_sent(self) -> int:
+        """Attempts, failed ones included."""
+        return 0 if self._endpoint is None else self._endpoint.desk.sent
+
     def load(self, device: torch.device) -> None:
         """Opens the ledger, and probes the endpoint if the classes are known.
 
