@@ -216,16 +216,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.give(200, said)
         else:
             status, said = self.state.complete(body, number)
-            if fault == "no logprobs":
-                said["choices"][0].pop("logprobs", None)
-            elif fault == "list":
-                said = [said]
-            elif isinstance(fault, float):  # the log-probability of a token that is no letter
-                told = said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-                told.append({"token": "perhaps", "logprob": fault})
-            elif fault == "debt":
-                said["usage"] = {"prompt_tokens": -100_000, "completion_tokens": 1}
-            self.give(status, said)
+            self.give(status, spoilt(said, fault))
 
     def drip(self, data: bytes, *, in_headers: bool) -> None:
         """An answer that takes 3 seconds, without a pause of more than 0.1."""
@@ -249,6 +240,20 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+
+
+def spoilt(said: dict[str, Any], fault: Any) -> Any:
+    """What a chat model said, with a fault in it."""
+    if fault == "no logprobs":
+        said["choices"][0].pop("logprobs", None)
+    elif fault == "list":
+        return [said]
+    elif isinstance(fault, float):  # the log-probability of a token that is no letter
+        told = said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        told.append({"token": "perhaps", "logprob": fault})
+    elif fault == "debt":
+        said["usage"] = {"prompt_tokens": -100_000, "completion_tokens": 1}
+    return said
 
 
 @contextlib.contextmanager
