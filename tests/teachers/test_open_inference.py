@@ -1,4 +1,7 @@
-"""A teacher behind the Open Inference Protocol, asked at a real server."""
+"""A teacher behind the Open Inference Protocol, asked at a real server.
+
+Longer than 400 lines because all of its tests ask the same small model about the same rows.
+"""
 
 from __future__ import annotations
 
