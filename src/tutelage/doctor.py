@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterator, Sequence
 from tutelage.devices.cost import Cost, significant
 from tutelage.evaluation.results import MetricResult
 from tutelage.governance.licence import licence_records
-from tutelage.labelling import describe_caches
+from tutelage.labelling import asked_at_most, describe_caches
 from tutelage.lessons import Lesson
 from tutelage.matching import Proposal
 from tutelage.plan import Forecast, Plan
 from tutelage.signals import Request
+from tutelage.teachers import Teacher
 from tutelage.teachers.stand_in import remote_teachers
 from tutelage.training.step import term_names
 
@@ -39,6 +40,7 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
         "  inputs    " + ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in inputs.items()),
         *(f"  assistant {_assistant(assistant)}" for assistant in plan.assistants),
         *(f"  cache     {line}" for line in describe_caches(plan)),
+        *(f"  questions {line}" for line in _questions(plan)),
     ]
     for number, lesson in enumerate(plan.lessons, start=1):
         lines += ["", f"  losses{f' of stage {number}' if lesson is not plan.lessons[-1] else ''}", *_losses(lesson)]
@@ -133,11 +135,23 @@ def _forecast(forecast: Forecast) -> list[str]:
     ]
 
 
+def _questions(plan: Plan) -> list[str]:
+    """What the run takes of teachers whose questions cost something, were nothing stored."""
+    return [
+        f"at most {remote.price_of(*asked_at_most(plan, remote))}; what is stored is not asked again"
+        for remote in _remote(plan)
+    ]
+
+
+def _remote(plan: Plan) -> list[Teacher]:
+    return list({id(x): x for each in plan.recipe.teachers().values() for x in remote_teachers(each)}.values())
+
+
 def _looked_at(plan: Plan) -> list[str]:
     """What it took to look at teachers whose questions cost something."""
     return [
         f"{remote.calls_sent:,} calls were made to look at {remote.describe()}; the answers are in its ledger"
-        for remote in {id(x): x for each in plan.recipe.teachers().values() for x in remote_teachers(each)}.values()
+        for remote in _remote(plan)
     ]
 
 

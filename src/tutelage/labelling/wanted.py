@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ from tutelage.plan import Plan
 from tutelage.recipe import Recipe
 from tutelage.signals import Request
 from tutelage.teachers import Cached, Teacher, cached_teachers
+from tutelage.teachers.stand_in import remote_teachers
 from tutelage.training.step import needs_of
 from tutelage.transfer import TransferSet
 
-__all__ = ["caches_of", "wanted_of"]
+__all__ = ["asked_at_most", "caches_of", "wanted_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -68,13 +69,25 @@ def _passed_on(use: _Use, example: Any) -> Iterator[tuple[Cached, Request]]:
             yield cached, request
 
 
-def _uses(plan: Plan) -> Iterator[_Use]:
-    """The trainings of all seeds, the evaluations, and the rows that every plan is traced on."""
+def asked_at_most(plan: Plan, teacher: Teacher) -> tuple[int, int]:
+    """About how many rows, in how many (row, view) pairs, a run asks a teacher that may be part of others."""
+    uses = list(_uses(plan, lambda each: teacher in remote_teachers(each)))
+    pairs = np.unique(np.concatenate([use.views * len(plan.data) + use.rows for use in uses]))
+    return len(np.unique(pairs % len(plan.data))), len(pairs)
+
+
+def _uses(plan: Plan, concerns: Callable[[Teacher], object] = cached_teachers) -> Iterator[_Use]:
+    """The trainings of all seeds, the evaluations, and the rows that every plan is traced on.
+
+    Args:
+        plan: Of the run.
+        concerns: Which teachers' trainings are meant.
+    """
     recipe, data = plan.recipe, plan.data
     for each in (*plan.assistants, plan):
         for lesson in each.lessons:
             request = needs_of(lesson.losses)[1]
-            if request and cached_teachers(lesson.teacher):
+            if request and concerns(lesson.teacher):
                 rows, views = _trained_on(lesson, data, each.recipe.seeds)
                 yield _Use(lesson.teacher, request, rows, views)
     judged = np.concatenate([data.example(2).rows.numpy(), data.rows("development"), data.rows("test")])

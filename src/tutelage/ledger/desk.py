@@ -133,6 +133,17 @@ class Desk:
                 f"(`unanswered`); the last: {reason}"
             )
 
+    def price_of(self, calls: int) -> str:
+        """So many calls in words: what they cost at the mean of the ledger's calls so far, and the caps."""
+        made, tokens, money = self.ledger.spent()
+        known = [f"some {tokens / made * calls:,.6g} tokens"] if made and tokens else []
+        known += [f"some {money / made * calls:,.3g} in money"] if made and self.prices.known else []
+        at = f" ({', '.join(known)}: at the mean of the {made:,} calls so far)" if known else ""
+        limits = ((name, limit) for name, limit in vars(self.caps).items() if limit is not None)
+        return f"{calls:,} calls{at}; " + (
+            ", ".join(f"caps.{name} {limit:,.12g}" for name, limit in limits) or "no cap"
+        )
+
     def seconds_left(self) -> float:
         """Of the cap on seconds: only the time that is spent in `ask` counts."""
         if self.caps.seconds is None:

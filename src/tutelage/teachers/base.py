@@ -98,6 +98,15 @@ class Teacher(abc.ABC):
         """
         return None
 
+    def price_of(self, rows: int, pairs: int) -> str:
+        """What asking takes at most, in words, where questions cost something: calls, money as far as it is known, caps.
+
+        Args:
+            rows: About how many rows.
+            pairs: In how many (row, view) pairs.
+        """
+        return ""
+
     @property
     def inner(self) -> Mapping[str, Teacher]:
         """The teachers that this one asks, by name; a lone one has none (""). Empty where it answers itself."""

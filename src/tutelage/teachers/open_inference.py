@@ -122,6 +122,10 @@ class OpenInference(Teacher):
         """Attempts, failed ones included."""
         return 0 if self._desk is None else self._desk.sent
 
+    def price_of(self, rows: int, pairs: int) -> str:
+        """A call for each `max_batch` pairs."""
+        return "" if self._desk is None else self._desk.price_of(-(-pairs // self.max_batch))
+
     def load(self, device: torch.device) -> None:
         """Opens the ledger, and reads the model's metadata if it isn't stored there.
 

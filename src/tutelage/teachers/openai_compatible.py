@@ -136,6 +136,10 @@ class OpenAICompatible(Teacher):
         """Attempts, failed ones included."""
         return 0 if self._endpoint is None else self._endpoint.desk.sent
 
+    def price_of(self, rows: int, pairs: int) -> str:
+        """A call for each sample of each row, whatever its view."""
+        return "" if self._endpoint is None else self._endpoint.desk.price_of(rows * self.samples)
+
     def load(self, device: torch.device) -> None:
         """Opens the ledger, and probes the endpoint if the classes are known.
 
