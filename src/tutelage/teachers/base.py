@@ -99,7 +99,7 @@ class Teacher(abc.ABC):
         return None
 
     def price_of(self, rows: int, pairs: int) -> str:
-        """What asking takes at most, in words, where questions cost something: calls, money as far as it is known, caps.
+        """What asking takes at most, in words, where questions cost something: calls, tokens, money and caps.
 
         Args:
             rows: About how many rows.
