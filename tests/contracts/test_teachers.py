@@ -88,7 +88,8 @@ def teachers_of_the_package(base: type[Teacher] = Teacher) -> set[type[Teacher]]
     found: set[type[Teacher]] = set()
     for child in base.__subclasses__():
         found |= teachers_of_the_package(child)
-        if not inspect.isabstract(child) and child.__module__.startswith("tutelage."):
+        private = child.__name__.startswith("_")  # no recipe can name it
+        if not inspect.isabstract(child) and not private and child.__module__.startswith("tutelage."):
             found.add(child)
     return found
 
