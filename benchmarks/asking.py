@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 import time
@@ -22,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student_t
+from intervals import half_width, interval
 
 import tutelage as tt
 from tutelage.answers import answers, teacher_answers
@@ -117,21 +116,11 @@ def run(plan: Plan, name: str, budget: int, seed: int, options: argparse.Namespa
     return found
 
 
-def interval(values: list[float], *, signed: bool = False) -> str:
-    """Mean and 95% interval (Student's t) in percent."""
-    mean = 100 * statistics.fmean(values)
-    shown = f"{mean:+.2f}" if signed else f"{mean:.2f}"
-    if len(values) < 2:
-        return shown
-    half = float(student_t.ppf(0.975, len(values) - 1)) * 100 * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{shown} ± {half:.2f}"
-
-
 def judged(gains: list[float]) -> str:
     """What a paired difference to random choice says."""
     if len(gains) < 2:
         return ""
-    half = float(student_t.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains) / math.sqrt(len(gains))
+    half = half_width(gains)
     mean = statistics.fmean(gains)
     return "helps" if mean - half > 0 else "does harm" if mean + half < 0 else "not shown to help"
 

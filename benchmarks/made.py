@@ -11,13 +11,11 @@ with 95% intervals over seeds (Student's t); each seed also draws another 100 ro
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t as student_t
+from intervals import interval
 from torch import nn
 
 import tutelage as tt
@@ -90,12 +88,6 @@ def of_seed(seed: int) -> dict[str, tuple[float, float]]:
     return found
 
 
-def interval(values: list[float], *, signed: bool = False) -> str:
-    mean = 100 * statistics.fmean(values)
-    half = float(student_t.ppf(0.975, len(values) - 1)) * 100 * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:{'+' if signed else ''}.1f} ± {half:.1f}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
@@ -106,9 +98,11 @@ def main() -> None:
         agreement, accuracy = ([found[name][at] for found in results] for at in (0, 1))
         base = [found["100 rows"][0] for found in results]
         gain = (
-            interval([a - b for a, b in zip(agreement, base, strict=True)], signed=True) if name != "100 rows" else ""
+            interval([a - b for a, b in zip(agreement, base, strict=True)], signed=True, digits=1)
+            if name != "100 rows"
+            else ""
         )
-        print(f"| {name} | {interval(agreement)} | {gain} | {interval(accuracy)} |")
+        print(f"| {name} | {interval(agreement, digits=1)} | {gain} | {interval(accuracy, digits=1)} |")
 
 
 if __name__ == "__main__":

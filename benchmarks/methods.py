@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.stats import t as student_t
+from intervals import interval
 
 import tutelage as tt
 from tutelage.losses.base import Loss
@@ -179,15 +179,6 @@ def run(name: str, options: argparse.Namespace, weights: str) -> dict[str, Any]:
     teacher = next(m for m in stored["metrics"] if m["name"] == "accuracy")["models"]["teacher"]["value"]
     factors = [term["init_args"]["weight"] for term in terms]
     return {**found, "teacher": teacher, "weights": factors, "seconds": time.perf_counter() - begin}
-
-
-def interval(values: list[float]) -> str:
-    """Mean and 95% interval (Student's t) in percent."""
-    mean = 100 * statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:.2f}"
-    half = float(student_t.ppf(0.975, len(values) - 1)) * 100 * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:.2f} ± {half:.2f}"
 
 
 def page(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import tutelage as tt
+from tutelage import forecast
 from tutelage.errors import DataError, RecipeError
 from tutelage.plan import higher_is_better, make_plan
 from tutelage.teachers import Cached, FunctionTeacher
@@ -95,25 +96,27 @@ def test_the_forecast_times_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> N
     assert 0.09 < forecast.step_seconds < 0.2  # four pieces of 10 ms, and 50 ms of the optimiser
 
 
-def test_the_forecast_counts_every_training_and_evaluation() -> None:
-    training = tt.Training(steps=100, batch_size=8, evaluate_every=10)
+def test_the_forecast_counts_every_training_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a step and a row take is given, so that the counts are seen to the last one.
+    monkeypatch.setattr(forecast, "_step_seconds", lambda *_, teacher=None, **__: 0.02 if teacher is not None else 0.01)
+    monkeypatch.setattr(forecast, "_pass_seconds", lambda ask, plan: 0.001)
     made = recipe(
         ["cat", "dog", "eel"],
-        teacher=tt.ModuleTeacher(Slow(4, 3)),
-        student=tt.ModuleStudent(lambda: Slow(4, 3)),
+        teacher=tt.ModuleTeacher(nn.Linear(4, 3)),
         teacher_training=tt.Training(steps=50, batch_size=8, evaluate_every=10),
-        training=training,
+        training=tt.Training(steps=100, batch_size=8, evaluate_every=10),
         seeds=[0, 1],
     )
-    forecast = tt.make_plan(made).forecast()
-    # Sleeps are lower bounds; on a busy machine they take longer.
-    assert 4 < forecast.student_seconds < 12  # 2 seeds x 100 steps x (10 ms of the student + 10 ms of the teacher)
-    assert 2 < forecast.baseline_seconds < 6
-    assert 0.5 < forecast.teacher_seconds < 1.5
-    # One batch each: 2 seeds x 2 trainings x (10 evaluations + the test split), and the teacher's 6 + 1.
-    assert 0.4 < forecast.evaluation_seconds < 1.8
-    parts = (forecast.student_seconds, forecast.baseline_seconds, forecast.teacher_seconds, forecast.evaluation_seconds)
-    assert forecast.training_seconds == pytest.approx(sum(parts))
+    plan = tt.make_plan(made)
+    found = plan.forecast()
+    assert found.student_seconds == pytest.approx(2 * 100 * 0.02)
+    assert found.baseline_seconds == pytest.approx(2 * 100 * 0.01)
+    assert found.teacher_seconds == pytest.approx(50 * 0.01)
+    development, test = (len(plan.data.rows(split)) for split in ("development", "test"))
+    students, teacher = 2 * 2 * (10 * development + test), (5 + 1) * development + test
+    assert found.evaluation_seconds == pytest.approx(0.001 * (students + teacher))
+    parts = (found.student_seconds, found.baseline_seconds, found.teacher_seconds, found.evaluation_seconds)
+    assert found.training_seconds == pytest.approx(sum(parts))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import RecipeError, RunError
+from tutelage.files import replacing
 from tutelage.training.loop import EvaluationRecord, StepRecord
 
 __all__ = ["History", "Workspace", "remove", "write_json"]
@@ -28,9 +29,8 @@ MARKS = ("verdict.json", "provenance.json")
 
 def write_json(path: Path, data: Any) -> None:
     """Writes plain data as JSON, atomically."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def remove(path: Path) -> None:

@@ -24,6 +24,7 @@ import tutelage.teachers
 from tutelage.errors import ModelError
 from tutelage.signals import Batch, Inputs, Request, Signals
 from tutelage.teachers import OpenAICompatible, OpenInference, Teacher
+from tutelage.teachers.stand_in import _StandIn
 
 CPU = torch.device("cpu")
 SUPPLYING = {name: case for name, case in CASES.items() if case.features}
@@ -88,15 +89,15 @@ def teachers_of_the_package(base: type[Teacher] = Teacher) -> set[type[Teacher]]
     found: set[type[Teacher]] = set()
     for child in base.__subclasses__():
         found |= teachers_of_the_package(child)
-        private = child.__name__.startswith("_")  # no recipe can name it
-        if not inspect.isabstract(child) and not private and child.__module__.startswith("tutelage."):
+        if not inspect.isabstract(child) and child.__module__.startswith("tutelage."):
             found.add(child)
     return found
 
 
 def test_every_teacher_of_the_package_has_a_case() -> None:
     covered = {type(case.make()) for case in CASES.values()}
-    assert teachers_of_the_package() == covered
+    # A stand-in repeats two answers while a run is only looked at, and is no teacher: tests/test_doctor_asks_little.py.
+    assert teachers_of_the_package() == covered | {_StandIn}
 
 
 @every_case()

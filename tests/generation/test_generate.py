@@ -126,7 +126,8 @@ def test_both_formats_say_the_same_and_our_sources_and_datasets_read_them(
         rows = Table(str(place), text=["prompt", "completion"], label="label").load()
         assert list(rows.columns["completion"]) == [text_of(f"Sum up: {title}") for title in TITLES], place
         assert rows.classes == ("long", "short")
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     found = datasets.load_dataset(
         "json", data_files=str(folder / "a.jsonl"), split="train", cache_dir=str(tmp_path / "cache")

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tutelage.errors import DataError
-from tutelage.governance.provenance import digest_file, digest_files, environment
+from tutelage.files import digest_file
+from tutelage.governance.provenance import digest_files, environment
 
 
 def test_digests_are_of_every_file_by_its_path_in_the_bundle(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tutelage.errors import DataError
+from tutelage.files import replacing
 
 __all__ = ["fixed_lists", "from_fixed_lists", "read_table", "write_table"]
 
@@ -38,12 +37,8 @@ def from_fixed_lists(column: pa.ChunkedArray, shape: Sequence[int]) -> NDArray[A
 def write_table(path: Path, columns: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """Writes columns as a zstd Parquet file with `about` as JSON metadata; a half-written file never has the name."""
     table = pa.table(dict(columns)).replace_schema_metadata({KEY: json.dumps({"version": VERSION, **about}).encode()})
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        pq.write_table(table, temporary, compression="zstd")
-        os.replace(temporary, path)  # noqa: PTH105 (atomic, and it overwrites on every system)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
 
 
 def read_table(path: Path, kind: str | None = None) -> tuple[pa.Table, dict[str, Any]]:

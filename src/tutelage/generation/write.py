@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 
 from tutelage.errors import DataError, RecipeError
 from tutelage.evaluation.table import write_table
-from tutelage.governance.provenance import digest_file
+from tutelage.files import digest_file, replacing
 from tutelage.transfer.table import MANIFEST
 
 __all__ = ["OURS", "manifest_path", "require_place", "write_set"]
@@ -48,7 +47,9 @@ def require_place(out: Path | str, name: str) -> Path:
         raise RecipeError("--out", expected=f"a file ending in {' or '.join(FORMATS)}", found=f"`{path.name}`")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path.with_name(path.name + ".place"), b"").unlink()
+        place = path.with_name(f".{path.name}.place")
+        place.touch()
+        place.unlink()
     except OSError as error:
         raise RecipeError("--out", expected=f"a file that can be written: `{path}`", found=str(error)) from error
     if path.exists() and _name_of(path) != name:
@@ -84,10 +85,12 @@ def write_set(path: Path, columns: Mapping[str, list[Any]], about: Mapping[str, 
     else:
         rows = zip(*columns.values(), strict=True)
         lines = (json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, allow_nan=False) for row in rows)
-        _replace(path, "".join(line + "\n" for line in lines).encode())
+        with replacing(path) as partial:
+            partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
     file = {"name": path.name, "rows": len(columns["prompt"]), "sha256": digest_file(path)}
     manifest = {**about, "file": file}
-    _replace(manifest_path(path), (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+    with replacing(manifest_path(path)) as partial:
+        partial.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest
 
 
@@ -97,12 +100,3 @@ def _name_of(path: Path) -> str | None:
         return str(found["name"]) if found["kind"] == "generated" else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    partial = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        partial.write_bytes(content)
-        return partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -15,8 +14,9 @@ from typing import Any
 import torch
 
 from tutelage.errors import DataError
+from tutelage.files import digest_file
 
-__all__ = ["changed_files", "digest_file", "digest_files", "environment"]
+__all__ = ["changed_files", "digest_files", "environment"]
 
 RECORD = "provenance.json"
 PAGE = "report.html"
@@ -24,12 +24,6 @@ PAGE = "report.html"
 TEACHERS = ("lightgbm", "xgboost", "catboost", "sklearn", "openvino", "tritonclient", "httpx")
 """Modules that answer for a teacher, or fetch its answers: named where they were loaded."""
 PACKAGES = ("tutelage", "torch", "numpy", "safetensors", "pyarrow", "transformers", "onnx", "onnxruntime")
-
-
-def digest_file(path: Path | str) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_files(folder: Path | str, *, exclude: Collection[str] = (RECORD,)) -> dict[str, str]:

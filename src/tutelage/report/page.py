@@ -6,8 +6,8 @@ import base64
 import hashlib
 from importlib.resources import files
 from pathlib import Path
-from uuid import uuid4
 
+from tutelage.files import replacing
 from tutelage.report.bundle import Bundle, read_bundle
 from tutelage.report.markup import Markup, raw, tag
 from tutelage.report.sections.agreement import agreement
@@ -57,12 +57,8 @@ def write_report(bundle: Path) -> Path:
     """
     page = render(read_bundle(bundle))
     target = bundle / "report.html"
-    temporary = bundle / f".report-{uuid4().hex}.html"
-    try:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target) as partial:
+        partial.write_text(page, encoding="utf-8", newline="\n")
     return target
 
 

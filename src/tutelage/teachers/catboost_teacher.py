@@ -11,7 +11,7 @@ import numpy as np
 from tutelage.errors import MissingExtra, ModelError
 from tutelage.teachers.cells import Cells
 from tutelage.teachers.fitting import Progress
-from tutelage.teachers.pickles import refuse_pickle_file
+from tutelage.teachers.pickles import require_begins
 from tutelage.teachers.tabular import TabularTeacher, log_of_margins
 
 __all__ = ["CatBoostTeacher"]
@@ -67,16 +67,7 @@ class CatBoostTeacher(TabularTeacher):
         import catboost
 
         expected = "a CatBoost model (.cbm)"
-        refuse_pickle_file(path, "teacher.path", expected=expected, mend='model.save_model("model.cbm")')
-        with path.open("rb") as file:
-            head = file.read(4)
-        if head != b"CBM1":
-            raise ModelError(
-                "teacher.path",
-                expected=expected,
-                found=f"{path.name}, which begins with {head!r}",
-                mend='write it with model.save_model("model.cbm")',
-            )
+        require_begins(path, b"CBM1", "teacher.path", expected=expected, mend='model.save_model("model.cbm")')
         try:
             model = catboost.CatBoost().load_model(str(path), format="cbm")
         except catboost.CatBoostError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import sys
 import threading
 import time
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from tutelage.errors import ModelError
+from tutelage.files import digest_file, replacing
 from tutelage.teachers.cells import Cells
 
-__all__ = ["Fitted", "Progress", "announced", "digest_of_file", "digest_of_rows", "written"]
+__all__ = ["Fitted", "Progress", "announced", "digest_of_rows"]
 
 _SECONDS = 5.0
 """Between two lines on standard error; a fit that is faster says nothing."""
@@ -63,7 +63,7 @@ class Fitted:
             rows, arguments, model = (record[name] for name in ("rows", "arguments", "model"))
         except (OSError, ValueError, KeyError, TypeError):
             return f"of which no `{self.record.name}` says what it was fitted on"
-        if model != digest_of_file(self.path):
+        if model != digest_file(self.path):
             return "which is not the file that was written then"
         if rows != self.rows:
             return "which was fitted on other rows or labels"
@@ -73,30 +73,12 @@ class Fitted:
 
     def write(self, save: Callable[[Path], object], about: dict[str, Any]) -> None:
         """Writes the model with `save` and its record; the model appears last, when both are complete."""
-        with written(self.path) as partial:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path) as partial:
             save(partial)
-            record = {"rows": self.rows, "arguments": self.arguments, "model": digest_of_file(partial), **about}
-            with written(self.record) as beside:
+            record = {"rows": self.rows, "arguments": self.arguments, "model": digest_file(partial), **about}
+            with replacing(self.record) as beside:
                 beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A file to write that takes the place of `path` when it is complete; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays: libraries choose the format by it.
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def digest_of_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of_rows(cells: Cells, labels: np.ndarray[Any, Any]) -> str:

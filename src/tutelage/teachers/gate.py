@@ -62,7 +62,29 @@ class SampleGate(abc.ABC):
         return False
 
 
-class ConfidenceGate(SampleGate):
+class SharpGate(SampleGate):
+    """What the gates with a formula and a sharpness share.
+
+    Args:
+        sharpness: 0 is a plain mean; the larger, the more the surest member counts.
+    """
+
+    formula: str
+    """The name of the formula in the fingerprint."""
+
+    def __init__(self, sharpness: float = 1.0) -> None:
+        self.sharpness = sharpness
+
+    def load(self, device: torch.device) -> None:
+        """Raises a `ModelError` if the sharpness is negative or no number."""
+        require_sharpness(self.sharpness)
+
+    def fingerprint(self) -> str:
+        """Of the formula and its sharpness."""
+        return _digest(self.formula, self.sharpness.hex())
+
+
+class ConfidenceGate(SharpGate):
     """`g_k = max_c p_k(c)^sharpness`: the surer of its class a member is, the more it counts.
 
     Of outputs with further axes (pixels, tokens) it is the mean confidence over them; of sigmoid outputs the mean of
@@ -72,12 +94,7 @@ class ConfidenceGate(SampleGate):
         sharpness: 0 is a plain mean; the larger, the more the surest member counts.
     """
 
-    def __init__(self, sharpness: float = 1.0) -> None:
-        self.sharpness = sharpness
-
-    def load(self, device: torch.device) -> None:
-        """Raises a `ModelError` if the sharpness is negative or no number."""
-        require_sharpness(self.sharpness)
+    formula = "confidence"
 
     def log_weights(self, batch: Batch, answers: list[Tensor], *, axis: int, outputs: Outputs) -> Tensor:
         """See `SampleGate`."""
@@ -89,12 +106,8 @@ class ConfidenceGate(SampleGate):
 
         return self.sharpness * torch.stack([confidence(logits) for logits in answers], dim=1).log()
 
-    def fingerprint(self) -> str:
-        """Of the formula and its sharpness."""
-        return _digest("confidence", self.sharpness.hex())
 
-
-class EntropyGate(SampleGate):
+class EntropyGate(SharpGate):
     """`g_k = exp(-sharpness · H_k)` with the entropy `H_k = -Σ_c p_k(c) log p_k(c)` in nats.
 
     Of outputs with further axes it is the mean entropy over them; of sigmoid outputs the mean over the outputs of
@@ -104,12 +117,7 @@ class EntropyGate(SampleGate):
         sharpness: 0 is a plain mean; the larger, the more the surest member counts.
     """
 
-    def __init__(self, sharpness: float = 1.0) -> None:
-        self.sharpness = sharpness
-
-    def load(self, device: torch.device) -> None:
-        """Raises a `ModelError` if the sharpness is negative or no number."""
-        require_sharpness(self.sharpness)
+    formula = "entropy"
 
     def log_weights(self, batch: Batch, answers: list[Tensor], *, axis: int, outputs: Outputs) -> Tensor:
         """See `SampleGate`."""
@@ -123,10 +131,6 @@ class EntropyGate(SampleGate):
             return found.flatten(1).mean(1) if found.dim() > 1 else found
 
         return -self.sharpness * torch.stack([entropy(logits) for logits in answers], dim=1)
-
-    def fingerprint(self) -> str:
-        """Of the formula and its sharpness."""
-        return _digest("entropy", self.sharpness.hex())
 
 
 class FunctionGate(SampleGate):

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from tutelage.errors import ModelError, UserError, did_you_mean
+from tutelage.files import digest_file
 from tutelage.paths import resolve_path
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, refuse_members
-from tutelage.teachers.fitting import digest_of_file
 from tutelage.teachers.served import Reads, Served
 from tutelage.teachers.settings import require_choice, require_threads
 from tutelage.teachers.tabular import log_of_probabilities
@@ -111,7 +111,7 @@ class GraphTeacher(Teacher):
         self._check_names()
         sha = hashlib.sha256()
         for file in self.files(path):
-            sha.update(f"{digest_of_file(file)}\0".encode())
+            sha.update(f"{digest_file(file)}\0".encode())
         self._digest, self._graph = sha.hexdigest(), graph
 
     def _check_names(self) -> None:

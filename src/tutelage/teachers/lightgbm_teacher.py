@@ -12,7 +12,7 @@ import numpy as np
 from tutelage.errors import MissingExtra, ModelError
 from tutelage.teachers.cells import Cells
 from tutelage.teachers.fitting import Progress
-from tutelage.teachers.pickles import refuse_pickle_file
+from tutelage.teachers.pickles import require_begins
 from tutelage.teachers.tabular import TabularTeacher, log_of_probabilities
 
 __all__ = ["LightGBMTeacher"]
@@ -70,16 +70,9 @@ class LightGBMTeacher(TabularTeacher):
         import lightgbm
 
         expected = "a LightGBM model (text)"
-        refuse_pickle_file(path, "teacher.path", expected=expected, mend='model.booster_.save_model("model.txt")')
-        with path.open("rb") as file:
-            head = file.read(5)
-        if head != b"tree\n":
-            raise ModelError(
-                "teacher.path",
-                expected=expected,
-                found=f"{path.name}, which begins with {head!r}",
-                mend='write it with booster.save_model("model.txt")',
-            )
+        require_begins(
+            path, b"tree\n", "teacher.path", expected=expected, mend='model.booster_.save_model("model.txt")'
+        )
         try:
             model = lightgbm.Booster(model_file=str(path))
         except lightgbm.basic.LightGBMError as error:

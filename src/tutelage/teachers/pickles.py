@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tutelage.errors import ModelError
 
-__all__ = ["holds_pickle", "refuse_pickle_file"]
+__all__ = ["holds_pickle", "refuse_pickle_file", "require_begins"]
 
 _SUFFIXES = frozenset({".joblib", ".pickle", ".pkl"})
 _HEAD = 1 << 16
@@ -50,6 +50,25 @@ def refuse_pickle_file(path: Path, key: str, *, expected: str, mend: str) -> Non
             found=f"{path.name}: {kind}",
             harm="unpickling runs whatever code the file holds",
             mend=f"where you trust the file, load it yourself and write it once as: {mend}",
+        )
+
+
+def require_begins(path: Path, begin: bytes, key: str, *, expected: str, mend: str) -> None:
+    """Raises a `ModelError` if a file holds a pickle, or begins otherwise than its format does.
+
+    Args:
+        path: The file.
+        begin: The first bytes of every file of the format.
+        key: How to name it in messages.
+        expected: The format that is read.
+        mend: The call that writes it.
+    """
+    refuse_pickle_file(path, key, expected=expected, mend=mend)
+    with path.open("rb") as file:
+        head = file.read(len(begin))
+    if head != begin:
+        raise ModelError(
+            key, expected=expected, found=f"{path.name}, which begins with {head!r}", mend=f"write it with {mend}"
         )
 
 

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from tutelage.errors import ModelError, UserError, blame
+from tutelage.files import digest_file
 from tutelage.paths import resolve_path
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
 from tutelage.teachers.cells import Cells, Strangers, cells_of
-from tutelage.teachers.fitting import Fitted, Progress, announced, digest_of_file, digest_of_rows
+from tutelage.teachers.fitting import Fitted, Progress, announced, digest_of_rows
 from tutelage.teachers.served import Served
 from tutelage.teachers.settings import require_threads
 
@@ -145,7 +146,7 @@ class TabularTeacher(Teacher):
     def _read(self, path: Path) -> None:
         self._model, self._file = self.read(path), path
         self._strangers = Strangers(self.describe())
-        self._digest = digest_of_file(path)
+        self._digest = digest_file(path)
 
     def meet(self, facts: TransferFacts) -> None:
         """Fits the model if the recipe says so and its file is not there, and learns the order of the classes.

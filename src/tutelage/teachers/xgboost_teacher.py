@@ -12,7 +12,7 @@ import numpy as np
 from tutelage.errors import MissingExtra, ModelError
 from tutelage.teachers.cells import Cells
 from tutelage.teachers.fitting import Progress
-from tutelage.teachers.pickles import refuse_pickle_file
+from tutelage.teachers.pickles import require_begins
 from tutelage.teachers.tabular import TabularTeacher, log_of_margins
 
 __all__ = ["XGBoostTeacher"]
@@ -71,16 +71,7 @@ class XGBoostTeacher(TabularTeacher):
         import xgboost
 
         expected = "an XGBoost model (.json or .ubj)"
-        refuse_pickle_file(path, "teacher.path", expected=expected, mend='model.save_model("model.ubj")')
-        with path.open("rb") as file:
-            head = file.read(1)
-        if head != b"{":
-            raise ModelError(
-                "teacher.path",
-                expected=expected,
-                found=f"{path.name}, which begins with {head!r}",
-                mend='write it with model.save_model("model.ubj")',
-            )
+        require_begins(path, b"{", "teacher.path", expected=expected, mend='model.save_model("model.ubj")')
         try:
             model = xgboost.Booster({"nthread": self.threads or 0}, model_file=bytearray(path.read_bytes()))
         except xgboost.core.XGBoostError as error:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tutelage.errors import CheckpointError
+from tutelage.files import replacing
 
 __all__ = [
     "latest_step",
@@ -50,10 +51,9 @@ def _sync(path: Path) -> None:
 def save_weights(path: Path, tensors: dict[str, Tensor]) -> None:
     """Writes tensors as safetensors, atomically. Tensors that share memory are written one by one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, partial)
-    _sync(partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, partial)
+        _sync(partial)
 
 
 def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
