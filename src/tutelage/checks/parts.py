@@ -1,16 +1,11 @@
-"""What has to fit together before anything is trained; each check names the key of the recipe that does not.
-
-`tutelage.plan` says in which order they are made, and what is loaded between them.
-"""
+"""Parts of a recipe that have to fit together: losses, layers, tokenizers, trainings, extras."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -19,35 +14,28 @@ from tutelage.errors import (
     MissingExtra,
     ModelError,
     RecipeError,
-    SignalError,
     check_all,
     did_you_mean,
     within,
 )
-from tutelage.evaluation.evidence import Evidence
-from tutelage.evaluation.metrics import point_values
 from tutelage.losses import DIST, ForwardCorrection, KLDivergence, Loss, Routed, SoftCrossEntropy
 from tutelage.parts import baseline_losses, prepared, teacher_loss
 from tutelage.paths import resolve_path
-from tutelage.probe import forward_pass
 from tutelage.recipe import Head, Recipe
-from tutelage.signals import Request, Signals, call, output_of
+from tutelage.signals import Request
 from tutelage.students import HuggingFaceStudent, Student
 from tutelage.taps import find_layer
 from tutelage.teachers import Ensemble, Teacher, uncached
 from tutelage.teachers.sentence_layout import read_layout
-from tutelage.teachers.stand_in import with_stand_ins
 from tutelage.teachers.vocabulary import require_same_ids
 from tutelage.training import Training
 from tutelage.training.setup import make_accelerator
 from tutelage.transfer import TransferSet
 
 __all__ = [
-    "check_answers",
     "check_batches",
     "check_extras",
     "check_head",
-    "check_labels",
     "check_loss",
     "check_meaning",
     "check_pairs",
@@ -57,11 +45,6 @@ __all__ = [
     "check_tokenizers",
     "check_trained",
 ]
-
-Array = np.ndarray[Any, Any]
-EXAMINED = 8
-"""Development rows that both models answer before a run, to see that the metrics can be computed."""
-
 
 def check_extras(recipe: Recipe) -> None:
     """Refuses an export whose packages are not installed."""
@@ -261,123 +244,3 @@ def check_supervised(
         if taught is not None and loss is not None:
             with within("teacher_training"):
                 prepared([loss], module, taught, device, name="teacher")
-
-
-def check_labels(recipe: Recipe, data: TransferSet, teacher: Signals, student: Signals) -> None:
-    """Labels are what the task means by them, in every row, and outputs are as wide as they say."""
-    outputs = {"teacher": teacher.dense(), "student": student.dense()}
-    if recipe.task in ("classification", "multilabel"):
-        for name, output in outputs.items():
-            if output.dim() != 2 or (recipe.task == "classification" and output.shape[1] < 2):
-                raise SignalError(
-                    f"{name}: output",
-                    expected=f"one answer a row, as the evaluation of task {recipe.task} handles it: logits [B, C]",
-                    found=f"shape {tuple(output.shape)}",
-                    mend="let the module's forward give one row of logits for each row of the data",
-                )
-    if data.labels is None or not data.labelled.any():
-        return
-    if recipe.task == "classification":
-        _check_classes(recipe, data, outputs)
-    elif recipe.task == "multilabel":
-        _check_on_or_off(data, outputs)
-
-
-def _check_classes(recipe: Recipe, data: TransferSet, outputs: dict[str, torch.Tensor]) -> None:
-    assert data.labels is not None
-    known = recipe.teacher.classes
-    if known and data.classes and known != data.classes and sorted(known) == sorted(data.classes):
-        raise DataError(
-            "classes",
-            expected=f"the teacher's order: {', '.join(known)}",
-            found=f"the data's order: {', '.join(data.classes)}",
-            harm="labels and the teacher's logits would mean different classes by the same number",
-            mend="give data.source the argument `classes` in the teacher's order",
-        )
-    if data.labels.dtype.kind != "i" or data.labels.ndim != 1:
-        raise DataError(
-            "labels",
-            expected="one class a row, for task classification",
-            found=f"numbers of type {data.labels.dtype}, shape {data.labels.shape}",
-            mend="give class numbers or names, or change the task",
-        )
-    labels = data.labels[data.labelled]
-    highest = int(labels.max())
-    for name, output in outputs.items():
-        width = output.shape[1]
-        if width <= highest or (data.classes and width != len(data.classes)):
-            classes = len(data.classes) or highest + 1
-            raise SignalError(
-                f"{name}: output",
-                expected=f"logits of {classes} classes: (2, {classes})",
-                found=f"shape {tuple(output.shape)}",
-                mend=f"give the {name} {classes} outputs, or another data.source",
-            )
-    if int(labels.min()) < 0:
-        raise DataError(
-            "labels", expected="class numbers from 0", found=str(int(labels.min())), mend="number them from 0"
-        )
-
-
-def _check_on_or_off(data: TransferSet, outputs: dict[str, torch.Tensor]) -> None:
-    assert data.labels is not None
-    labels = data.labels[data.labelled]
-    wrong = ~np.isin(labels, (0, 1))
-    if wrong.any():
-        row = int(np.flatnonzero(data.labelled)[np.argwhere(wrong)[0][0]])
-        raise DataError(
-            "labels",
-            expected="0 or 1 for each label, for task multilabel",
-            found=f"{labels[wrong][0]:g} in row {row}",
-            mend="give a column of 0 and 1 for each label",
-        )
-    for name, output in outputs.items():
-        if tuple(output.shape[1:]) != labels.shape[1:]:
-            raise SignalError(
-                f"{name}: output",
-                expected=f"a logit for each label: labels have the shape {data.labels.shape}",
-                found=f"shape {tuple(output.shape)}",
-                mend=f"give the {name} as many outputs as there are labels a row",
-            )
-
-
-@torch.no_grad()
-def check_answers(recipe: Recipe, data: TransferSet, student: nn.Module, device: torch.device) -> None:
-    """The metrics can be computed from what both models say about development rows.
-
-    Raises:
-        SignalError: They can't; the shapes of outputs and labels are named.
-    """
-    rows = data.rows("development")
-    rows = rows[np.argsort(~data.labelled[rows], kind="stable")][:EXAMINED]  # labelled ones first
-    batch = data.batch(rows).to(device)
-    with within("teacher"), forward_pass("the teacher"):
-        teacher = with_stand_ins(recipe.teacher, data.example(2).to(device))
-        said = teacher.ask(batch, Request(output=True)).dense()
-    with within("student"), forward_pass("the student"):
-        answered = output_of(call(student.eval(), batch.inputs), "student")
-    labelled = data.labelled[rows]
-    labels = data.labels[rows] if data.labels is not None and labelled.any() else None
-    outputs: dict[str, Array] = {"teacher": said.float().cpu().numpy(), "student": answered.float().cpu().numpy()}
-    shapes = {name: array.shape for name, array in outputs.items()}
-    try:
-        evidence = Evidence(
-            set="test",  # plain metric names
-            task=recipe.task,
-            rows=rows,
-            digests=[str(row) for row in rows],
-            outputs=outputs,
-            labels=labels,
-            labelled=None if labels is None else labelled,
-        )
-        point_values(recipe.task, evidence)
-    except SignalError as error:
-        shapes |= {} if labels is None else {"labels": labels.shape}
-        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise SignalError(
-            f"task {recipe.task}: {error.key.replace('`test`', 'development rows')}",
-            expected=error.expected,
-            found=f"{error.found} ({found})",
-            harm=error.harm or "the student could not be evaluated",
-            mend="give teacher, student and labels the shapes that the task needs",
-        ) from error

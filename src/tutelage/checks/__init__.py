@@ -1,0 +1,36 @@
+"""What has to fit together before anything is trained; each check names the key of the recipe that does not.
+
+`tutelage.plan` says in which order they are made, and what is loaded between them.
+"""
+
+from tutelage.checks.labels import check_labels
+from tutelage.checks.outputs import check_answers
+from tutelage.checks.parts import (
+    check_batches,
+    check_extras,
+    check_head,
+    check_loss,
+    check_meaning,
+    check_pairs,
+    check_precision,
+    check_supervised,
+    check_teacher_training,
+    check_tokenizers,
+    check_trained,
+)
+
+__all__ = [
+    "check_answers",
+    "check_batches",
+    "check_extras",
+    "check_head",
+    "check_labels",
+    "check_loss",
+    "check_meaning",
+    "check_pairs",
+    "check_precision",
+    "check_supervised",
+    "check_teacher_training",
+    "check_tokenizers",
+    "check_trained",
+]

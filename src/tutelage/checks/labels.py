@@ -1,0 +1,91 @@
+"""Labels against what the task means by them, and against the widths of the models' outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from tutelage.errors import DataError, SignalError
+from tutelage.recipe import Recipe
+from tutelage.signals import Signals
+from tutelage.transfer import TransferSet
+
+__all__ = ["check_labels"]
+
+
+def check_labels(recipe: Recipe, data: TransferSet, teacher: Signals, student: Signals) -> None:
+    """Labels are what the task means by them, in every row, and outputs are as wide as they say."""
+    outputs = {"teacher": teacher.dense(), "student": student.dense()}
+    if recipe.task in ("classification", "multilabel"):
+        for name, output in outputs.items():
+            if output.dim() != 2 or (recipe.task == "classification" and output.shape[1] < 2):
+                raise SignalError(
+                    f"{name}: output",
+                    expected=f"one answer a row, as the evaluation of task {recipe.task} handles it: logits [B, C]",
+                    found=f"shape {tuple(output.shape)}",
+                    mend="let the module's forward give one row of logits for each row of the data",
+                )
+    if data.labels is None or not data.labelled.any():
+        return
+    if recipe.task == "classification":
+        _check_classes(recipe, data, outputs)
+    elif recipe.task == "multilabel":
+        _check_on_or_off(data, outputs)
+
+
+def _check_classes(recipe: Recipe, data: TransferSet, outputs: dict[str, torch.Tensor]) -> None:
+    assert data.labels is not None
+    known = recipe.teacher.classes
+    if known and data.classes and known != data.classes and sorted(known) == sorted(data.classes):
+        raise DataError(
+            "classes",
+            expected=f"the teacher's order: {', '.join(known)}",
+            found=f"the data's order: {', '.join(data.classes)}",
+            harm="labels and the teacher's logits would mean different classes by the same number",
+            mend="give data.source the argument `classes` in the teacher's order",
+        )
+    if data.labels.dtype.kind != "i" or data.labels.ndim != 1:
+        raise DataError(
+            "labels",
+            expected="one class a row, for task classification",
+            found=f"numbers of type {data.labels.dtype}, shape {data.labels.shape}",
+            mend="give class numbers or names, or change the task",
+        )
+    labels = data.labels[data.labelled]
+    highest = int(labels.max())
+    for name, output in outputs.items():
+        width = output.shape[1]
+        if width <= highest or (data.classes and width != len(data.classes)):
+            classes = len(data.classes) or highest + 1
+            raise SignalError(
+                f"{name}: output",
+                expected=f"logits of {classes} classes: (2, {classes})",
+                found=f"shape {tuple(output.shape)}",
+                mend=f"give the {name} {classes} outputs, or another data.source",
+            )
+    if int(labels.min()) < 0:
+        raise DataError(
+            "labels", expected="class numbers from 0", found=str(int(labels.min())), mend="number them from 0"
+        )
+
+
+def _check_on_or_off(data: TransferSet, outputs: dict[str, torch.Tensor]) -> None:
+    assert data.labels is not None
+    labels = data.labels[data.labelled]
+    wrong = ~np.isin(labels, (0, 1))
+    if wrong.any():
+        row = int(np.flatnonzero(data.labelled)[np.argwhere(wrong)[0][0]])
+        raise DataError(
+            "labels",
+            expected="0 or 1 for each label, for task multilabel",
+            found=f"{labels[wrong][0]:g} in row {row}",
+            mend="give a column of 0 and 1 for each label",
+        )
+    for name, output in outputs.items():
+        if tuple(output.shape[1:]) != labels.shape[1:]:
+            raise SignalError(
+                f"{name}: output",
+                expected=f"a logit for each label: labels have the shape {data.labels.shape}",
+                found=f"shape {tuple(output.shape)}",
+                mend=f"give the {name} as many outputs as there are labels a row",
+            )
