@@ -46,6 +46,7 @@ __all__ = [
     "check_trained",
 ]
 
+
 def check_extras(recipe: Recipe) -> None:
     """Refuses an export whose packages are not installed."""
     if recipe.export.onnx:
