@@ -181,7 +181,8 @@ def model_card(provenance: dict[str, Any], findings: Findings, *, of_table: bool
     lines = [
         f"# {provenance['name']}",
         "",
-        f"**{findings.verdict.verdict}**. " + " ".join(findings.verdict.reasons),
+        f"**{findings.verdict.headline}**. " + " ".join(findings.verdict.reasons),
+        *(line for warning in findings.verdict.warnings for line in ("", f"**Warning:** {warning}")),
         "",
         f"A student distilled from {teacher['description']} with tutelage {tutelage.__version__}.",
         "",

@@ -200,8 +200,11 @@ def _distill(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
 
 
 def _verdict_lines(verdict: Any) -> list[str]:
-    lines = [f"  {gate.outcome:<12} {gate.explanation}" for gate in verdict.gates]
-    return [verdict.verdict, *(lines or [f"  {reason}" for reason in verdict.reasons])]
+    warned = [f"  {'WARNING':<12} {warning}" for warning in verdict.warnings]
+    told = [f"  {gate.outcome:<12} {gate.explanation}" for gate in verdict.gates]
+    explained = {gate.explanation for gate in verdict.gates}
+    why = [f"  {verdict.verdict:<12} {reason}" for reason in verdict.reasons if reason not in explained]
+    return [verdict.headline, *warned, *told, *why]
 
 
 def _doctor(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:

@@ -288,7 +288,8 @@ def evaluate(bundle: str | Path) -> tuple[Verdict, list[str]]:
         stored = {m["name"]: MetricResult.from_dict(m) for m in _read(folder / "metrics.json")["metrics"]}
         cost = Cost.from_dict(_read(folder / "cost.json"))
         verdict = judge(metrics, cost, policy, budget, _read(folder / "export.json"))
-        said = Verdict.from_dict(_read(folder / "verdict.json"))
+        stored_verdict = _read(folder / "verdict.json")
+        said = Verdict.from_dict(stored_verdict)
     for metric in metrics:
         before = stored.pop(metric.name, None)
         if before is None or not _same(before.to_dict(), metric.to_dict()):
@@ -297,6 +298,8 @@ def evaluate(bundle: str | Path) -> tuple[Verdict, list[str]]:
     differences += _changed_gates(said.gates, verdict.gates)
     if said.verdict != verdict.verdict:
         differences.append(f"verdict: stored {said.verdict}, recomputed {verdict.verdict}")
+    if "warnings" in stored_verdict and len(said.warnings) != len(verdict.warnings):  # earlier bundles have none
+        differences.append(f"warnings: stored {said.warnings or 'none'}, recomputed {verdict.warnings or 'none'}")
     return verdict, differences
 
 

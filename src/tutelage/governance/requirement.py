@@ -11,7 +11,7 @@ from tutelage.evaluation.results import Estimate, MetricResult
 from tutelage.governance.outcome import GateResult, Kind, decide
 from tutelage.governance.policy import Gate
 
-__all__ = ["judge_gate", "rows_to_decide"]
+__all__ = ["judge_gate", "metric_amount", "metric_change", "metric_title", "metric_value", "rows_to_decide"]
 
 
 @dataclass(frozen=True)
@@ -118,26 +118,28 @@ def _missing(gate: Gate, metric: MetricResult | None) -> str:
             "INCONCLUSIVE. Missing evidence blocks."
         )
     whose = "difference from the teacher" if gate.margin is not None else "value"
-    return f"The student's {whose} in {_title(metric)} is missing or not a finite number: INCONCLUSIVE."
+    return f"The student's {whose} in {metric_title(metric)} is missing or not a finite number: INCONCLUSIVE."
 
 
 def _finding(gate: Gate, metric: MetricResult, estimate: Estimate) -> str:
     """What was found and what is allowed, in words."""
     confidence = f"{metric.confidence:.0%} interval"
-    title = _title(metric)
+    title = metric_title(metric)
     if gate.margin is None:
         limit = gate.at_least if gate.at_least is not None else gate.at_most
         word = "at least" if gate.at_least is not None else "at most"
         value, low, high, bound = (
-            _value(x, metric.unit) for x in (estimate.value, estimate.low, estimate.high, limit or 0.0)
+            metric_value(x, metric.unit) for x in (estimate.value, estimate.low, estimate.high, limit or 0.0)
         )
         return f"The student's {title} is {value} ({confidence} {low} to {high}); the policy demands {word} {bound}"
-    low, high = (_change(x, metric.unit) for x in (estimate.low, estimate.high))
-    size = _amount(abs(estimate.value), metric.unit)
+    low, high = (metric_change(x, metric.unit) for x in (estimate.low, estimate.high))
+    size = metric_amount(abs(estimate.value), metric.unit)
     side = "above" if estimate.value > 0 else "below"
     compared = f"{size} {side} the teacher's" if estimate.value else "equal to the teacher's"
     wrong_side = "below" if metric.higher_is_better else "above"
-    allowed = f"allows {_amount(gate.margin, metric.unit)} {wrong_side}" if gate.margin else "allows nothing worse"
+    allowed = (
+        f"allows {metric_amount(gate.margin, metric.unit)} {wrong_side}" if gate.margin else "allows nothing worse"
+    )
     return f"The student's {title} is {compared} ({confidence} {low} to {high}); the policy {allowed}"
 
 
@@ -181,18 +183,22 @@ def _row_deviation(gate: Gate, metric: MetricResult, estimate: Estimate) -> floa
     return (estimate.high - estimate.low) / 2 * math.sqrt(metric.n) / z
 
 
-def _title(metric: MetricResult) -> str:
+def metric_title(metric: MetricResult) -> str:
+    """A metric's title within a sentence."""
     first, second = metric.title[:1], metric.title[1:2]
     return metric.title if second.isupper() or not second.islower() else first.lower() + metric.title[1:]
 
 
-def _value(x: float, unit: str) -> str:
+def metric_value(x: float, unit: str) -> str:
+    """A metric's value: shares in per cent."""
     return f"{100 * x:.2f}%" if unit == "%" else f"{x:.4g}"
 
 
-def _amount(x: float, unit: str) -> str:
+def metric_amount(x: float, unit: str) -> str:
+    """The size of a difference: of shares in points."""
     return f"{100 * x:.2f} points" if unit == "%" else f"{x:.4g}"
 
 
-def _change(x: float, unit: str) -> str:
+def metric_change(x: float, unit: str) -> str:
+    """A difference with its sign: of shares in points."""
     return f"{100 * x:+.2f}" if unit == "%" else f"{x:+.4g}"

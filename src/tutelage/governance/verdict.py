@@ -17,6 +17,7 @@ from tutelage.governance.limits import judge_budget, judge_export
 from tutelage.governance.outcome import GateResult, Outcome
 from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
 from tutelage.governance.requirement import judge_gate
+from tutelage.governance.warnings import overtaken, warnings_on
 
 __all__ = ["GateResult", "Outcome", "Verdict", "judge"]
 
@@ -29,14 +30,25 @@ class Verdict:
     """`verdict.json`.
 
     Attributes:
-        verdict: FAIL if any gate failed, else INCONCLUSIVE if any is, else PASS.
-        reasons: Why it is not a PASS: the explanations of the gates that did not pass, failures first.
+        verdict: FAIL if any gate failed, else INCONCLUSIVE if any is or there is another reason, else PASS.
+        reasons: Why it is not a PASS: the explanations of the gates that did not pass, failures first, and where the
+            teacher is no measure for a gate that compares with it.
         gates: Every gate that was judged.
+        warnings: What it is to be read with: the gates let it pass, but a reader would not. They do not change the
+            exit status.
     """
 
     verdict: Outcome
     reasons: list[str] = field(default_factory=list)
     gates: list[GateResult] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def headline(self) -> str:
+        """The verdict in words: a PASS that has warnings is no plain one."""
+        if self.verdict != "PASS" or not self.warnings:
+            return self.verdict
+        return "PASS, with a warning" if len(self.warnings) == 1 else f"PASS, with {len(self.warnings)} warnings"
 
     @property
     def exit_status(self) -> Literal[0, 1, 3]:
@@ -80,8 +92,13 @@ def judge(
         stated += judge_budget(budget, cost, export)
     gates = stated + judge_export(export)
     blocking = [gate for outcome in ("FAIL", "INCONCLUSIVE") for gate in gates if gate.outcome == outcome]
-    reasons = [gate.explanation for gate in blocking]
+    reasons = [*(gate.explanation for gate in blocking), *overtaken(metrics, policy)]
     if not stated:
         reasons.append(NOTHING_STATED)
     failed = any(gate.outcome == "FAIL" for gate in gates)
-    return Verdict(verdict="FAIL" if failed else "INCONCLUSIVE" if reasons else "PASS", reasons=reasons, gates=gates)
+    return Verdict(
+        verdict="FAIL" if failed else "INCONCLUSIVE" if reasons else "PASS",
+        reasons=reasons,
+        gates=gates,
+        warnings=warnings_on(metrics, policy),
+    )

@@ -60,6 +60,11 @@ class Bundle:
         """The run's name: the recipe's, else the folder's."""
         return str(self.recipe.get("name") or self.folder.resolve().name)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the verdict is to be read with."""
+        return [str(warning) for warning in self.verdict.get("warnings", [])]
+
     def metric(self, name: str) -> MetricResult | None:
         """The metric of that name."""
         return next((m for m in self.metrics if m.name == name), None)

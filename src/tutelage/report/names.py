@@ -16,6 +16,7 @@ __all__ = [
     "model_title",
     "split_title",
     "typeset",
+    "with_warnings",
     "without_outcome",
 ]
 
@@ -104,3 +105,10 @@ def without_outcome(text: str) -> tuple[str, str]:
     if found is None:
         return typeset(text), ""
     return typeset(f"{text[: found.start()]}."), typeset(text[found.end() :].strip())
+
+
+def with_warnings(bundle: Bundle) -> str:
+    """What follows the word of a PASS that has warnings: it is no plain one."""
+    if bundle.verdict.get("verdict") != "PASS" or not bundle.warnings:
+        return ""
+    return ", with a warning" if len(bundle.warnings) == 1 else f", with {len(bundle.warnings)} warnings"

@@ -10,6 +10,7 @@ from pathlib import Path
 from tutelage.files import replacing
 from tutelage.report.bundle import Bundle, read_bundle
 from tutelage.report.markup import Markup, raw, tag
+from tutelage.report.names import with_warnings
 from tutelage.report.sections.agreement import agreement
 from tutelage.report.sections.appendix import export_parity, recompute, run
 from tutelage.report.sections.asking import asking
@@ -71,7 +72,7 @@ def render(bundle: Bundle) -> Markup:
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    outcome = str(bundle.verdict.get("verdict") or "not judged")
+    outcome = f"{bundle.verdict.get('verdict') or 'not judged'}{with_warnings(bundle)}"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -9,7 +9,16 @@ from tutelage.devices.cost import Latency, ModelCost
 from tutelage.report.bundle import Bundle
 from tutelage.report.formats import count, date, estimate, factor, milliseconds, size, value
 from tutelage.report.markup import Child, Markup, join, raw, tag
-from tutelage.report.names import gate_title, gate_unit, lower_first, model_title, split_title, without_outcome
+from tutelage.report.names import (
+    gate_title,
+    gate_unit,
+    lower_first,
+    model_title,
+    split_title,
+    typeset,
+    with_warnings,
+    without_outcome,
+)
 from tutelage.report.strips import bars
 
 __all__ = ["glance", "icon", "opening", "quickest"]
@@ -19,11 +28,12 @@ ICONS = {
     "PASS": '<path d="M4 12.5l5 5L20 6.5"/>',
     "FAIL": '<path d="M5.5 5.5l13 13M18.5 5.5l-13 13"/>',
     "INCONCLUSIVE": '<path d="M8 8.6c.4-5 8.6-4.6 8 .2-.4 3-4 2.8-4 6M12 19.4v.2"/>',
+    "WARNING": '<path d="M12 4v10.5M12 19.4v.2"/>',
 }
 
 
 def icon(outcome: str) -> Markup:
-    """The sign of an outcome: a tick, a cross or a question mark."""
+    """The sign of an outcome: a tick, a cross or a question mark; of a pass with warnings, an exclamation mark."""
     shape = ICONS.get(outcome, ICONS["INCONCLUSIVE"])
     return raw(f'<svg class="icon" viewBox="0 0 24 24" aria-hidden="true">{shape}</svg>')
 
@@ -36,6 +46,8 @@ def opening(bundle: Bundle) -> Markup:
         reasons = ["Nothing was judged: verdict.json is not in the bundle."]
     if outcome == "PASS" and not reasons:
         reasons = [_all_pass(bundle)]
+    warned = with_warnings(bundle)
+    said = WORDS.get(outcome, outcome.capitalize() or "Not judged") + warned
     finding, advice = without_outcome(reasons[0] if reasons else "No reason is given.")
     created = bundle.provenance.get("created")
     pair = [
@@ -51,9 +63,8 @@ def opening(bundle: Bundle) -> Markup:
             tag("span", date(created)) if created else None,
             class_="kicker",
         ),
-        tag(
-            "h1", icon(outcome), tag("span", WORDS.get(outcome, outcome.capitalize() or "Not judged")), class_="verdict"
-        ),
+        tag("h1", icon("WARNING" if warned else outcome), tag("span", said), class_="verdict"),
+        [tag("p", tag("b", "Warning. "), typeset(warning), class_="warning") for warning in bundle.warnings],
         tag("p", finding, class_="reason"),
         tag("p", advice, class_="advice") if advice else None,
         tag("ul", [tag("li", " ".join(without_outcome(r)).strip()) for r in reasons[1:]], class_="reasons")
@@ -61,7 +72,7 @@ def opening(bundle: Bundle) -> Markup:
         else None,
         tag("p", pair, class_="pair"),
         _budget(bundle),
-        class_=f"opening {outcome.lower() or 'unjudged'}",
+        class_=f"opening {'warned' if warned else outcome.lower() or 'unjudged'}",
     )
 
 
