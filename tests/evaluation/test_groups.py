@@ -10,11 +10,12 @@ import pytest
 
 from tutelage.errors import SignalError
 from tutelage.evaluation.evidence import Evidence, PairEvidence
-from tutelage.evaluation.intervals import Drawn, design_effect, difference_interval, effective_rows, value_interval
+from tutelage.evaluation.intervals import Drawn, difference_interval, effective_rows, value_interval
 from tutelage.evaluation.metrics import metrics_for, point_values
 from tutelage.evaluation.metrics.base import SHARE, Mean, RankCorrelation, Statistic
 from tutelage.evaluation.results import Estimate, MetricResult
 from tutelage.evaluation.statistics import evaluate, resample
+from tutelage.sampling import design_effect
 
 Groups = np.ndarray | None
 

@@ -9,11 +9,12 @@ import pytest
 from scipy.stats import binomtest, bootstrap, t
 
 from tutelage.evaluation.draw import bootstrap_counts, integers, shuffled
-from tutelage.evaluation.intervals import Drawn, difference_interval, expansion, t_quantile, value_interval, wilson
+from tutelage.evaluation.intervals import Drawn, difference_interval, expansion, value_interval, wilson
 from tutelage.evaluation.metrics.base import SHARE, Mean, OfMeans, RankCorrelation, Statistic
 from tutelage.evaluation.metrics.classification import BINS, bin_of
 from tutelage.evaluation.results import Estimate
 from tutelage.evaluation.statistics import resample
+from tutelage.sampling import t_quantile
 
 ANY = (-np.inf, np.inf)
 Pair = tuple[Statistic, Statistic]

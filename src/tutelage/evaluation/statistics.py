@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from tutelage.evaluation.draw import bootstrap_counts
 from tutelage.evaluation.evidence import Evidence, Floats, PairEvidence, shipped
-from tutelage.evaluation.intervals import Drawn, design_effect, difference_interval, value_interval
+from tutelage.evaluation.intervals import Drawn, difference_interval, value_interval
 from tutelage.evaluation.metrics import Metric, metrics_for
 from tutelage.evaluation.metrics.base import Mean, RankCorrelation, Statistic
 from tutelage.evaluation.results import Estimate, MetricResult
+from tutelage.sampling import design_effect
 
 __all__ = ["evaluate", "resample"]
 
