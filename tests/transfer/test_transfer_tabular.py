@@ -145,7 +145,7 @@ def test_whole_numbers_as_texts_are_the_categories_that_they_were_and_columns_ha
     kinds = [CategoryColumn(name="n", values=(3, 10)), CategoryColumn(name="t", values=("010", "7", "a"))]
     encode = Encoding(numbers=(), categories=tuple(kinds), codes=True)
     coded = encode({"n": ["10", 3, "x", "010"], "t": [7, "7", 10, None]})["categories"]
-    assert coded.tolist() == [[2, 2], [1, 2], [0, 0], [0, 0]]
+    assert coded.tolist() == [[2, 2], [1, 2], [0, 0], [2, 0]]  # whole numbers are read as numbers: 010 is 10
     with pytest.raises(DataError, match="n 2, t 1"):
         encode({"n": [3, 3], "t": ["a"]})
 
@@ -224,7 +224,8 @@ def test_rows_that_differ_in_one_cell_have_different_digests() -> None:
         ({"age": [np.nan] * N}, "column `age`(.|\n)*at least one training row"),
         ({"age": ["old"] * N}, "column `age`(.|\n)*categories"),
         ({"income": [np.inf] * N}, "column `income`, row 0(.|\n)*float32"),
-        ({"zip": [0.5] * N}, "column `zip`, row 0(.|\n)*a category"),
+        ({"zip": [np.inf] * N}, "column `zip`, row 0(.|\n)*a category"),
+        ({"zip": [2.0**60] * N}, "column `zip`, row 0(.|\n)*a category(.|\n)*told from its neighbours"),
     ],
 )
 def test_columns_that_cannot_be_used_are_named(change: dict[str, Any], said: str) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.categories import KnownCategories
 from tutelage.errors import MissingExtra, ModelError
 from tutelage.teachers.cells import Cells
 from tutelage.teachers.fitting import Progress
 from tutelage.teachers.pickles import require_begins
 from tutelage.teachers.tabular import TabularTeacher, log_of_margins
+from tutelage.teachers.unnamed_categories import Spelling
 
 __all__ = ["CatBoostTeacher"]
 
@@ -38,6 +40,7 @@ class CatBoostTeacher(TabularTeacher):
     """
 
     _kind = ""
+    _spelling: Spelling
     library = "CatBoost"
 
     def __init__(
@@ -73,6 +76,7 @@ class CatBoostTeacher(TabularTeacher):
         except catboost.CatBoostError as error:
             raise ModelError("teacher.path", expected=expected, found=f"{path.name}: {error}") from error
         self._kind = _loss(model)
+        self._spelling = Spelling(self.describe(), self.missing_category)
         if self._kind in _OTHERS:
             raise ModelError(
                 "teacher.path",
@@ -98,8 +102,9 @@ class CatBoostTeacher(TabularTeacher):
                 progress.at = f"iteration {info.iteration:,}"
                 return True
 
-        rows = cells.frame(missing=self.missing_category)
-        pool = catboost.Pool(rows, labels, cat_features=cells.categories)
+        spelling = Spelling("the model", self.missing_category)
+        texts = {name: spelling.written(name, cells.objects(name)) for name in cells.categories}
+        pool = catboost.Pool(_frame(cells, texts), labels, cat_features=cells.categories)
         return catboost.CatBoost(about | self.fit).fit(pool, callbacks=[Tell()])
 
     def save(self, model: Any, path: Path) -> None:
@@ -112,19 +117,37 @@ class CatBoostTeacher(TabularTeacher):
         generic = names == [str(index) for index in range(len(names))]
         return () if generic else names, len(names)
 
+    def has_categories(self, model: Any) -> bool:
+        """See `TabularTeacher.has_categories`: it keeps hashes of them, see `Spelling`."""
+        return bool(model.get_cat_feature_indices())
+
+    def check_categories(self, model: Any, cells: Cells) -> None:
+        """See `TabularTeacher.check_categories`; finds how the categories were written where the model was fitted."""
+        columns = _categories(model, cells)
+        rows = self._spelling.wants(columns) if columns else ()
+        if len(rows):
+            some = Cells({name: column[rows] for name, column in cells.columns.items()})
+
+            def ask(texts: dict[str, list[str]]) -> Array:
+                return np.asarray(model.predict(self._pool(model, some, texts), prediction_type="RawFormulaVal"))
+
+            self._spelling.look(_categories(model, some), _importance(model, cells), ask)
+
     def answer(self, model: Any, cells: Cells) -> Array:
         """See `TabularTeacher.answer`."""
-        import catboost
-
-        categories = [cells.names[index] for index in model.get_cat_feature_indices()]
-        rows = cells.frame(dict.fromkeys(categories, ()), missing=self.missing_category)
-        rows.columns = model.feature_names_
-        threads = self.threads or -1
-        places = [cells.names.index(name) for name in categories]
-        pool = catboost.Pool(rows, cat_features=places, thread_count=threads)
+        texts = {name: self._spelling.written(name, column) for name, column in _categories(model, cells).items()}
+        pool, threads = self._pool(model, cells, texts), self.threads or -1
         if self._kind in _CLASSIFY:
             return log_of_margins(model.predict(pool, prediction_type="LogProbability", thread_count=threads))
         return np.asarray(model.predict(pool, thread_count=threads))
+
+    def _pool(self, model: Any, cells: Cells, texts: dict[str, list[str]]) -> Any:
+        import catboost
+
+        rows = _frame(cells, texts)
+        rows.columns = model.feature_names_
+        places = [cells.names.index(name) for name in texts]
+        return catboost.Pool(rows, cat_features=places, thread_count=self.threads or -1)
 
     def labels(self, model: Any) -> Sequence[Any]:
         """See `TabularTeacher.labels`."""
@@ -133,6 +156,26 @@ class CatBoostTeacher(TabularTeacher):
     def settings(self) -> dict[str, Any]:
         """See `TabularTeacher.settings`."""
         return {"missing_category": self.missing_category}
+
+
+def _categories(model: Any, cells: Cells) -> dict[str, list[Any]]:
+    return {cells.names[index]: cells.objects(cells.names[index]) for index in model.get_cat_feature_indices()}
+
+
+def _frame(cells: Cells, texts: dict[str, list[str]]) -> Any:
+    """A data frame of numbers, and of texts in these columns."""
+    return cells.written(texts).frame(dict.fromkeys(texts, KnownCategories(())), objects=dict.fromkeys(texts))
+
+
+def _importance(model: Any, cells: Cells) -> dict[str, float]:
+    """Importance of each column in per cent; 0 where the file does not tell it."""
+    import catboost
+
+    try:
+        found = model.get_feature_importance()
+    except catboost.CatBoostError:
+        found = np.zeros(len(cells.names))
+    return dict(zip(cells.names, map(float, found), strict=True))
 
 
 def _loss(model: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.categories import KnownCategories
 from tutelage.errors import MissingExtra, ModelError, did_you_mean
 from tutelage.signals import Batch
 
@@ -43,6 +44,14 @@ class Cells:
     def categories(self) -> list[str]:
         """Names of the columns that hold no numbers."""
         return [name for name, column in self.columns.items() if column.dtype.kind == "O"]
+
+    def objects(self, name: str) -> list[Any]:
+        """The cells of a column as categories: texts, numbers, truth values, None where one is missing."""
+        return _cells(self.columns[name])
+
+    def written(self, texts: Mapping[str, Sequence[str]]) -> Cells:
+        """The columns with some of them replaced by texts."""
+        return Cells(self.columns | {name: _objects(cells) for name, cells in texts.items()}, named=self.named)
 
     def only(self, wanted: Sequence[str] | None, names: Sequence[str], count: int | None, model: str) -> Cells:
         """The columns that a model reads, in its order.
@@ -93,23 +102,21 @@ class Cells:
                 mend="name the model's columns in its order in teacher.columns",
             ) from error
 
-    def like(self, categories: Mapping[str, Sequence[Any]]) -> Cells:
-        """The same columns with categories in the type of known ones: texts or numbers. Unknown ones stay."""
+    def like(self, categories: Mapping[str, KnownCategories]) -> Cells:
+        """The same columns with each category as it is known, in its type. Unknown ones stay as they are."""
 
         def column(name: str, cells: Array) -> Array:
-            known = categories.get(name, ())
-            texts = [isinstance(value, str) for value in known]
-            if not known or any(texts) != all(texts) or (cells.dtype.kind != "O" and not all(texts)):
+            known = categories.get(name)
+            numbers = known is not None and all(isinstance(value, int | float) for value in known.values)
+            if not known or (cells.dtype.kind != "O" and numbers):
                 return cells
-            given = _cells(cells)
-            found = [cell if new is None else new for cell, new in zip(given, _like(given, known), strict=True)]
-            return np.array([*found, None], dtype=object)[:-1]
+            return _objects([known.match(cell) for cell in _cells(cells)])
 
         return Cells({name: column(name, cells) for name, cells in self.columns.items()}, named=self.named)
 
     def frame(
         self,
-        categories: Mapping[str, Sequence[Any]] | None = None,
+        categories: Mapping[str, KnownCategories] | None = None,
         *,
         missing: str | None = None,
         objects: Mapping[str, float | None] | None = None,
@@ -119,7 +126,7 @@ class Cells:
         Args:
             categories: The categories that each column may have: others are missing ones. None: those that are there.
             missing: What stands for a missing category, where the columns are to stay objects.
-            objects: Columns that are to stay objects, and what stands for a missing category in each: None or NaN.
+            objects: Columns that are to stay objects, and what stands for a missing cell in each: None or NaN.
 
         Raises:
             MissingExtra: pandas is not installed.
@@ -136,8 +143,10 @@ class Cells:
                 return pd.Series([missing if cell is None else cell for cell in _cells(cells)], dtype=object)
             if objects is not None and name in objects:
                 return pd.Series([objects[name] if cell is None else cell for cell in _cells(cells)], dtype=object)
-            known = _known(cells) if categories is None else list(categories[name])
-            return pd.Categorical(_like(_cells(cells), known), categories=known)
+            if categories is None:
+                return pd.Categorical(cells, categories=_known(cells))
+            known = categories[name]
+            return pd.Categorical([known.find(cell) for cell in _cells(cells)], categories=known.values)
 
         return pd.DataFrame({name: column(name, cells) for name, cells in self.columns.items()})
 
@@ -154,7 +163,7 @@ class Strangers:
         self._met: set[str] = set()
         self._strange: dict[str, Counter[Any]] = {}
 
-    def look(self, cells: Cells, categories: Mapping[str, Sequence[Any]]) -> None:
+    def look(self, cells: Cells, categories: Mapping[str, KnownCategories]) -> None:
         """Looks at some more rows; a column that held a known category once is left alone.
 
         Args:
@@ -167,16 +176,16 @@ class Strangers:
         for name, known in categories.items():
             if name in self._met:
                 continue
-            found = [cell for cell in _like(_cells(cells.columns[name]), known) if cell is not None]
+            found = [cell for cell in _cells(cells.columns[name]) if cell is not None]
             seen = self._strange.setdefault(name, Counter())
-            if not set(known).isdisjoint(found):
+            if any(known.find(cell) is not None for cell in found):
                 self._met.add(name)
                 continue
             seen.update(found)
             if seen.total() >= _ENOUGH and len(seen) > 1:
                 raise ModelError(
                     f"column `{name}` of the data",
-                    expected=f"categories that {self._model} was fitted on: {_some(known)}",
+                    expected=f"categories that {self._model} was fitted on: {_some(known.values)}",
                     found=f"none of them, but {_some(seen)}",
                     harm="the model would take each row for one whose category is missing",
                     mend="write the categories as in the rows that the model was fitted on, or fit it anew",
@@ -230,17 +239,7 @@ def _known(column: Array) -> list[Any]:
     )
 
 
-def _like(cells: Sequence[Any], known: Sequence[Any]) -> list[Any]:
-    """Cells in the type of the known categories: a CSV file's `7` is the whole number 7 of another reader."""
-    if any(isinstance(value, str) for value in known):
-        return [None if cell is None else str(cell) for cell in cells]
-    return [_number(cell) for cell in cells]
-
-
-def _number(cell: Any) -> Any:
-    if not isinstance(cell, str):
-        return cell
-    try:
-        return int(cell)
-    except ValueError:
-        return None  # no number: none of the known ones
+def _objects(cells: Sequence[Any]) -> Array:
+    found = np.empty(len(cells), dtype=object)
+    found[:] = cells
+    return found

@@ -123,6 +123,9 @@ class LightGBMTeacher(TabularTeacher):
     def categories(self, model: Any, cells: Cells) -> dict[str, Sequence[Any]]:
         """See `TabularTeacher.categories`."""
         stored = model.pandas_categorical or []
+        places = model.params.get("categorical_feature")
+        if isinstance(places, list) and len(places) == len(stored) and all(isinstance(place, int) for place in places):
+            return {cells.names[place]: values for place, values in zip(sorted(places), stored, strict=True)}
         if len(stored) not in (0, len(cells.categories)):
             raise ModelError(
                 "categories of the data",
@@ -134,7 +137,7 @@ class LightGBMTeacher(TabularTeacher):
 
     def answer(self, model: Any, cells: Cells) -> Array:
         """See `TabularTeacher.answer`."""
-        named = self.categories(model, cells)
+        named = self.known(model, cells)
         rows = cells.frame(named) if named else cells.matrix()
         said = model.predict(rows, num_threads=self.threads or 0)
         return log_of_probabilities(said) if self._kind in _CLASSIFY else np.asarray(said)

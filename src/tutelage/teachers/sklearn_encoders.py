@@ -31,6 +31,8 @@ class _Known:
 
     def add(self, array: Array) -> None:
         categories = array.tolist()
+        if array.dtype.kind == "M":  # NaT is the one missing date that there is
+            categories = list(array[~np.isnat(array)])
         there = [value for value in categories if value is not None]
         new = [value for value in there if not (isinstance(value, float) and math.isnan(value))]
         self.none |= len(there) < len(categories)

@@ -173,7 +173,7 @@ class SklearnTeacher(TabularTeacher):
         from sklearn.base import is_classifier
 
         names = self.wanted(model)[0]
-        cells = cells.like(self.categories(model, cells))
+        cells = cells.like(self.known(model, cells))
         plain = not len(names) and not cells.categories
         objects = self._encoders.objects(cells.names)
         rows: Any = cells.matrix() if plain else cells.frame(missing=self.missing_category, objects=objects)

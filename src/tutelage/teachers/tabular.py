@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tutelage.categories import KnownCategories
 from tutelage.errors import ModelError, UserError, blame
 from tutelage.files import digest_file
 from tutelage.paths import resolve_path
@@ -74,6 +75,7 @@ class TabularTeacher(Teacher):
     _file: Path | None = None
     _digest = ""
     _strangers: Strangers
+    _known: tuple[Any, dict[str, KnownCategories]] | None = None
     _facts: TransferFacts | None = None
 
     library: str
@@ -121,6 +123,10 @@ class TabularTeacher(Teacher):
         """The categories that a model knows of each column of categories, where it tells them."""
         return {}
 
+    def check_categories(self, model: Any, cells: Cells) -> None:
+        """Refuses rows of whose column the model knows no category."""
+        self._strangers.look(cells, self.known(model, cells))
+
     def arguments(self) -> dict[str, Any] | None:
         """What a fit depends on beside the rows, as plain data; None for a model that is ready."""
         return self.fit
@@ -146,7 +152,16 @@ class TabularTeacher(Teacher):
     def _read(self, path: Path) -> None:
         self._model, self._file = self.read(path), path
         self._strangers = Strangers(self.describe())
+        self._known = None
         self._digest = digest_file(path)
+
+    def known(self, model: Any, cells: Cells) -> dict[str, KnownCategories]:
+        """The categories that a model knows of each column, by which cells are found among them."""
+        about = cells.names, cells.categories
+        if self._known is None or self._known[0] != about:
+            found = {name: KnownCategories(values) for name, values in self.categories(model, cells).items()}
+            self._known = about, found
+        return self._known[1]
 
     def meet(self, facts: TransferFacts) -> None:
         """Fits the model if the recipe says so and its file is not there, and learns the order of the classes.
@@ -159,8 +174,7 @@ class TabularTeacher(Teacher):
         if arguments is not None:
             self._fit(facts, arguments)
         elif self.has_categories(self._model) and len(rows := facts.labelled()):
-            cells = self._cells(rows)
-            self._strangers.look(cells, self.categories(self._model, cells))
+            self.check_categories(self._model, self._cells(rows))
 
     def _fit(self, facts: TransferFacts, arguments: dict[str, Any]) -> None:
         batch = facts.labelled()
@@ -209,7 +223,7 @@ class TabularTeacher(Teacher):
             return Signals()
         model, cells = self._loaded(), self._cells(batch)
         try:
-            self._strangers.look(cells, self.categories(model, cells))
+            self.check_categories(model, cells)
             answer = self._placed(self.answer(model, cells))
         except UserError:
             raise

@@ -99,7 +99,7 @@ class XGBoostTeacher(TabularTeacher):
                 progress.at = f"round {epoch + 1:,} of {rounds:,}"
                 return False
 
-        rows = cells.frame()
+        rows = _named(cells.frame())
         escape = not all(str(name).isascii() for column in cells.categories for name in rows[column].cat.categories)
         data = xgboost.DMatrix(_escaped(rows) if escape else rows, labels, enable_categorical=True)
         model = xgboost.train(about, data, rounds, callbacks=[Tell()])
@@ -129,7 +129,7 @@ class XGBoostTeacher(TabularTeacher):
         """See `TabularTeacher.answer`."""
         import xgboost
 
-        stored = self.categories(model, cells)
+        stored = self.known(model, cells)
         rows = cells.frame(stored) if stored else cells.matrix()
         if stored and model.attr(_ESCAPED):
             rows = _escaped(rows)
@@ -175,6 +175,16 @@ def _require_whole_names(model: Any, path: Path) -> None:
             mend="fit it anew with whole numbers or ASCII names for the categories (then map them alike in the data), "
             "or let the run fit it: fit: {num_boost_round: 100}",
         )
+
+
+def _named(rows: Any) -> Any:
+    """A data frame with the categories that XGBoost does not take, such as 0.5 and True, as texts."""
+    texts = {
+        name: rows[name].cat.rename_categories([str(value) for value in rows[name].cat.categories])
+        for name in rows.columns
+        if rows[name].dtype == "category" and rows[name].cat.categories.dtype.kind not in "iu"
+    }
+    return rows.assign(**texts)
 
 
 def _escaped(rows: Any) -> Any:

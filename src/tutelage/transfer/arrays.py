@@ -12,6 +12,7 @@ import torch
 
 from tutelage.errors import DataError, did_you_mean
 from tutelage.paths import resolve_path
+from tutelage.transfer.arrow import require_single
 from tutelage.transfer.base import Column, Rows, Source
 from tutelage.transfer.features import Features
 from tutelage.transfer.labels import read_labels
@@ -28,8 +29,8 @@ class Arrays(Source):
     uint8 arrays with 3 or 4 axes are images; other whole numbers stay int64 (tokens), other numbers become float32.
 
     Args:
-        inputs: An array or tensor `[N, ...]`, a list of texts, or a dict of them by input name; or the path of a `.npy`
-            or `.npz` file. Of a `.npz`, the arrays named below are labels, group and split, and the rest inputs.
+        inputs: An array or tensor `[N, ...]`, a list of texts, or a dict of them by input name (also pandas' Series), or
+            a DataFrame; or the path of a `.npy` or `.npz` file. Of a `.npz`, the arrays named below are labels, group and split, and the rest inputs.
         labels: `[N]` or `[N, K]`; the path of a `.npy` file; or the name of an array of the `.npz`. None: no labels.
             A missing label is None, NaN, "" or, as a class number, -1.
         categories: Names of inputs that are categories (texts or whole numbers): they and the inputs with one number a
@@ -81,6 +82,8 @@ class Arrays(Source):
         """The inputs, and all arrays of the `.npz` if there is one."""
         if isinstance(self.inputs, Mapping):
             return {str(name): _array(value, str(name)) for name, value in self.inputs.items()}, {}
+        if hasattr(self.inputs, "columns") and hasattr(self.inputs, "iloc"):
+            return _frame(self.inputs), {}
         loaded = _load(self.inputs, "data.source.inputs") if isinstance(self.inputs, (str, Path)) else self.inputs
         if not isinstance(loaded, dict):
             return {"inputs": _array(loaded, "inputs")}, {}
@@ -125,13 +128,34 @@ def _table(columns: dict[str, Array | Sequence[str]], categories: Sequence[str])
     return {"inputs": Features(cells, categories), **{n: c for n, c in columns.items() if n not in cells}}
 
 
+def _frame(frame: Any) -> dict[str, Array | Sequence[str]]:
+    """The columns of a DataFrame."""
+    names = [str(name) for name in frame.columns]
+    require_single(names, names, "data.source.inputs")
+    return {name: _array(frame.iloc[:, place], name) for place, name in enumerate(names)}
+
+
+def _series(series: Any) -> Array:
+    """A Series: numbers as numbers, with NaN where one is missing, and anything else as objects with None."""
+    missing = series.isna().to_numpy()
+    if getattr(series.dtype, "kind", "O") in "iufb":
+        numbers: Array = series.to_numpy(np.float64, na_value=np.nan) if missing.any() else series.to_numpy()
+        return numbers
+    objects = np.array(series.astype(object).to_numpy(), dtype=object)
+    objects[missing] = None
+    return objects
+
+
 def _array(value: Any, name: str) -> Array | Sequence[str]:
     """A numpy array; lists of texts (and of mixed labels) stay lists."""
+    array: Array
     if isinstance(value, (str, Path)):
         value = _load(value, f"data.source: {name}")
-    if isinstance(value, torch.Tensor):
+    if hasattr(value, "isna") and hasattr(value, "iloc"):
+        array = _series(value)
+    elif isinstance(value, torch.Tensor):
         tensor = value.detach().cpu()
-        array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     elif isinstance(value, np.ndarray):
         array = value
     elif not isinstance(value, Sequence):

@@ -17,7 +17,7 @@ from tutelage.transfer.images import ImageFiles
 from tutelage.transfer.labels import read_labels
 from tutelage.transfer.splits import split_name
 
-__all__ = ["Roles", "rows_of"]
+__all__ = ["Roles", "require_single", "rows_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -69,11 +69,12 @@ class Roles:
         return list(dict.fromkeys([*self.text, *self.features, *self.label, *one]))
 
     def check(self, known: Sequence[str], where: str) -> None:
-        """Refuses a column that is not there.
+        """Refuses a column that is not there, or twice.
 
         Raises:
-            DataError: It names the nearest column.
+            DataError: It names the nearest column, or where the two stand.
         """
+        require_single(self.columns, known, where)
         for role in ("text", "inputs", "categories", "image", "label", "group", "split"):
             names = getattr(self, role)
             for name in (names,) if isinstance(names, str) else names or ():
@@ -84,6 +85,29 @@ class Roles:
                         found=f"`{name}`",
                         mend=did_you_mean(name, known),
                     )
+
+
+def require_single(wanted: Sequence[str], names: Sequence[str], where: str) -> None:
+    """Refuses a column of which there are several.
+
+    Args:
+        wanted: The columns that are used.
+        names: All columns that there are.
+        where: The file, for the message.
+
+    Raises:
+        DataError: It names the column and where it stands.
+    """
+    for name in wanted:
+        places = [str(place) for place, each in enumerate(names, start=1) if each == name]
+        if len(places) > 1:
+            raise DataError(
+                where,
+                expected="one column of each name",
+                found=f"{len(places)} columns named `{name}`: number {', '.join(places[:-1])} and {places[-1]}",
+                harm="which of them is meant would be a guess",
+                mend="rename or remove all but one",
+            )
 
 
 def as_names(value: str | Sequence[str] | None) -> tuple[str, ...]:

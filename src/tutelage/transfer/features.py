@@ -8,21 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.categories import Category, category
 from tutelage.errors import DataError
 from tutelage.transfer.hashing import Digests, array_digests, mixed, text_digests
 
 __all__ = ["Category", "Features"]
 
 Array = np.ndarray[Any, Any]
-Category = str | int | bool
-"""What a category may be; as in Python, 1 and True are the same one."""
 
 
 class Features:
     """The columns of a table by name, in the order in which models see them: one entry of `Rows.columns`.
 
-    Numbers are kept as float64, NaN where they are missing. Categories are kept as they are (texts, whole numbers,
-    truth values), None where they are missing: an empty text, NaN or None.
+    Numbers are kept as float64, NaN where they are missing. Categories are kept in their plain form (`category`: texts,
+    numbers, truth values), None where they are missing: an empty text, NaN or None.
 
     Args:
         columns: `[N]` each.
@@ -171,23 +170,16 @@ def _is_number(cell: Any) -> bool:
 
 
 def _categories(column: Array | Sequence[Any], name: str) -> Array:
-    """`[N]` objects: texts, whole numbers, truth values, or None."""
+    """`[N]` objects: texts, numbers, truth values, or None."""
     found = np.empty(len(column), dtype=object)
     for row, cell in enumerate(column):
-        found[row] = _category(cell.item() if isinstance(cell, np.generic) else cell, name, row)
+        try:
+            found[row] = category(cell)
+        except ValueError as error:
+            raise DataError(
+                f"column `{name}`, row {row}",
+                expected="a category: a text, a number, a truth value or a date",
+                found=str(error)[:120],
+                mend="leave the column out of `categories`, or write its cells as texts",
+            ) from error
     return found
-
-
-def _category(cell: Any, name: str, row: int) -> Category | None:
-    if _is_nothing(cell) or cell == "":
-        return None
-    if isinstance(cell, float) and cell.is_integer():  # whole numbers that a file keeps as floats, as some are missing
-        return int(cell)
-    if isinstance(cell, str | int | bool):
-        return cell
-    raise DataError(
-        f"column `{name}`, row {row}",
-        expected="a category: a text, a whole number or a truth value",
-        found=f"{cell!r}"[:80],
-        mend="leave the column out of `categories`, or write its cells as texts",
-    )

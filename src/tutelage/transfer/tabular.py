@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from tutelage.categories import Category, KnownCategories
 from tutelage.errors import DataError, RecipeError
-from tutelage.transfer.features import Category, Features
+from tutelage.transfer.features import Features
 
 __all__ = ["CategoryColumn", "Encoding", "NumberColumn", "Tabular"]
 
@@ -93,6 +95,16 @@ class CategoryColumn:
 
     name: str
     values: tuple[Category | None, ...]
+
+    @functools.cached_property
+    def known(self) -> KnownCategories:
+        """The values, to find which of them a cell is."""
+        return KnownCategories(self.values)
+
+    @functools.cached_property
+    def places(self) -> dict[Category | None, int]:
+        """Place of each value, from 1."""
+        return {value: number for number, value in enumerate(self.values, start=1)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,14 +202,8 @@ def _raw_numbers(columns: Mapping[str, Array | Sequence[Any]]) -> Array:
 
 def _codes(cells: Array, column: CategoryColumn) -> Array:
     """`[N]` int64: the place of each cell among the known ones, from 1; 0 where it is not known."""
-    place: dict[Category | None, int] = {value: number for number, value in enumerate(column.values, start=1)}
-    known = {type(value) for value in column.values if value is not None}
-    if known == {int}:  # 7 may come as "7", as CSV readers have it, and the other way round
-        place |= {str(value): number for value, number in place.items() if value is not None}
-    elif known == {str}:
-        whole = {value: number for value, number in place.items() if isinstance(value, str) and value.isdecimal()}
-        place |= {int(value): number for value, number in whole.items() if str(int(value)) == value}
-    return np.array([place.get(cell, 0) for cell in cells], dtype=np.int64)
+    codes = (column.places.get(column.known.match(cell), 0) for cell in cells)
+    return np.fromiter(codes, dtype=np.int64, count=len(cells))
 
 
 def _category_column(name: str, cells: Array, rare: int) -> CategoryColumn:
