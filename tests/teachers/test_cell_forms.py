@@ -158,7 +158,7 @@ def library_refuses(library: str, column: pd.Series) -> bool:
     """What a library can't do by itself: then its user turns the column into texts."""
     kind, gaps = column.dtype.kind, bool(column.isna().any())
     if library == "catboost":
-        return kind == "f" or kind == "M" or gaps
+        return kind in {"f", "M"} or gaps
     if library == "xgboost":
         return kind in "fbM" or (kind == "O" and not isinstance(column.dropna().iloc[0], str))
     return library == "lightgbm" and kind == "M"
@@ -178,13 +178,13 @@ def asked(teacher: TabularTeacher, data: TransferSet) -> np.ndarray:
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("gaps", [False, True], ids=["full", "gaps"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("cells", [(form, gaps) for form in FORMS for gaps in (False, True)], ids=str)
 @pytest.mark.parametrize("library", MODELS)
 def test_answers_are_the_librarys_own_whatever_the_type_of_a_category(
-    library: str, form: str, gaps: bool, reader: str, tmp_path: Path, data: Callable[[str, bool, str], TransferSet]
+    library: str, cells: tuple[str, bool], reader: str, tmp_path: Path, data: Callable[[str, bool, str], TransferSet]
 ) -> None:
     """Catches a category that is another one, or none, because a reader, a frame or a model file changed its type."""
+    form, gaps = cells
     frame = as_pandas_reads(form, gaps, reader)
     if library_refuses(library, frame["c"]):
         with pytest.raises(Exception, match=r".+"):

@@ -137,8 +137,8 @@ def test_compressed_tables_are_read(tmp_path: Path) -> None:
     [
         ("a,b\n", ["no rows"]),
         ("a,b\n1,2\n3,4\n5,six\n", ["column `b`, row 2", "numbers", "'six'"]),
-        ("a;b\n1;2\n", ["`a;b`", "separated by ';'", "write it with ','"]),
-        ("a\tb\n1\t2\n", ["separated by '\\t'", "name the file .tsv"]),
+        ("a;b\n1;2\n", ["`a;b`", "separated by ';'", 'delimiter: ";" in data.source']),
+        ("a\tb\n1\t2\n", ["separated by '\\t'", 'delimiter: "\\t" in data.source']),
     ],
 )
 def test_a_csv_file_that_was_written_otherwise_is_told_how(text: str, said: list[str], tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
     (tmp_path / "ragged.csv").write_text("a,b\n1,2\n1,2,3\n")
     with pytest.raises(DataError, match=r"t\.parquet(.|\n)*a parquet file"):
         Table(str(tmp_path / "t.parquet"), "text").load()
-    with pytest.raises(DataError, match="a csv file"):
+    with pytest.raises(DataError, match=r"ragged\.csv, line 3(.|\n)*2 cells(.|\n)*3: 1,2,3"):
         Table(str(tmp_path / "ragged.csv"), inputs=["a"]).load()
     with pytest.raises(DataError, match=r"ending in \.parquet"):
         Table(str(tmp_path / "notes.txt"), "text").load()
@@ -368,7 +368,7 @@ ROLES: dict[str, Any] = {
 @pytest.mark.parametrize(
     "source",
     [
-        Table("p", "t", **ROLES, group="g", split="s"),
+        Table("p", "t", **ROLES, group="g", split="s", delimiter=";", missing=["?"]),
         Arrays("x", "y", categories=["x"], group="g", split="s", classes=["x"], values=True),
         HuggingFaceDataset("p", "t", **ROLES, group="g"),
         Function("a:b", {"n": 1}),

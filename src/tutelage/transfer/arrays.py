@@ -29,12 +29,13 @@ class Arrays(Source):
     uint8 arrays with 3 or 4 axes are images; other whole numbers stay int64 (tokens), other numbers become float32.
 
     Args:
-        inputs: An array or tensor `[N, ...]`, a list of texts, or a dict of them by input name (also pandas' Series), or
-            a DataFrame; or the path of a `.npy` or `.npz` file. Of a `.npz`, the arrays named below are labels, group and split, and the rest inputs.
+        inputs: An array or tensor `[N, ...]`, a list of texts, or a dict of them by input name (a Series of pandas is
+            an array); a DataFrame; or the path of a `.npy` or `.npz` file. Of a `.npz`, the arrays named below are
+            labels, group and split, and the rest inputs.
         labels: `[N]` or `[N, K]`; the path of a `.npy` file; or the name of an array of the `.npz`. None: no labels.
             A missing label is None, NaN, "" or, as a class number, -1.
-        categories: Names of inputs that are categories (texts or whole numbers): they and the inputs with one number a
-            row become a table, see `data.tabular`.
+        categories: Names of inputs that are categories (texts, numbers, truth values, dates): they and the inputs with
+            one number a row become a table, see `data.tabular`.
         group: `[N]` names of groups that must stay together, or the name of an array of the `.npz`.
         split: `[N]` "train", "development", "test" or "", or the name of an array of the `.npz`.
         classes: Names of the classes, in the order of the model's outputs.

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tutelage.categories import MISSING_WORDS
 from tutelage.errors import DataError, RecipeError, did_you_mean
 from tutelage.transfer.base import Column, Rows
 from tutelage.transfer.features import Features
@@ -67,6 +68,11 @@ class Roles:
         """All of them, each once."""
         one = [name for name in (self.image, self.group, self.split) if name is not None]
         return list(dict.fromkeys([*self.text, *self.features, *self.label, *one]))
+
+    @property
+    def with_missing(self) -> list[str]:
+        """Columns in which a word may stand for nothing: all but those of texts, groups and splits."""
+        return list(dict.fromkeys([*self.features, *self.label]))
 
     def check(self, known: Sequence[str], where: str) -> None:
         """Refuses a column that is not there, or twice.
@@ -218,16 +224,26 @@ def _numbers(column: pa.ChunkedArray, name: str) -> Array:
             )
         shape.append(int(lengths[0]))
         array = array.flatten()
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
     if pa.types.is_null(array.type) or (pa.types.is_boolean(array.type) and array.null_count):
         array = array.cast(pa.float64())
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)):
         texts = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
-        row, shown = _first_text(array) if texts else (0, str(array.type))
+        row, shown = _first_text(array) if texts else (0, f"{array.type}")
+        if texts:
+            mend = "name it under `text` or `categories`, or encode it as numbers"
+        elif pa.types.is_temporal(array.type):
+            mend = "write dates as numbers (days since the first of them), or name the column under `categories`"
+        else:
+            mend = "encode it as numbers"
         raise DataError(
             f"column `{name}`" + (f", row {row // int(np.prod(shape[1:]))}" if texts else ""),
             expected="numbers",
             found=shown,
-            mend="name it under `text` or `categories`, or encode it as numbers" if texts else "encode it as numbers",
+            mend=mend,
         )
     values: Array = array.to_numpy(zero_copy_only=False).reshape(shape)
     return values
@@ -237,10 +253,10 @@ def _first_text(array: pa.Array) -> tuple[int, str]:
     """The first of these texts that is no number, and where it is."""
     for row, text in enumerate(array.to_pylist()):
         try:
-            float(text)
+            float(text if text is not None and text not in MISSING_WORDS else 0)
         except ValueError:
             return row, f"the text {text!r}"[:80]
-    return 0, f"the text {array[0].as_py()!r}"[:80]
+    return 0, f"texts that spell numbers, such as {array[0].as_py()!r}"[:80]
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -251,6 +267,8 @@ def _label(column: pa.ChunkedArray) -> Array | list[Any]:
     """Labels with None where they are missing; lists of numbers as `[N, K]`."""
     if _is_list(column.type):
         return _numbers(column, "label").astype(np.float64)
+    if pa.types.is_temporal(column.type):  # class names that a CSV reader takes for dates
+        column = column.cast(pa.string())
     if pa.types.is_floating(column.type):
         values: Array = column.to_numpy()
         return values

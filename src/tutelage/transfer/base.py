@@ -29,6 +29,7 @@ class Rows:
         classes: Names of the classes, when the source knows them.
         group: `[N]` strings: rows of a group (an article, a patient) stay in one split. None: each row by itself.
         split: `[N]` strings "train", "development", "test", or "" where the source leaves it open. None: all open.
+        notes: What the user should know of how they were read.
     """
 
     columns: dict[str, Column]
@@ -37,6 +38,7 @@ class Rows:
     classes: tuple[str, ...] = field(default=())
     group: Sequence[str] | None = None
     split: Sequence[str] | None = None
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))

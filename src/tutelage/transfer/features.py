@@ -90,7 +90,7 @@ class Features:
             raise DataError(
                 f"column `{name}`, row {int(np.argmax(where))}",
                 expected="a value in every row",
-                found=f"nothing (in {int(where.sum()):,} rows)",
+                found=f"nothing, or a word for it such as NA (in {int(where.sum()):,} rows)",
                 mend=f"fill or remove these rows, or {mend}",
             )
         return np.stack(list(self.columns.values()), axis=1)

@@ -29,8 +29,8 @@ class HuggingFaceDataset(Source):
         inputs: Columns of numbers or categories. Those of plain numbers become one float32 matrix `[N, F]` in this
             order, or what `data.tabular` makes of them, of missing ones and of categories; one of lists or arrays
             stands for itself.
-        categories: Which of the inputs are categories (texts or whole numbers); those that are not among the inputs
-            follow them.
+        categories: Which of the inputs are categories (texts, numbers, truth values, dates); those that are not among
+            the inputs follow them.
         image: Column of images.
         label: Column of the label, or several of numbers.
         group: Column that names groups whose rows must stay in one split.

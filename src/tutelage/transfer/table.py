@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv, json, parquet
+from pyarrow import parquet
 
+from tutelage.categories import MISSING_WORDS
 from tutelage.errors import DataError
 from tutelage.paths import resolve_path
 from tutelage.transfer.arrow import Roles, as_names, rows_of
 from tutelage.transfer.base import Rows, Source
+from tutelage.transfer.delimited import read_delimited, with_whole_numbers
+from tutelage.transfer.json_rows import read_json
+from tutelage.transfer.text_format import TextFormat
 
 __all__ = ["Table"]
 
@@ -37,10 +42,11 @@ class Table(Source):
         text: Column of texts, or two for pairs of texts.
         inputs: Columns of numbers or categories. Those of plain numbers become one float32 matrix `[N, F]` in this
             order, or what `data.tabular` makes of them, of missing ones and of categories; one of lists
-            stands for itself.
-        categories: Which of the inputs are categories (texts or whole numbers); those that are not among the inputs
-            follow them. In CSV files an empty cell is a missing one, and a column is one of whole numbers only
-            where all of its cells are, written plainly (7, not 007).
+            stands for itself. In CSV files, an empty cell and the words that pandas takes for missing (NA, n/a, null
+            ...) are missing numbers.
+        categories: Which of the inputs are categories (texts, numbers, truth values, dates); those that are not among
+            the inputs follow them. In CSV files an empty cell is a missing one, and a column is one of whole numbers
+            only where all of its cells are, written plainly (7, not 007).
         image: Column of encoded images (bytes).
         label: Column of the label, or several of numbers. Texts are classes, whole numbers class numbers, other
             numbers values; an empty cell, NaN, or -1 as a class number, is a row without a label.
@@ -48,6 +54,10 @@ class Table(Source):
         split: Column with "train", "development" (or "validation"), "test" or nothing.
         classes: Names of the classes, in the order of the model's outputs. None: alphabetical.
         values: Whole-number labels are values to be predicted, not class numbers.
+        delimiter: Character between the columns of a CSV file. None: a comma, or a tab where its name ends in .tsv.
+        decimal: Decimal point of the numbers of a CSV file: "." or ",".
+        encoding: Encoding of a CSV, TSV or JSON file: utf-8, cp1252, latin-1, utf-16 ...
+        missing: Words that stand for nothing in inputs, categories and labels: ["?", "-"].
     """
 
     def __init__(
@@ -63,6 +73,10 @@ class Table(Source):
         split: str | None = None,
         classes: list[str] | None = None,
         values: bool = False,
+        delimiter: str | None = None,
+        decimal: str = ".",
+        encoding: str = "utf-8",
+        missing: list[str] | None = None,
     ) -> None:
         self.path = path
         self.text = text
@@ -74,7 +88,12 @@ class Table(Source):
         self.split = split
         self.classes = classes
         self.values = values
+        self.delimiter = delimiter
+        self.decimal = decimal
+        self.encoding = encoding
+        self.missing = missing
         self._roles()
+        self._form()
 
     def _roles(self) -> Roles:
         return Roles(
@@ -89,11 +108,17 @@ class Table(Source):
             values=self.values,
         )
 
+    def _form(self) -> TextFormat:
+        return TextFormat(
+            delimiter=self.delimiter, decimal=self.decimal, encoding=self.encoding, missing=as_names(self.missing)
+        )
+
     def load(self) -> Rows:
         """See `Source.load`."""
-        roles = self._roles()
+        roles, form = self._roles(), self._form()
         files = _files(resolve_path(self.path, key="data.source.path"))
-        tables = [_read(file, roles) for file in files]
+        read = [_read(file, roles, form) for file in files]
+        tables, notes = [table for table, _ in read], [note for _, told in read for note in told]
         try:
             table = pa.concat_tables(tables, promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -103,17 +128,37 @@ class Table(Source):
                 found=str(error).splitlines()[0],
                 mend="write them with one schema",
             ) from error
+        table = _without_words(table, roles.with_missing, form.missing)
         if _kind(files[0]) in ("csv", "tsv"):
-            table = _with_whole_numbers(table, roles.categories)
-        return rows_of(table, roles)
+            table = with_whole_numbers(table, roles.categories)
+        notes += _words_as_categories(table, roles.categories)
+        return replace(rows_of(table, roles), notes=notes)
 
 
-def _with_whole_numbers(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """The table with columns of texts as whole numbers, where all of their cells are ones, written plainly."""
+def _words_as_categories(table: pa.Table, names: Sequence[str]) -> list[str]:
+    """Which categories are words that often stand for nothing."""
+    notes = []
     for name in names:
-        cells = pc.if_else(pc.equal(table[name], ""), None, table[name])
-        if pc.all(pc.match_substring_regex(cells, r"^(0|-?[1-9][0-9]{0,17})$")).as_py():
-            table = table.set_column(table.column_names.index(name), name, cells.cast(pa.int64()))
+        kind = table[name].type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            words = pa.array([word for word in (*MISSING_WORDS, "?", "-") if word], kind)
+            found = pc.filter(table[name], pc.is_in(table[name], words))
+            if len(found):
+                shown = sorted(set(found.to_pylist()))
+                told = f"column `{name}`: {', '.join(map(repr, shown))} ({len(found):,} rows) taken as categories"
+                notes.append(f"{told}; where they stand for nothing, missing: {shown} in data.source")
+    return notes
+
+
+def _without_words(table: pa.Table, names: Sequence[str], words: Sequence[str]) -> pa.Table:
+    """The table without the words that stand for nothing."""
+    for name in names if words else ():
+        kind = table[name].type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            nothing = pc.is_in(table[name], pa.array(words, kind))
+            table = table.set_column(
+                table.column_names.index(name), name, pc.if_else(nothing, pa.scalar(None, kind), table[name])
+            )
     return table
 
 
@@ -143,41 +188,17 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _read(file: Path, roles: Roles) -> pa.Table:
-    """The columns that have a role."""
+def _read(file: Path, roles: Roles, form: TextFormat) -> tuple[pa.Table, list[str]]:
+    """The columns that have a role, and what the user should know of how they were read."""
     kind = _kind(file)
     try:
         if kind == "parquet":
             roles.check(parquet.read_schema(file).names, file.name)
-            return parquet.read_table(file, columns=roles.columns)
+            return parquet.read_table(file, columns=roles.columns), []
         if kind == "json":
-            table = json.read_json(file)
-            roles.check(table.column_names, file.name)
-            return table.select(roles.columns)
-        return _read_csv(file, roles, "\t" if kind == "tsv" else ",")
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            return read_json(file, roles, form), []
+        return read_delimited(file, roles, form, "\t" if kind == "tsv" else ",")
+    except (pa.ArrowException, OSError) as error:
         raise DataError(
             str(file), expected=f"a {kind} file", found=str(error).splitlines()[0], mend="check how it was written"
         ) from error
-
-
-def _read_csv(file: Path, roles: Roles, delimiter: str) -> pa.Table:
-    """Texts, categories, groups and splits are read as they stand: `007` or `NA` is no number and not missing."""
-    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    with csv.open_csv(file, parse_options=parse) as reader:
-        columns = reader.schema.names
-    if len(columns) == 1 and (other := next((mark for mark in ";\t," if mark != delimiter and mark in columns[0]), "")):
-        raise DataError(
-            str(file),
-            expected=f"columns separated by {delimiter!r}",
-            found=f"one column, `{columns[0][:60]}`: its names seem to be separated by {other!r}",
-            mend="name the file .tsv" if other == "\t" else f"write it with {delimiter!r} between the columns",
-        )
-    roles.check(columns, file.name)
-    names = [*roles.text, *roles.categories, *(name for name in (roles.group, roles.split) if name)]
-    convert = csv.ConvertOptions(
-        include_columns=roles.columns,
-        column_types={name: pa.string() for name in names},
-        strings_can_be_null=False,
-    )
-    return csv.read_csv(file, parse_options=parse, convert_options=convert)
