@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,24 @@ class Cells:
     def objects(self, name: str) -> list[Any]:
         """The cells of a column as categories: texts, numbers, truth values, None where one is missing."""
         return _cells(self.columns[name])
+
+    def texts(self, name: str) -> list[str]:
+        """A column of texts.
+
+        Raises:
+            ModelError: It holds something else, or nothing in a row.
+        """
+        cells: list[Any] = self.columns[name].tolist()
+        wrong = [cell for cell in cells if not isinstance(cell, str)]
+        if wrong:
+            nothing = wrong[0] is None
+            raise ModelError(
+                f"column `{name}` of the data",
+                expected="a text in every row, as a vectorizer of the model reads it",
+                found=f"nothing (in {len(wrong):,} of {len(cells):,} rows)" if nothing else f"{wrong[0]!r}",
+                mend="fill or remove these rows" if nothing else "name the column under `text` in data.source",
+            )
+        return cells
 
     def written(self, texts: Mapping[str, Sequence[str]]) -> Cells:
         """The columns with some of them replaced by texts."""
@@ -120,6 +138,7 @@ class Cells:
         *,
         missing: str | None = None,
         objects: Mapping[str, float | None] | None = None,
+        texts: Collection[str] = (),
     ) -> Any:
         """A pandas DataFrame.
 
@@ -128,8 +147,11 @@ class Cells:
             missing: What stands for a missing category, where the columns are to stay objects.
             objects: Columns that are to stay objects, and what stands for a missing cell in each: None or NaN.
 
+            texts: Columns of texts, which are to stay what they are.
+
         Raises:
             MissingExtra: pandas is not installed.
+            ModelError: A text is missing.
         """
         try:
             import pandas as pd
@@ -137,6 +159,8 @@ class Cells:
             raise MissingExtra("pandas", "trees", "tables with names or categories, for a model of tables") from error
 
         def column(name: str, cells: Array) -> Any:
+            if name in texts:
+                return pd.Series(self.texts(name), dtype=object)
             if name not in (self.categories if categories is None else categories):
                 return _floats(cells)
             if missing is not None:

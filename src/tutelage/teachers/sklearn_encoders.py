@@ -7,13 +7,14 @@ the other for an unknown category, without a word.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tutelage.errors import ModelError
+from tutelage.teachers.sklearn_texts import inner_estimators
 
 __all__ = ["Encoders"]
 
@@ -111,7 +112,7 @@ class Encoders:
             for index in range(part.n_features_in_):
                 self._at(index, places, part.n_features_in_).none = True
         else:
-            for inner in _inner(part):
+            for inner in inner_estimators(part):
                 self._walk(inner, places)
 
     def _at(self, index: int, places: Places, count: int) -> _Known:
@@ -139,13 +140,3 @@ def _chosen(columns: Any, names: list[str], places: Places) -> Places:
         return [int(place) for place in np.asarray(places)[np.asarray(wanted)]]
     at = dict(zip(names, places, strict=False))
     return [at[column] for column in wanted] if all(column in at for column in wanted) else None
-
-
-def _inner(part: Any) -> Iterator[Any]:
-    """The estimators that an estimator holds."""
-    for value in vars(part).values() if hasattr(part, "__dict__") else ():
-        members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-        for member in members:
-            estimator = member[-1] if isinstance(member, tuple) and member else member  # (name, estimator)
-            if hasattr(estimator, "get_params") or hasattr(estimator, "estimator"):
-                yield estimator

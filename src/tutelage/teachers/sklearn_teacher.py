@@ -15,6 +15,7 @@ from tutelage.teachers.cells import Cells
 from tutelage.teachers.fitting import Progress
 from tutelage.teachers.pickles import refuse_pickle_file
 from tutelage.teachers.sklearn_encoders import Encoders
+from tutelage.teachers.sklearn_texts import reads_texts, text_columns
 from tutelage.teachers.tabular import TabularTeacher, log_of_margins, log_of_probabilities
 
 __all__ = ["SklearnTeacher"]
@@ -28,6 +29,8 @@ class SklearnTeacher(TabularTeacher):
     Classifiers need `predict_proba`, or `decision_function`, whose scores then count as logits. Estimators that were
     fitted on a data frame are given one, with categories as pandas' category type; where an encoder knows None as a
     category, as objects with None. Categories get the type (texts, numbers) that the encoder of their column knows.
+    Vectorizers of texts (TfidfVectorizer ...) read their column as it is; a pipeline that begins with one reads the
+    only column, or the one in `columns`.
 
     In a recipe, to be fitted in the run:
     ```yaml
@@ -55,6 +58,8 @@ class SklearnTeacher(TabularTeacher):
 
     library = "scikit-learn"
     _encoders: Encoders
+    _reads_texts = False
+    _text_columns: set[str | int]
 
     def __init__(
         self,
@@ -120,6 +125,9 @@ class SklearnTeacher(TabularTeacher):
         if self.threads is not None:
             for part in _parts(model):
                 part.n_jobs = self.threads
+        names = getattr(model, "feature_names_in_", None)
+        self._reads_texts = names is None and reads_texts(model)
+        self._text_columns = text_columns(model)
         self._encoders = Encoders(model)
         if self.missing_category is None:
             self._encoders.require_one_kind_of_missing()
@@ -145,8 +153,25 @@ class SklearnTeacher(TabularTeacher):
         assert self.estimator is not None
         estimator = _built(self.estimator, "teacher.estimator")
         progress.at = type(estimator).__name__
-        rows = cells.frame(missing=self.missing_category) if cells.named else cells.matrix()
+        if reads_texts(estimator):
+            rows: Any = self._texts(cells)
+        elif cells.named:
+            texts = {cells.names[each] if isinstance(each, int) else each for each in text_columns(estimator)}
+            rows = cells.frame(missing=self.missing_category, texts=texts)
+        else:
+            rows = cells.matrix()
         return estimator.fit(rows, labels, **(self.fit or {}))
+
+    def _texts(self, cells: Cells) -> list[str]:
+        """The only column, of texts."""
+        if len(cells.names) != 1:
+            raise ModelError(
+                "teacher.columns",
+                expected="one column, of texts: the model begins with a vectorizer",
+                found=", ".join(cells.names)[:200],
+                mend="name it: columns: [review], or give the vectorizer its column in a ColumnTransformer",
+            )
+        return cells.texts(cells.names[0])
 
     def save(self, model: Any, path: Path) -> None:
         """See `TabularTeacher.save`."""
@@ -157,6 +182,8 @@ class SklearnTeacher(TabularTeacher):
 
     def wanted(self, model: Any) -> tuple[Sequence[str], int | None]:
         """See `TabularTeacher.wanted`."""
+        if self._reads_texts:
+            return (), 1
         names = getattr(model, "feature_names_in_", ())
         return [str(name) for name in names], getattr(model, "n_features_in_", None)
 
@@ -172,15 +199,7 @@ class SklearnTeacher(TabularTeacher):
         """See `TabularTeacher.answer`."""
         from sklearn.base import is_classifier
 
-        names = self.wanted(model)[0]
-        cells = cells.like(self.known(model, cells))
-        plain = not len(names) and not cells.categories
-        objects = self._encoders.objects(cells.names)
-        rows: Any = cells.matrix() if plain else cells.frame(missing=self.missing_category, objects=objects)
-        if len(names):
-            rows.columns = names
-        elif cells.categories:
-            rows = rows.to_numpy(object)
+        rows = self._texts(cells) if self._reads_texts else self._rows(model, cells)
         if not is_classifier(model):
             return np.asarray(model.predict(rows))
         if hasattr(model, "predict_proba"):
@@ -197,6 +216,20 @@ class SklearnTeacher(TabularTeacher):
                 mend="fit it with probabilities (SVC: probability=True), or use FunctionTeacher",
             )
         return log_of_probabilities(said)
+
+    def _rows(self, model: Any, cells: Cells) -> Any:
+        """A data frame or matrix as the model was fitted on it."""
+        names = self.wanted(model)[0]
+        cells = cells.like(self.known(model, cells))
+        if not len(names) and not cells.categories:
+            return cells.matrix()
+        places = {cells.names[each] if isinstance(each, int) else each for each in self._text_columns}
+        objects = self._encoders.objects(cells.names)
+        rows = cells.frame(missing=self.missing_category, objects=objects, texts=places)
+        if not len(names):
+            return rows.to_numpy(object)
+        rows.columns = names
+        return rows
 
     def labels(self, model: Any) -> Sequence[Any]:
         """See `TabularTeacher.labels`."""
