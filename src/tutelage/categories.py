@@ -29,6 +29,7 @@ MISSING_WORDS = (
 
 _EXACT = 2**53
 """The first whole number that float64 can't tell from its neighbour."""
+_ODD = object()
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?", re.ASCII)
@@ -47,7 +48,7 @@ def category(cell: Any) -> Category | None:
         cell = cell.astype("datetime64[us]")
     if isinstance(cell, np.generic):
         cell = cell.item()
-    if cell is None or cell == "" or type(cell).__name__ in ("NAType", "NaTType"):
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, str) and not cell):
         return None
     if isinstance(cell, str | bool | int):
         return cell
@@ -93,14 +94,14 @@ class KnownCategories:
     """
 
     def __init__(self, values: Iterable[Any]) -> None:
-        plain = [(category(value), value) for value in values]
+        plain: list[tuple[Any, Any]] = [(_known_form(value), value) for value in values]
         self.values = [value for form, value in plain if form is not None]
         self._equal: dict[Category, Any] = {}
         self._of_numbers: dict[float, Any] = {}  # how a number that is known reads in float64
         self._of_texts: dict[float, Any] = {}  # texts that are known and spell a number or a truth value
         self._dates: dict[datetime.datetime, Any] = {}
         for form, value in plain:
-            if form is None:
+            if form is None or form is _ODD:
                 continue
             self._equal.setdefault(form, value)
             if not isinstance(form, str):
@@ -142,6 +143,14 @@ class KnownCategories:
     @staticmethod
     def _number(known: dict[float, Any], number: float | None) -> Any | None:
         return None if number is None else known.get(_float(number))
+
+
+def _known_form(value: Any) -> Any:
+    """As `category`; also of whole floats that have no neighbours in float64. What no cell can be is `_ODD`."""
+    try:
+        return category(value)
+    except ValueError:
+        return int(value) if isinstance(value, float | np.floating) and math.isfinite(value) else _ODD
 
 
 def _float(number: Any) -> float:

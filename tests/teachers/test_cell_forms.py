@@ -19,7 +19,7 @@ from tables import facts
 from tutelage.errors import ModelError
 from tutelage.signals import Request
 from tutelage.teachers import CatBoostTeacher, LightGBMTeacher, SklearnTeacher, TabularTeacher, XGBoostTeacher
-from tutelage.transfer import Arrays, Data, Splits, Table, Tabular, TransferSet
+from tutelage.transfer import Arrays, Data, Encoding, Splits, Table, Tabular, TransferSet
 
 CPU = torch.device("cpu")
 N = 160
@@ -192,7 +192,7 @@ def test_answers_are_the_librarys_own_whatever_the_type_of_a_category(
         frame = as_texts(library, frame)
     teacher, expected = MODELS[library](frame, tmp_path)
     assert np.mean(expected.argmax(1) == frame["y"]) > (0.8 if gaps else 0.9)  # the categories matter
-    for other in READERS:  # the rows may come from another file than those that the model was fitted on
+    for other in {reader, "csv" if reader != "csv" else "parquet"}:  # and from another file than those of the fit
         fresh = type(teacher)(**{name: value for name, value in vars(teacher).items() if not name.startswith("_")})
         if (library, form, gaps, reader, other) == ("xgboost", "bool", True, "jsonl", "csv"):
             # pandas reads true, false and null as 1.0, 0.0 and NaN there: the texts "1.0" and "True" have no more in
@@ -203,3 +203,107 @@ def test_answers_are_the_librarys_own_whatever_the_type_of_a_category(
                 asked(fresh, data(form, gaps, other))
             continue
         np.testing.assert_allclose(asked(fresh, data(form, gaps, other)), expected, atol=2e-6, err_msg=other)
+
+
+FITTED: dict[str, Callable[[str], TabularTeacher]] = {
+    "lightgbm": lambda path: LightGBMTeacher(
+        f"{path}.txt", fit={"num_iterations": 8, "min_data_in_leaf": 3, "min_data_per_group": 3}, threads=1
+    ),
+    "xgboost": lambda path: XGBoostTeacher(f"{path}.ubj", fit={"num_boost_round": 4, "nthread": 1}, threads=1),
+    "catboost": lambda path: CatBoostTeacher(f"{path}.cbm", fit={"iterations": 4, "thread_count": 1}, threads=1),
+}
+
+
+@pytest.mark.parametrize("gaps", [False, True], ids=["full", "gaps"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("library", FITTED)
+def test_a_fit_in_the_run_learns_from_categories_of_any_type_and_knows_them_from_other_files(
+    library: str, form: str, gaps: bool, tmp_path: Path, data: Callable[[str, bool, str], TransferSet]
+) -> None:
+    teacher = FITTED[library](str(tmp_path / "m"))
+    first = asked(teacher, data(form, gaps, "parquet"))
+    assert np.mean(first.argmax(1) == rows(form, gaps)[0]["y"]) > (0.8 if gaps else 0.9)
+    alone = type(teacher)(teacher.path, threads=1)
+    np.testing.assert_allclose(asked(alone, data(form, gaps, "csv")), first, atol=1e-6)
+
+
+@pytest.mark.parametrize("tabular", ["one_hot", "codes"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_students_record_makes_the_same_inputs_of_rows_from_another_reader(
+    form: str, tabular: str, data: Callable[[str, bool, str], TransferSet]
+) -> None:
+    """Catches preprocessing that takes 1.0 or True for unknown, as the student was trained on a CSV file."""
+    for reader in READERS:
+        features = data(form, True, reader).columns.features
+        assert features is not None
+        record = Tabular(categories=tabular).fit(features, np.arange(N)).to_dict()  # type: ignore[arg-type]
+        encode = Encoding.from_dict(json.loads(json.dumps(record)))
+        expected = encode(features.columns)
+        assert len(record["categories"][0]["values"]) == len(FORMS[form]) + 1
+        frame = as_pandas_reads(form, True, "csv")
+        for other in ("csv", "parquet", "jsonl"):
+            frame = as_pandas_reads(form, True, other)
+            found = encode({name: frame[name].to_numpy() for name in ("n", "c")})
+            for name, array in expected.items():
+                np.testing.assert_allclose(found[name], array, atol=1e-6, err_msg=f"{reader} -> {other}")
+
+
+def test_lightgbm_categories_belong_to_the_columns_that_the_model_had_as_categories(tmp_path: Path) -> None:
+    """Catches the categories of one column taken for those of another, of which the data says that it is one."""
+    import lightgbm
+
+    rng = np.random.default_rng(0)
+    town, code = rng.choice([1, 2, 10], N), rng.choice([1, 2, 10], N)
+    y = ((town == 2) ^ (rng.random(N) < 0.05)).astype(int)
+    frame = pd.DataFrame({"code": code, "town": pd.Categorical(town), "y": y})
+    model = lightgbm.LGBMClassifier(n_estimators=4, verbosity=-1, n_jobs=1, min_child_samples=3, min_data_per_group=3)
+    x = frame[["code", "town"]]
+    model.fit(x, y).booster_.save_model(tmp_path / "m.txt")
+    source = Arrays({"code": code, "town": town}, y, categories=["code"])
+    data = Data(source=source, tabular=Tabular(), splits=Splits(development=0, test=0)).load()
+    found = asked(LightGBMTeacher(str(tmp_path / "m.txt"), threads=1), data)
+    np.testing.assert_allclose(found, model.predict_proba(x), atol=1e-6)
+
+
+def catboost_of(column: Any, folder: Path) -> tuple[Any, np.ndarray]:
+    import catboost
+
+    x = pd.DataFrame({"n": rows("int", True)[0]["n"], "c": pd.Series(column, dtype=object)})
+    model = catboost.CatBoostClassifier(iterations=4, verbose=False, allow_writing_files=False, thread_count=1)
+    model.fit(x, rows("int", True)[0]["y"], cat_features=["c"]).save_model(str(folder / "m.cbm"))
+    return model, model.predict_proba(x)
+
+
+def test_catboost_is_asked_about_missing_categories_in_the_word_that_it_knows(tmp_path: Path) -> None:
+    """Catches each row without a category as one of a category that the model has never seen."""
+    cells = rows("int", True)[1]
+    _, expected = catboost_of([str(float("nan") if cell is None else float(cell)) for cell in cells], tmp_path)
+    source = Arrays(
+        {"n": rows("int", True)[0]["n"].to_numpy(), "c": cells}, rows("int", True)[0]["y"].to_numpy(), categories=["c"]
+    )
+    data = Data(source=source, tabular=Tabular(), splits=Splits(development=0, test=0)).load()
+    with pytest.raises(
+        ModelError, match=r"missing_category(.|\n)*`missing`(.|\n)*knows `nan`(.|\n)*missing_category: \"nan\""
+    ):
+        asked(CatBoostTeacher(str(tmp_path / "m.cbm"), threads=1), data)
+    told = CatBoostTeacher(str(tmp_path / "m.cbm"), missing_category="nan", threads=1)
+    np.testing.assert_allclose(asked(told, data), expected, atol=1e-6)
+
+
+def test_a_column_of_which_catboost_knows_no_category_is_refused_before_it_teaches(tmp_path: Path) -> None:
+    cells = ["missing" if cell is None else f"number {cell}" for cell in rows("int", True)[1]]
+    _, expected = catboost_of(cells, tmp_path)
+    y = rows("int", True)[0]["y"].to_numpy()
+
+    def data(column: list[Any]) -> TransferSet:
+        columns = {"n": rows("int", True)[0]["n"].to_numpy(), "c": column}
+        source = Arrays(columns, y, categories=["c"])
+        return Data(source=source, tabular=Tabular(), splits=Splits(development=0, test=0)).load()
+
+    def teacher() -> CatBoostTeacher:
+        return CatBoostTeacher(str(tmp_path / "m.cbm"), threads=1)
+
+    np.testing.assert_allclose(asked(teacher(), data(cells)), expected, atol=1e-6)
+    with pytest.raises(ModelError, match=r"column `c`(.|\n)*in any spelling, but '(Number|MISSING|Missing|NUMBER)"):
+        asked(teacher(), data([cell.upper() for cell in cells]))
+    asked(teacher(), data(["number 99"] * N))  # a lone new category is no mistake
