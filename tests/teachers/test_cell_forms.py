@@ -205,6 +205,17 @@ def test_answers_are_the_librarys_own_whatever_the_type_of_a_category(
         np.testing.assert_allclose(asked(fresh, data(form, gaps, other)), expected, atol=2e-6, err_msg=other)
 
 
+@pytest.mark.parametrize("unit", ["s", "ns"])
+@pytest.mark.parametrize("library", ["one-hot", "ordinal"])
+def test_dates_of_any_unit_are_the_dates_that_an_encoder_knows(
+    library: str, unit: str, tmp_path: Path, data: Callable[[str, bool, str], TransferSet]
+) -> None:
+    """Catches nanoseconds since 1970 in the place of a date, and a missing date that is None or a category."""
+    frame = as_pandas_reads("date", True, "pandas")
+    teacher, expected = MODELS[library](frame.assign(c=frame["c"].astype(f"datetime64[{unit}]")), tmp_path)
+    np.testing.assert_allclose(asked(teacher, data("date", True, "csv")), expected, atol=2e-6)
+
+
 FITTED: dict[str, Callable[[str], TabularTeacher]] = {
     "lightgbm": lambda path: LightGBMTeacher(
         f"{path}.txt", fit={"num_iterations": 8, "min_data_in_leaf": 3, "min_data_per_group": 3}, threads=1

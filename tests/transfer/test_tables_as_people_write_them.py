@@ -118,6 +118,14 @@ def test_other_encodings_are_named_by_the_byte_and_read_with_the_setting(
         assert list(column if role == "text" else column.columns["y"]) == words
 
 
+@pytest.mark.parametrize("role", ["label", "categories", "text"])
+def test_a_byte_far_down_a_long_file_is_named_by_its_line(role: str, tmp_path: Path) -> None:
+    """Catches a file of which only the beginning is looked at."""
+    content = ("a,b,y\n" + "1,2,tea\n" * 30_000).encode() + "1,2,thé\n".encode("latin-1") + b"1,2,tea\n" * 9
+    roles: dict[str, Any] = {"label": None, role: ["y"] if role == "categories" else "y"}
+    assert "0xe9 in line 30,002" in refusal(tmp_path / "t.csv", content, **roles)
+
+
 def test_byte_order_marks_and_names_of_columns_in_other_encodings(tmp_path: Path) -> None:
     table = "größe,y\n1,x\n2,z\n"
     roles: dict[str, Any] = {"inputs": ["größe"]}
