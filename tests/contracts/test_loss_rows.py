@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from loss_case import Array, Case, Numbers, batch_of, gradient_of, objective, prepared, signals_of, tensors_of
+from loss_case import (
+    Array,
+    Case,
+    Numbers,
+    batch_of,
+    gradient_of,
+    objective,
+    prepared,
+    signals_of,
+    tensors_of,
+    with_trained,
+)
 from loss_contract import cases, part, per_sample
+
+from tutelage.errors import SignalError
+from tutelage.forms import TopK
+from tutelage.losses import ContrastiveRepresentation, Loss, MaskedGenerative, Routed
+from tutelage.losses.counted import Counted
+from tutelage.signals import Batch, Signals
+
+READS_ROW_NUMBERS = (ContrastiveRepresentation, MaskedGenerative)
+"""Losses in which a row's number matters: their formulas are written for the rows 0, 1, 2 and so on."""
 
 
 def grown(numbers: Numbers, tokens: int, extra: int) -> Numbers:
@@ -95,11 +116,165 @@ def test_a_loss_that_says_it_compares_samples_does(case: Case) -> None:
     assert not torch.allclose(halves, run(numbers))
 
 
-@cases(lambda case: case.make().fewest_rows > 1)
-def test_as_many_rows_as_a_loss_asks_for_say_something(case: Case) -> None:
-    fewest = case.make().fewest_rows
-    numbers = part(case.draw(), slice(0, fewest))
-    values = prepared(case, numbers)(
-        signals_of(numbers.student, torch.float64), signals_of(numbers.teacher, torch.float64), batch_of(numbers)
+def gradients(loss: Loss, student: Signals, total: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of the student's signals and of the loss's trained parts, by name."""
+    loss.zero_grad()
+    total.backward()
+    found = {name: gradient_of(tensor) for name, tensor in tensors_of(student).items()}
+    return found | {f"trained {name}": gradient_of(value).clone() for name, value in loss.named_parameters()}
+
+
+def as_trained(loss: Loss, student: Signals, teacher: Signals, batch: Batch) -> torch.Tensor:
+    """The mean as the training step forms it: the loss is shown the rows that count."""
+    counted = Counted.of(loss, batch, teacher)
+    return counted.sum(loss, student, teacher, batch) / counted.counts.sum()
+
+
+def with_garbage(signals: Signals, row: int, garbage: float) -> Signals:
+    def spoil(tensor: torch.Tensor) -> torch.Tensor:
+        spoilt = tensor.detach().clone()
+        spoilt[row] = garbage
+        return spoilt.requires_grad_(tensor.requires_grad)
+
+    return signals.map(spoil)
+
+
+def without_a_label(numbers: Numbers) -> Numbers | None:
+    return numbers if numbers.labelled is not None else None  # as every case is drawn
+
+
+def of_no_weight(numbers: Numbers) -> Numbers:
+    labelled = None if numbers.labelled is None else np.ones_like(numbers.labelled)
+    return replace(
+        numbers, weights=np.where(np.arange(len(numbers.weights)) == 1, 0.0, numbers.weights), labelled=labelled
     )
-    assert float(values.detach().abs().sum()) > 0
+
+
+def without_a_token(numbers: Numbers) -> Numbers | None:
+    if numbers.mask is None:
+        return None
+    labelled = None if numbers.labelled is None else np.ones_like(numbers.labelled)
+    return replace(numbers, mask=numbers.mask * (np.arange(len(numbers.mask)) != 1)[:, None], labelled=labelled)
+
+
+@cases()
+@pytest.mark.parametrize("reason", [without_a_label, of_no_weight, without_a_token])
+def test_a_row_that_does_not_count_might_as_well_not_be_there(
+    case: Case, reason: Callable[[Numbers], Numbers | None]
+) -> None:
+    """As a neighbour it would change what others are compared with; 0 times what stands in it may be NaN."""
+    drawn = case.draw()
+    numbers = reason(drawn)
+    if numbers is None:
+        pytest.skip("such a row is none of this case")
+    loss, others = prepared(case, drawn), [0, 2, 3]
+    student, teacher = signals_of(numbers.student, torch.float64, grad=True), signals_of(numbers.teacher, torch.float64)
+    student, teacher = with_garbage(student, 1, float("nan")), with_garbage(teacher, 1, float("nan"))
+    total = as_trained(loss, student, teacher, batch_of(numbers))
+    found = gradients(loss, student, total)
+
+    rest = part(numbers, others)
+    batch = replace(batch_of(rest), rows=torch.tensor(others))
+    alone = signals_of(rest.student, torch.float64, grad=True)
+    expected = as_trained(loss, alone, signals_of(rest.teacher, torch.float64), batch)
+    torch.testing.assert_close(total, expected, rtol=1e-12, atol=0)
+    for name, gradient in gradients(loss, alone, expected).items():
+        if name.startswith("trained"):
+            torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
+        else:
+            torch.testing.assert_close(found[name][others], gradient, rtol=1e-9, atol=1e-12)
+            assert (found[name][1] == 0).all()
+    if not isinstance(loss, READS_ROW_NUMBERS):
+        assert float(expected.detach()) == pytest.approx(case.total(with_trained(rest, loss)), rel=1e-9)
+
+
+@cases(lambda case: case.labels is not None)
+@pytest.mark.parametrize("garbage", [float("nan"), float("inf")])
+def test_nan_in_an_unlabelled_row_reaches_no_gradient_of_a_loss_that_is_called_by_itself(
+    case: Case, garbage: float
+) -> None:
+    numbers = case.draw()
+    loss, batch = prepared(case, numbers), batch_of(numbers)
+    student, teacher = signals_of(numbers.student, torch.float64, grad=True), signals_of(numbers.teacher, torch.float64)
+    clean = gradients(loss, student, objective(loss, student, teacher, batch))
+    student, teacher = with_garbage(student, 1, garbage), with_garbage(teacher, 1, garbage)
+    dirty = gradients(loss, student, objective(loss, student, teacher, batch))
+    for name, gradient in clean.items():
+        torch.testing.assert_close(dirty[name], gradient, rtol=0, atol=0)
+        assert name.startswith("trained") or (gradient[1] == 0).all()
+
+
+@cases(lambda case: case.labels is not None)
+def test_nan_in_an_unlabelled_row_is_no_reason_to_refuse_the_models(case: Case) -> None:
+    numbers = case.draw()
+    for arrays in (numbers.student, numbers.teacher):
+        for array in arrays.values():
+            array[1] = np.nan
+    prepared(case, numbers)
+
+
+@cases(lambda case: case.make().takes_top_k and "output" in case.teacher)
+@pytest.mark.parametrize("garbage", [None, float("nan")])
+def test_a_row_that_the_teacher_leaves_unanswered_might_as_well_not_be_there(case: Case, garbage: float | None) -> None:
+    """In the count, it would make the others' share smaller."""
+    numbers = case.draw()
+    loss, others = prepared(case, numbers), [0, 2, 3]
+    inner = loss.loss if isinstance(loss, Routed) else loss
+    dense = torch.tensor(numbers.teacher["output"]).movedim(inner.axis, -1)
+    top = TopK.of(dense, dense.shape[-1], (1.0, inner.temperature))
+    top.logits[1], top.tails[1] = -torch.inf, 0.0
+    assert top.silent.reshape(case.samples, -1).all(1).tolist() == [False, True, False, False]
+    student, batch = signals_of(numbers.student, torch.float64, grad=True), batch_of(numbers)
+    if garbage is not None:
+        student = with_garbage(student, 1, garbage)
+    total = as_trained(loss, student, Signals(top=top), batch)
+    found = gradients(loss, student, total)["output"]
+    rest = part(numbers, others)
+    assert float(total.detach()) == pytest.approx(case.total(with_trained(rest, loss)), rel=1e-9)
+    assert (found[1] == 0).all()
+    alone = signals_of(rest.student, torch.float64, grad=True)
+    expected = as_trained(loss, alone, signals_of(rest.teacher, torch.float64), batch_of(rest))
+    torch.testing.assert_close(found[others], gradients(loss, alone, expected)["output"], rtol=1e-9, atol=1e-12)
+
+
+@cases(lambda case: not per_sample(case))
+@pytest.mark.parametrize("of", ["student", "teacher", "both"])
+def test_copies_in_a_batch_are_compared_as_the_formula_says(case: Case, of: str) -> None:
+    """A row that is there twice lies at distance 0 from itself: it is a pair like any other."""
+    numbers = case.draw()
+    for side in ("student", "teacher") if of == "both" else (of,):
+        for array in getattr(numbers, side).values():
+            array[1] = array[0]
+    if numbers.mask is not None:
+        numbers.mask[1] = numbers.mask[0]
+    loss = prepared(case, numbers)
+    student, teacher = signals_of(numbers.student, torch.float64, grad=True), signals_of(numbers.teacher, torch.float64)
+    total = objective(loss, student, teacher, batch_of(numbers))
+    assert float(total.detach()) == pytest.approx(case.total(with_trained(numbers, loss)), rel=1e-9)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(loss, student, total).values())
+
+
+def says(loss: Loss, numbers: Numbers, rows: int) -> bool:
+    """Whether anything is learnt from the first so many rows."""
+    few = part(numbers, slice(0, rows))
+    student, teacher = signals_of(few.student, torch.float64, grad=True), signals_of(few.teacher, torch.float64)
+    total = objective(loss, student, teacher, batch_of(few))
+    return any(float(gradient.abs().max()) > 1e-9 for gradient in gradients(loss, student, total).values())
+
+
+@cases()
+def test_the_plan_refuses_pieces_of_fewer_rows_than_a_loss_learns_from(case: Case) -> None:
+    """The plan looks at `fewest_rows`: pieces below it would be trained on by a loss that says nothing."""
+    numbers = case.draw()
+    loss = prepared(case, numbers)
+    if not says(loss, numbers, case.samples):
+        pytest.skip("unit vectors of one number have no slope, however many there are")
+    assert says(loss, numbers, loss.fewest_rows)
+    for rows in range(1, loss.fewest_rows):
+        try:
+            told = says(loss, numbers, rows)
+        except SignalError:
+            continue
+        assert not told or says(loss, numbers, 1), "it says something of fewer rows, and not by a part for each row"
+    if loss.fewest_rows == 1:
+        prepared(replace(case, samples=1), part(numbers, slice(0, 1)))

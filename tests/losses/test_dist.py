@@ -68,6 +68,13 @@ CASES = {
     ),
     "sigmoid": Case(lambda: DIST(outputs="sigmoid"), {"output": (5,)}, {"output": (5,)}, sigmoid),
     "tokens": Case(lambda: DIST(variant="paper"), {"output": (3, 3)}, {"output": (3, 3)}, tokens, tokens=3),
+    "classes alone": Case(
+        lambda: DIST(0.0, 2.0, variant="paper"),
+        {"output": (5,)},
+        {"output": (5,)},
+        lambda n: golden(n, 0.0, 2.0),
+        floor=0.0,
+    ),
     "pixels": Case(lambda: DIST(axis=1), {"output": (3, 2, 2)}, {"output": (3, 2, 2)}, pixels),
 }
 

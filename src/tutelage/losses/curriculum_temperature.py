@@ -149,7 +149,8 @@ class CurriculumTemperature(WrappedLoss):
 
     def _divided(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Tensor, Signals, Signals]:
         assert student.output is not None and teacher.output is not None
-        s, t = paired_logits("CurriculumTemperature", student.output, teacher.output, self.axis, batch)
+        pair = paired_logits("CurriculumTemperature", student.output, teacher.output, self.axis, batch)
+        s, t = (self.counted_alone(logits, batch) for logits in pair)
         temperature = self.lowest + self.span * torch.sigmoid(
             reversed_gradient(self._value(s, t, batch), self.reversal)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -56,7 +57,8 @@ class DIST(Loss):
 
     When to use it: a teacher that is much stronger than the student, or trained otherwise, which `KLDivergence` asks
     the student to match in every number. It compares the samples of a batch (`per_sample` is False): it is another
-    loss for another batch size, and wants batches in which classes occur several times.
+    loss for another batch size, and wants batches in which classes occur several times; of fewer than three samples (or
+    tokens, or pixels) `ρ_c` says nothing.
 
     Cost: negligible; some ten tensors of the outputs' size.
 
@@ -102,6 +104,12 @@ class DIST(Loss):
         self.variant = variant
         self.axis = axis
         self.outputs = outputs
+        self._positions = 1
+
+    @property
+    def fewest_rows(self) -> int:  # type: ignore[override]
+        """Those that make three samples, tokens or pixels: a correlation over two is ±1, and pulls at nothing."""
+        return math.ceil(3 / self._positions) if self.gamma > 0 else 1
 
     @property
     def needs(self) -> Needs:
@@ -116,7 +124,8 @@ class DIST(Loss):
         """
         super().prepare(student, teacher, batch)
         assert student.output is not None
-        if student.output.numel() == student.output.shape[self.axis]:
+        self._positions = student.output[0].numel() // student.output.shape[self.axis]
+        if len(batch) * self._positions == 1:
             raise SignalError(
                 "DIST on outputs",
                 expected="two samples or more in a batch",
