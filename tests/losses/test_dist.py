@@ -137,6 +137,29 @@ def test_a_class_that_is_constant_in_the_batch_gives_no_nan() -> None:
         assert torch.isfinite(signals.output.grad).all()
 
 
+@pytest.mark.parametrize("outputs", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("variant", ["paper", "official"])
+@pytest.mark.parametrize("student", ["zero", "equal but for rounding", "the same in each row"])
+def test_a_constant_student_has_the_value_of_no_correlation_and_is_not_torn_about(
+    outputs: str, variant: str, student: str
+) -> None:
+    """The mean of equal numbers is not exact: what is left of them, divided by its own length, is a slope of 1e6."""
+    for B, C in ((8, 7), (64, 100), (3, 1000)):
+        rng = np.random.default_rng(C)
+        s, t = np.zeros((B, C)), rng.normal(size=(B, C))
+        if student == "equal but for rounding":
+            s = 0.3 + 3e-8 * rng.normal(size=(B, C))
+        elif student == "the same in each row":
+            s = np.broadcast_to(rng.normal(size=C), (B, C))
+        both = [signals_of({"output": x}, torch.float32, grad=x is s) for x in (s, t)]
+        values = DIST(1.0, 1.0, variant=variant, outputs=outputs)(*both, batch_of(Numbers({}, {}, np.ones(B))))
+        values.mean().backward()
+        assert both[0].output.grad.abs().max() < 1
+        if student != "the same in each row":
+            np.testing.assert_allclose(values.detach().numpy(), 2.0, rtol=1e-6)
+            assert (both[0].output.grad == 0).all()
+
+
 def test_padding_is_in_no_correlation_over_the_batch() -> None:
     numbers = CASES["tokens"].draw()
     loss = prepared(CASES["tokens"], numbers)

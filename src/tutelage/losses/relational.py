@@ -32,11 +32,14 @@ def require_samples(loss: str, batch: Batch) -> None:
 def distances(features: Tensor) -> Tensor:
     """`‖x_i - x_j‖` of the flattened features, `[B, ...]` -> `[B, B]`; where it is 0 no gradient passes.
 
-    From the differences: by way of dot products, features far from the origin would lose what tells them apart.
+    From the differences: by way of dot products, features far from the origin would lose what tells them apart. Where
+    they differ by rounding alone it is 0: relative to others of that size, noise would be a relation.
     """
     flat = features.flatten(1)
     with full_precision(flat):
-        return torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+        distance = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+    rounding = 2 * torch.finfo(flat.dtype).eps * torch.linalg.vector_norm(flat.detach(), dim=1)
+    return torch.where(distance > rounding, distance, 0.0)
 
 
 def relative(distance: Tensor) -> Tensor:
