@@ -75,7 +75,7 @@ def steepest(case: Case, numbers: Numbers, loss: Loss) -> float:
 @pytest.mark.parametrize("side", ["student", "teacher"])
 @pytest.mark.parametrize(("level", "noise"), [(0.0, 0.0), (0.3, 0.0), (0.3, 3e-8)])
 def test_constant_signals_give_no_nan_and_no_huge_slope(case: Case, side: str, level: float, noise: float) -> None:
-    """A head that starts at zero, a dead layer, numbers that are equal but for rounding: a spread of 0 is divided by."""
+    """A head that starts at zero, a dead layer, numbers equal but for rounding: a spread of 0 is divided by."""
     numbers = case.draw()
     loss = prepared(case, numbers, torch.float32)
     usual = steepest(case, numbers, loss)

@@ -118,6 +118,16 @@ class Loss(nn.Module, abc.ABC):
         """The teacher's module at `path`, which `borrows` names. Gradients pass through it, but do not change it."""
         return self._modules_lent[path]
 
+    @property
+    def plain_steps(self) -> tuple[float, list[nn.Parameter]]:
+        """`η`, and the own trained parts that take the plain gradient step `θ - η · ∇` in the place of the optimiser's.
+
+        For a part whose speed is a setting of the method, such as that of an adversary: AdamW divides a gradient by its
+        own size, so that no factor on it would have an effect. `η` follows the schedule of the training's learning
+        rate: it is its highest value. Such a part is no part of the norm that gradients are clipped to, nor decayed.
+        """
+        return 0.0, []
+
     def after_step(self) -> None:
         """Called on every process once a step of the optimiser is done: where a memory takes in what it saw.
 

@@ -30,7 +30,7 @@ from tutelage.signals import Batch, Signals
 from tutelage.teachers import Teacher
 from tutelage.training import checkpoint
 from tutelage.training.config import Training
-from tutelage.training.setup import frozen_layers, make_accelerator, make_optimizer, reseed
+from tutelage.training.setup import clipped_parts, frozen_layers, make_accelerator, make_optimizer, reseed, set_rate
 from tutelage.training.step import Learner, global_scales, needs_of, term_names
 from tutelage.training.untaught import Untaught, first_answers
 
@@ -250,8 +250,7 @@ class _Run:
         job, accelerator = self.job, self.accelerator
         step = self.progress.step
         reseed(job.seed, step + 1, accelerator.process_index)
-        for group in self.optimizer.param_groups:
-            group["lr"] = job.training.rate(step, job.steps)
+        set_rate(self.optimizer, job.training, step, job.steps)
         self.learner.at(step / job.steps)
         moved = [piece.to(accelerator.device) for piece in pieces]
         said = first_answers(self._ask, moved, self.request)
@@ -269,7 +268,7 @@ class _Run:
                 sums += torch.cat([total.detach().float()[None], shares])
         norm = None
         if job.training.clip_norm is not None:
-            norm = accelerator.clip_grad_norm_(self.learner.parameters(), job.training.clip_norm)
+            norm = accelerator.clip_grad_norm_(clipped_parts(self.optimizer), job.training.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.learner.after_step()

@@ -70,6 +70,10 @@ class Learner(nn.Module):
             loss.progress = progress
         self._weights = [weight_at(cast("Loss", term).weight, progress) for term in self.losses]
 
+    def plain_steps(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """The parts of the losses, of those within wrappers too, that take plain gradient steps, with their rates."""
+        return [loss.plain_steps for loss in self._every]
+
     def after_step(self) -> None:
         """Tells the losses that the optimiser has made its step."""
         for loss in self.losses:
