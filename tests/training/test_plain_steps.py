@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, log_softmax
-from small import BATCH, InTurn, job, network, table
+from small import BATCH, InTurn, adversary, job, network, table
 
-from tutelage.losses import CurriculumTemperature, KLDivergence
+from tutelage.losses import CurriculumTemperature
 from tutelage.signals import Signals
 from tutelage.teachers import ModuleTeacher
 from tutelage.training import Training
@@ -20,10 +20,6 @@ from tutelage.training.loop import Fit, StepRecord, fit
 
 STEPS = 12
 SETTINGS: dict[str, Any] = {"batch_size": BATCH, "learning_rate": 1e-3, "warmup": 0.25, "log_every": 1}
-
-
-def adversary(**arguments: Any) -> CurriculumTemperature:
-    return CurriculumTemperature(KLDivergence(1.0), **({"rise": 0.5, "learning_rate": 0.4, "span": 3.0} | arguments))
 
 
 def sure() -> torch.nn.Module:
@@ -126,7 +122,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_temperature(tmp
 def test_what_predicts_a_temperature_for_each_sample_takes_plain_steps_too(tmp_path: Path) -> None:
     moved = []
     for strength in (1e-2, 10.0):
-        loss = adversary(strength=strength, temperature="instance", hidden=3, learning_rate=0.001)
+        loss = adversary(strength=strength, temperature="instance", hidden=3, learning_rate=0.0003)
         run = trained(tmp_path / str(strength), loss)
         batch = run.make_batch(np.arange(4), np.zeros(4, dtype=int))
         torch.manual_seed(0)
