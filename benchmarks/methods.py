@@ -27,11 +27,12 @@ from intervals import interval
 
 import tutelage as tt
 from tutelage.losses.base import Loss
+from tutelage.losses.counted import Counted
 from tutelage.parts import build_student, introduce
 from tutelage.plan import make_plan
 from tutelage.recipe import Recipe
 from tutelage.signals import Signals
-from tutelage.training.step import Learner, needs_of
+from tutelage.training.step import Learner, global_scales, needs_of
 
 BOTH = {"low": "low", "high": "high"}
 LAST = {"high": "high"}
@@ -154,8 +155,8 @@ def gradient_length(plan: Any, term: Loss) -> float:
     said = plan.recipe.teacher.ask(batch, request) if request else Signals()
     learner = Learner(student, [term])
     learner.at(0.5)  # a loss that first trains parts of its own has begun to teach by then
-    counts = term.counts(batch).sum()
-    total, _ = learner(batch, said, torch.stack([1 / counts]))
+    counted = Counted.of(term, batch, said)
+    total, _ = learner(batch, said, global_scales([[counted]]), [counted])
     gradients = torch.autograd.grad(total, list(student.parameters()), allow_unused=True)
     learner.close()
     return math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))

@@ -178,6 +178,11 @@ def test_texts_without_an_answer_teach_nothing_and_are_no_agreement_and_no_disag
     assert agreement["models"]["student"]["value"] == pytest.approx((says["teacher"] == says["student"]).mean())
     left_out = f"test rows without an answer of the teacher: {len(test & refused)}; they are left out"
     assert any(left_out in note for note in metrics["notes"])
+    records = [json.loads(line) for line in (done.bundle / "history.jsonl").read_text().splitlines()]
+    lost, rows = (sum(record.get(key, 0) for record in records) for key in ("unanswered", "rows"))
+    assert rows == 80 * 32 and 0.1 < lost / rows < 0.3
+    taught_nothing = f"student: {lost:,} of the {rows:,} rows in its batches"
+    assert any(note.startswith(taught_nothing) for note in metrics["notes"])
     assert tt.evaluate(done.bundle)[1] == []
 
 

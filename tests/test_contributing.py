@@ -11,6 +11,7 @@ from pathlib import Path
 from tutelage.losses import all_losses
 
 ROOT = Path(__file__).parent.parent
+SUITES = [f"tests/contracts/test_{name}.py" for name in ("losses", "loss_rows", "loss_slopes")]
 PLUGIN = """
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_loss_of_the_page_passes_the_contract_suite(tmp_path: Path) -> None:
     paths = [str(tmp_path), str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     options = ["-p", "shown_on_the_page", "-p", "no:cacheprovider", "-v"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "tests/contracts/test_losses.py", "-k", name],
+        [sys.executable, "-m", "pytest", *options, *SUITES, "-k", name],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,

@@ -64,6 +64,44 @@ def test_a_loss_that_compares_rows_is_noted_when_batches_come_in_pieces() -> Non
     assert any("another loss than the whole batch" in note for note in plan.notes)
 
 
+@pytest.mark.parametrize(
+    ("loss", "fewest"),
+    [
+        (tt.losses.DIST(), 3),
+        (tt.losses.MultiLevelLogit(), 2),
+        (tt.losses.SemanticCalibration(["0"], ["0"], 8), 2),
+        (tt.losses.LogitStandardization(tt.losses.DIST(0.0)), 3),
+        (tt.losses.ProbabilisticTransfer({"0": "0"}), 3),
+        (tt.losses.ProbabilisticTransfer({"0": "0"}, variant="official"), 2),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, tt.losses.Loss) else "",
+)
+def test_pieces_of_fewer_rows_than_a_loss_learns_from_are_refused(loss: tt.losses.Loss, fewest: int) -> None:
+    def plan(rows: int) -> object:
+        models = {"teacher": Named(nn.Sequential(nn.Linear(4, 3))), "student": tt.ModuleStudent(one_layer)}
+        training = tt.Training(steps=2, batch_size=4 * rows, micro_batches=4)
+        return tt.make_plan(recipe(["cat", "dog", "eel"], losses=[loss], training=training, **models))
+
+    with pytest.raises(RecipeError, match=rf"(?s)training\.batch_size.*at least {fewest} rows.*teaches nothing"):
+        plan(fewest - 1)
+    assert plan(fewest)
+
+
+def one_layer() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 3))
+
+
+def test_one_row_of_many_tokens_or_pixels_is_enough_for_a_correlation_over_them() -> None:
+    def maps() -> nn.Module:
+        return nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 1))
+
+    losses = [tt.losses.PearsonFeature({"1": "1"})]
+    training = tt.Training(steps=2, batch_size=2, micro_batches=2)
+    models = {"teacher": Named(nn.Sequential(*maps(), nn.Flatten(), nn.Linear(12, 3)))}
+    student = tt.ModuleStudent(lambda: nn.Sequential(*maps(), nn.Flatten(), nn.Linear(12, 3)))
+    assert tt.make_plan(recipe(["cat", "dog", "eel"], losses=losses, training=training, student=student, **models))
+
+
 def test_planning_trains_and_changes_nothing(tmp_path: Path) -> None:
     teacher = nn.Linear(4, 3)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}

@@ -106,7 +106,7 @@ def checks_of(lesson: Lesson, recipe: Recipe, data: TransferSet, student: nn.Mod
 
     return [
         *(functools.partial(check, name, loss) for name, loss in lesson.named_losses().items()),
-        lambda: checks.check_batches(lesson.training, lesson.named_losses(), data, f"{lesson.key}training"),
+        lambda: checks.check_batches(lesson.training, data, f"{lesson.key}training"),
         lambda: checks.check_trained(student, lesson.training.freeze, f"{lesson.key}training", "student"),
     ]
 
@@ -114,7 +114,11 @@ def checks_of(lesson: Lesson, recipe: Recipe, data: TransferSet, student: nn.Mod
 def prepare(
     lesson: Lesson, student_says: Signals, batch: Batch, *, data: TransferSet, device: torch.device, seed: int
 ) -> None:
-    """Prepares the losses of a lesson on what its teacher and the student say about a batch."""
+    """Prepares the losses of a lesson on what its teacher and the student say about a batch.
+
+    Raises:
+        RecipeError: A loss would say nothing of as few rows as a piece of a batch has.
+    """
     request = needs_of(lesson.losses)[1]
     teacher_says = ask_teacher(lesson.teacher, batch, request) if request else Signals()
     reseed(seed, 0, 1)  # the losses' own trained parts start the same each time
@@ -124,3 +128,4 @@ def prepare(
             introduce([loss], lesson.teacher, data)
             loss.prepare(student_says.only(loss.needs.student), teacher_says.only(loss.needs.teacher), batch)
             loss.to(device)
+    checks.check_fewest_rows(lesson.training, lesson.named_losses(), data, f"{lesson.key}training")

@@ -41,7 +41,7 @@ from tutelage.stages import train_assistants, train_baseline, train_student, tra
 from tutelage.students import ParameterCount
 from tutelage.teachers.fingerprint import fingerprint_of
 from tutelage.training.setup import make_accelerator
-from tutelage.workspace import Workspace, write_json
+from tutelage.workspace import Workspace, notes_on_training, write_json
 
 __all__ = ["Result", "distill", "evaluate", "measure", "report"]
 
@@ -177,6 +177,9 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
             f"the weights of {', '.join(changed)} changed during the run: no student of it can be trusted"
         )
     if accelerator.is_main_process:
+        untaught = notes_on_training(workspace.histories(trainings(plan)))
+        for note in untaught:
+            say(f"note: {note}")
         partial = _new_folder(workspace.work / "bundle")
         shipped = _best_seed(plan, workspace)
         say("evaluate on the test split")
@@ -195,7 +198,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
             cost=cost,
             export=export,
             verdict=judge(metrics, cost, recipe.policy, recipe.budget, export),
-            notes=[*plan.notes, *notes, *unmeasured, *([_silent(left_out)] if left_out else [])],
+            notes=[*plan.notes, *untaught, *notes, *unmeasured, *([_silent(left_out)] if left_out else [])],
         )
         if rounds:
             write_json(partial / RECORD, asking_record(plan, rounds))
@@ -240,10 +243,8 @@ def _best_seed(plan: Plan, workspace: Workspace) -> int:
 def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, teacher_digest: str) -> None:
     """Writes the bundle, page and all, and moves it to its place."""
     recipe = plan.recipe
-    histories = [workspace.stage(role, seed) / "history.jsonl" for role, seed in trainings(plan)]
-    histories += sorted(workspace.work.glob("round-*/history.jsonl"))
     (partial / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-    write_findings(partial, findings, task=recipe.task, data=plan.data, histories=histories)
+    write_findings(partial, findings, task=recipe.task, data=plan.data, histories=workspace.histories(trainings(plan)))
     provenance = {
         "name": recipe.name,
         "teacher": {

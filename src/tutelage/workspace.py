@@ -11,7 +11,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ from tutelage.errors import RecipeError, RunError
 from tutelage.files import replacing
 from tutelage.training.loop import EvaluationRecord, StepRecord
 
-__all__ = ["History", "Workspace", "remove", "write_json"]
+__all__ = ["History", "Workspace", "notes_on_training", "remove", "write_json"]
 
 MARKS = ("verdict.json", "provenance.json")
 """The files by which a bundle is known."""
@@ -72,6 +73,11 @@ class Workspace:
         path = self.work / (name if role.startswith("teacher") else f"{name}-{seed}")
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def histories(self, trainings: Sequence[tuple[str, int]]) -> list[Path]:
+        """The records of these trainings, by role and seed, and of those of rounds."""
+        found = [self.stage(role, seed) / "history.jsonl" for role, seed in trainings]
+        return found + sorted(self.work.glob("round-*/history.jsonl"))
 
     def check(self) -> None:
         """Refuses a folder that can't be written, or in which a run would replace what is not tutelage's.
@@ -191,6 +197,27 @@ class History:
         """Adds a record."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"role": self.role, "seed": self.seed, **asdict(record)}) + "\n")
+
+
+def notes_on_training(histories: Sequence[Path]) -> list[str]:
+    """How many of the rows that a model was trained on taught it nothing, a line for each role and reason."""
+    rows, lost = Counter[str](), Counter[tuple[str, str]]()
+    for path in histories:
+        for record in read_lines(path):
+            rows[record["role"]] += record.get("rows", 0)
+            for reason in _REASONS:
+                lost[record["role"], reason] += record.get(reason, 0)
+    return [
+        f"{role}: {count:,} of the {rows[role]:,} rows in its batches ({count / rows[role]:.2%}) {_REASONS[reason]}"
+        for (role, reason), count in lost.items()
+        if count
+    ]
+
+
+_REASONS = {
+    "unanswered": "have no answer of the teacher: they taught nothing of it, and are in no mean of its losses",
+    "empty": "have no token: they taught nothing, and are in no mean",
+}
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

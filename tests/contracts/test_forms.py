@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "losses"))
-
 import numpy as np
 import pytest
 import torch
 from loss_case import Case, batch_of, objective, prepared, signals_of
-from test_losses import CASES, LOSSES  # the cases of every loss, found by walking the package
+from loss_contract import CASES, LOSSES
 
 from tutelage.errors import SignalError
 from tutelage.forms import TopK

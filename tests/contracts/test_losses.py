@@ -1,34 +1,22 @@
-"""What every loss must pass. Losses are found by walking the package, their cases by the name of their module.
+"""What every loss must pass, whatever its batch: its class, and its values and gradients on each of its cases.
 
-A loss without a case fails here: `tests/losses/test_<module>.py` has to give `CASES` (see `tests/losses/loss_case.py`).
-
-Longer than 400 lines because the contract is to be read as one list.
+`test_loss_rows.py` is on which rows count, `test_loss_slopes.py` on what becomes of gradients where a formula has none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
-import importlib
 import inspect
-import sys
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "losses"))
-
 from loss_case import (
     Array,
     Case,
-    Numbers,
-    Plain,
     batch_of,
     gradient_of,
     objective,
@@ -37,86 +25,12 @@ from loss_case import (
     tensors_of,
     with_trained,
 )
+from loss_contract import FIRST, LOSSES, cases, cases_of, numerical_gradient, plain_of
 
 from tutelage.errors import SignalError
-from tutelage.losses import Loss, all_losses
+from tutelage.losses import Loss
 from tutelage.signals import Batch, Signals
 from tutelage.typed import describe
-
-LOSSES = all_losses()
-
-
-def cases_of(kind: type[Loss]) -> dict[str, Case]:
-    """The cases that the test file of a loss's module gives for it."""
-    try:
-        module = importlib.import_module(f"test_{kind.__module__.rpartition('.')[2]}")
-    except ModuleNotFoundError:
-        return {}
-    return {name: case for name, case in getattr(module, "CASES", {}).items() if type(case.make()) is kind}
-
-
-def plain_of(kind: type[Loss]) -> dict[str, Plain]:
-    """The plain expressions that the test file of a loss's module gives for it."""
-    module = importlib.import_module(f"test_{kind.__module__.rpartition('.')[2]}")
-    return {name: plain for name, plain in getattr(module, "PLAIN", {}).items() if type(plain.make()) is kind}
-
-
-CASES = {f"{kind.__name__}-{name}": case for kind in LOSSES.values() for name, case in cases_of(kind).items()}
-FIRST = {kind.__name__: case for kind in LOSSES.values() for case in list(cases_of(kind).values())[:1]}
-
-
-def cases(chosen: Callable[[Case], bool] = lambda _: True) -> pytest.MarkDecorator:
-    """Runs a test on the chosen cases."""
-    picked = {name: case for name, case in CASES.items() if chosen(case)}
-    return pytest.mark.parametrize("case", picked.values(), ids=picked.keys())
-
-
-def per_sample(case: Case) -> bool:
-    return case.make().per_sample
-
-
-def numerical_gradient(case: Case, numbers: Numbers, array: Array, step: float = 1e-5) -> Array:
-    """Central differences of the golden objective by each element of `array`, which is one of `numbers`."""
-    gradient = np.zeros_like(array)
-    for index in np.ndindex(*array.shape):
-        kept = array[index]
-        array[index] = kept + step
-        above = case.total(numbers)
-        array[index] = kept - step
-        gradient[index] = (above - case.total(numbers)) / (2 * step)
-        array[index] = kept
-    return gradient
-
-
-def grown(numbers: Numbers, tokens: int, extra: int) -> Numbers:
-    """Sequences with `extra` more tokens of padding, in which garbage stands."""
-
-    def pad(array: Array) -> Array:
-        return np.concatenate([array, np.full((len(array), extra, *array.shape[2:]), 1e4)], 1)
-
-    assert numbers.mask is not None
-    labels = numbers.labels
-    if labels is not None:
-        labels = np.concatenate([labels, np.full((len(labels), extra), 10**6)], 1)
-    return replace(
-        numbers,
-        student={name: pad(array) for name, array in numbers.student.items() if array.shape[1] == tokens},
-        teacher={name: pad(array) for name, array in numbers.teacher.items() if array.shape[1] == tokens},
-        mask=np.concatenate([numbers.mask, np.zeros((len(numbers.mask), extra), bool)], 1),
-        labels=labels,
-    )
-
-
-def part(numbers: Numbers, rows: slice) -> Numbers:
-    """Some rows of the numbers."""
-
-    def of(value: object) -> object:
-        if isinstance(value, dict):
-            return {name: array[rows] for name, array in value.items()}
-        return value[rows] if isinstance(value, np.ndarray) else value
-
-    changed = {f.name: of(getattr(numbers, f.name)) for f in dataclasses.fields(numbers) if f.name != "trained"}
-    return replace(numbers, **changed)
 
 
 @pytest.mark.parametrize("kind", LOSSES.values(), ids=LOSSES.keys())
@@ -358,81 +272,6 @@ def test_floor(case: Case) -> None:
     values.sum().backward()
     for tensor in tensors_of(student).values():
         np.testing.assert_allclose(gradient_of(tensor).numpy(), 0, atol=1e-7)
-
-
-@cases(lambda case: case.tokens is not None)
-@pytest.mark.parametrize("garbage", [1e4, float("nan")])
-def test_masked_garbage_changes_nothing(case: Case, garbage: float) -> None:
-    numbers = case.draw()
-    loss = prepared(case, numbers)
-    batch, results = batch_of(numbers), []
-    assert numbers.mask is not None
-    assert not numbers.mask.all()
-    for fill in (None, garbage):
-        student, teacher = signals_of(numbers.student, torch.float64), signals_of(numbers.teacher, torch.float64)
-        for tensor in (*tensors_of(student).values(), *tensors_of(teacher).values()):
-            if fill is not None:
-                tensor[~torch.tensor(numbers.mask)] = fill
-        for tensor in tensors_of(student).values():
-            tensor.requires_grad_()
-        total = objective(loss, student, teacher, batch)
-        total.backward()
-        gradients = [gradient_of(tensor) for tensor in tensors_of(student).values()]
-        assert all((gradient[~torch.tensor(numbers.mask)] == 0).all() for gradient in gradients)
-        results.append([total.detach(), *gradients, *(p.grad.clone() for p in loss.parameters())])
-        loss.zero_grad()
-    for clean, dirty in zip(*results, strict=True):
-        torch.testing.assert_close(dirty, clean, rtol=0, atol=0)
-
-
-@cases(lambda case: case.tokens is not None)
-def test_longer_padding_changes_nothing(case: Case) -> None:
-    numbers = case.draw()
-    assert case.tokens is not None
-    loss = prepared(case, numbers)
-    longer = grown(numbers, case.tokens, 3)
-    totals = [
-        objective(loss, signals_of(n.student, torch.float64), signals_of(n.teacher, torch.float64), batch_of(n))
-        for n in (numbers, longer)
-    ]
-    torch.testing.assert_close(totals[1], totals[0], rtol=1e-12, atol=1e-12)
-
-
-@cases(per_sample)
-def test_the_value_of_a_sample_is_the_same_in_any_batch(case: Case) -> None:
-    numbers = case.draw()
-    loss = prepared(case, numbers)
-
-    def run(n: Numbers) -> torch.Tensor:
-        return loss(signals_of(n.student, torch.float64), signals_of(n.teacher, torch.float64), batch_of(n))
-
-    whole = run(numbers)
-    parts = torch.cat([run(part(numbers, slice(start, stop))) for start, stop in ((0, 1), (1, 2), (2, 4))])
-    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
-    counts = [loss.counts(batch_of(part(numbers, slice(i, i + 1)))) for i in range(case.samples)]
-    torch.testing.assert_close(torch.cat(counts), loss.counts(batch_of(numbers)))
-
-
-@cases(lambda case: not per_sample(case))
-def test_a_loss_that_says_it_compares_samples_does(case: Case) -> None:
-    numbers = case.draw()
-    loss = prepared(case, numbers)
-
-    def run(n: Numbers) -> torch.Tensor:
-        return loss(signals_of(n.student, torch.float64), signals_of(n.teacher, torch.float64), batch_of(n))
-
-    halves = torch.cat([run(part(numbers, slice(0, 2))), run(part(numbers, slice(2, 4)))])
-    assert not torch.allclose(halves, run(numbers))
-
-
-@cases(lambda case: case.make().fewest_rows > 1)
-def test_as_many_rows_as_a_loss_asks_for_say_something(case: Case) -> None:
-    fewest = case.make().fewest_rows
-    numbers = part(case.draw(), slice(0, fewest))
-    values = prepared(case, numbers)(
-        signals_of(numbers.student, torch.float64), signals_of(numbers.teacher, torch.float64), batch_of(numbers)
-    )
-    assert float(values.detach().abs().sum()) > 0
 
 
 @cases(lambda case: bool(list(prepared(case, case.draw()).parameters())))

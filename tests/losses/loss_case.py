@@ -1,6 +1,6 @@
 """How a loss is exercised: each `tests/losses/test_<module>.py` gives `CASES` for the losses of that module.
 
-The contract suite (`tests/contracts/test_losses.py`) runs every case. The golden formula of a case is written from the
+The contract suite (`tests/contracts/test_loss*.py`) runs every case. The golden formula of a case is written from the
 paper in numpy and float64 and shares nothing with the package.
 """
 

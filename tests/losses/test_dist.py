@@ -68,6 +68,13 @@ CASES = {
     ),
     "sigmoid": Case(lambda: DIST(outputs="sigmoid"), {"output": (5,)}, {"output": (5,)}, sigmoid),
     "tokens": Case(lambda: DIST(variant="paper"), {"output": (3, 3)}, {"output": (3, 3)}, tokens, tokens=3),
+    "classes alone": Case(
+        lambda: DIST(0.0, 2.0, variant="paper"),
+        {"output": (5,)},
+        {"output": (5,)},
+        lambda n: golden(n, 0.0, 2.0),
+        floor=0.0,
+    ),
     "pixels": Case(lambda: DIST(axis=1), {"output": (3, 2, 2)}, {"output": (3, 2, 2)}, pixels),
 }
 
@@ -128,6 +135,29 @@ def test_a_class_that_is_constant_in_the_batch_gives_no_nan() -> None:
         values.sum().backward()
         assert torch.isfinite(values).all()
         assert torch.isfinite(signals.output.grad).all()
+
+
+@pytest.mark.parametrize("outputs", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("variant", ["paper", "official"])
+@pytest.mark.parametrize("student", ["zero", "equal but for rounding", "the same in each row"])
+def test_a_constant_student_has_the_value_of_no_correlation_and_is_not_torn_about(
+    outputs: str, variant: str, student: str
+) -> None:
+    """The mean of equal numbers is not exact: what is left of them, divided by its own length, is a slope of 1e6."""
+    for B, C in ((8, 7), (64, 100), (3, 1000)):
+        rng = np.random.default_rng(C)
+        s, t = np.zeros((B, C)), rng.normal(size=(B, C))
+        if student == "equal but for rounding":
+            s = 0.3 + 3e-8 * rng.normal(size=(B, C))
+        elif student == "the same in each row":
+            s = np.broadcast_to(rng.normal(size=C), (B, C))
+        both = [signals_of({"output": x}, torch.float32, grad=x is s) for x in (s, t)]
+        values = DIST(1.0, 1.0, variant=variant, outputs=outputs)(*both, batch_of(Numbers({}, {}, np.ones(B))))
+        values.mean().backward()
+        assert both[0].output.grad.abs().max() < 1
+        if student != "the same in each row":
+            np.testing.assert_allclose(values.detach().numpy(), 2.0, rtol=1e-6)
+            assert (both[0].output.grad == 0).all()
 
 
 def test_padding_is_in_no_correlation_over_the_batch() -> None:

@@ -65,6 +65,9 @@ CASES = {
         {"b": (2, 3, 4)},
         lambda n: distance(interpolate(n.student["a"], (3, 4)), n.teacher["b"], "official"),
     ),
+    "one place": Case(
+        lambda: PearsonFeature(PAIRS, variant="paper"), {"a": (2, 1, 1)}, {"b": (2, 1, 1)}, golden("paper"), floor=0.0
+    ),
     "pyramid": Case(
         lambda: PearsonFeature(PYRAMID),
         {"a.0": (2, 4, 4), "a.1": (2, 2, 2)},

@@ -29,7 +29,8 @@ def huber(x: float) -> float:
 
 def psi_distance(x: Array) -> Array:
     d = np.array([[np.sqrt(((a - b) ** 2).sum()) for b in x] for a in x])
-    return d / d[d > 0].mean()
+    i, j = np.nonzero(~np.eye(len(x), dtype=bool))  # the pairs of two samples, coinciding ones too
+    return d / d[i, j].mean()
 
 
 def psi_angle(x: Array) -> Array:
@@ -74,7 +75,7 @@ CASES = {
 
 def plain_distances(x: torch.Tensor) -> torch.Tensor:
     d = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-    return d / d[d > 0].mean()
+    return d / (d.sum() / (len(d) * (len(d) - 1)))
 
 
 def plain_cosines(x: torch.Tensor) -> torch.Tensor:
@@ -127,12 +128,25 @@ def test_two_copies_in_a_batch_give_a_finite_gradient(relation) -> None:
     assert s.grad.abs().max() < 10
 
 
-def test_two_copies_are_no_part_of_the_mean_distance() -> None:
-    """The mean is that of positive distances: with the zero among them, it would be smaller."""
+def authors(x: torch.Tensor) -> torch.Tensor:
+    """Distances relative to their mean by way of the authors' clamp: of a pair that coincides √1e-12, which is kept."""
+    squares = (x * x).sum(1)
+    d = (squares[:, None] + squares[None] - 2 * x @ x.T).clamp(min=1e-12).sqrt()
+    d = d.masked_fill(torch.eye(len(x), dtype=torch.bool), 0)
+    return d / d[d > 0].mean()
+
+
+def test_two_copies_are_a_part_of_the_mean_distance() -> None:
+    """Without the pair at distance 0 the mean would be larger, and the scale another one: 0.089 in place of 0.143."""
     x = torch.tensor([[0.0], [0.0], [1.0], [2.0]], dtype=torch.float64)
-    y = torch.randn(4, 3, dtype=torch.float64)
-    expected = np.vectorize(huber)(psi_distance(x.numpy()) - psi_distance(y.numpy())).mean(1)
-    np.testing.assert_allclose(relational_distance(x, y).numpy(), expected)
+    y = torch.tensor([[0.0], [1.0], [3.0], [4.0]], dtype=torch.float64)
+    value = relational_distance(x, y).mean().item()
+    by_formula = np.vectorize(huber)(psi_distance(x.numpy()) - psi_distance(y.numpy())).mean()
+    assert value == pytest.approx(by_formula, rel=1e-12)
+    assert value == pytest.approx(F.smooth_l1_loss(authors(x), authors(y)).item(), abs=1e-5)
+    # By hand: of 12 ordered pairs the distances sum to 14 and 28, the means are 7/6 and 7/3.
+    pairs = [(0, 1), (1, 3), (2, 4), (1, 2), (2, 3), (1, 1)]
+    assert value == pytest.approx(2 * sum(huber(a * 6 / 7 - b * 3 / 7) for a, b in pairs) / 16, rel=1e-12)
 
 
 @pytest.mark.parametrize("relation", [relational_distance, relational_angle])

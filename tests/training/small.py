@@ -99,6 +99,12 @@ def one_sgd_step(pieces: int, steps: int = 1) -> Training:
     )
 
 
+def adversary(**arguments: Any) -> losses.CurriculumTemperature:
+    """A temperature that is learnt against the student, from the first steps on."""
+    settings = {"rise": 0.5, "learning_rate": 0.4, "span": 3.0} | arguments
+    return losses.CurriculumTemperature(losses.KLDivergence(1.0), **settings)
+
+
 def trained_parts(run: Fit) -> dict[str, Tensor]:
     """The weights of the student and of the hint's projector."""
     hint = run.losses[2].state_dict()

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from small import BATCH, job, network, one_sgd_step, table, trained_parts
+from small import BATCH, adversary, job, network, one_sgd_step, table, trained_parts
 from torch import Tensor
 
 from tutelage.training import Training
@@ -89,5 +89,9 @@ def test_two_processes_that_average_their_own_means_are_caught(tmp_path: Path) -
     output = [rank.communicate(timeout=120)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], output
     alone = trained(tmp_path / "alone", 1, steps=3)
+    temperature = adversary()
+    list(fit(job(tmp_path / "adversary alone", one_sgd_step(1, steps=3), steps=3, losses=[temperature])))
+    assert abs(temperature.value.item() - 1) > 1e-4
+    alone["temperature"] = temperature.value.detach()
     for rank in (0, 1):
         assert_close(load_file(tmp_path / f"rank{rank}.safetensors"), alone, 1e-6)

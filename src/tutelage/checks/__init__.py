@@ -8,6 +8,7 @@ from tutelage.checks.outputs import check_answers
 from tutelage.checks.parts import (
     check_batches,
     check_extras,
+    check_fewest_rows,
     check_head,
     check_loss,
     check_meaning,
@@ -23,6 +24,7 @@ __all__ = [
     "check_answers",
     "check_batches",
     "check_extras",
+    "check_fewest_rows",
     "check_head",
     "check_labels",
     "check_loss",

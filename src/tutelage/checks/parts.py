@@ -35,6 +35,7 @@ from tutelage.transfer import TransferSet
 __all__ = [
     "check_batches",
     "check_extras",
+    "check_fewest_rows",
     "check_head",
     "check_loss",
     "check_meaning",
@@ -123,8 +124,8 @@ def check_pairs(recipe: Recipe) -> None:
             pairs.load()
 
 
-def check_batches(training: Training, losses: Mapping[str, Loss], data: TransferSet, key: str) -> None:
-    """Refuses more pieces of a batch than it has rows, and pieces too small for a loss between rows."""
+def check_batches(training: Training, data: TransferSet, key: str) -> None:
+    """Refuses more pieces of a batch than it has rows."""
     processes = make_accelerator(training.precision).num_processes
     rows = len(data.rows("train"))
     pieces = training.micro_batches * processes
@@ -135,6 +136,12 @@ def check_batches(training: Training, losses: Mapping[str, Loss], data: Transfer
             found=f"{training.micro_batches} pieces x {processes} processes",
             mend="lower micro_batches or raise batch_size",
         )
+
+
+def check_fewest_rows(training: Training, losses: Mapping[str, Loss], data: TransferSet, key: str) -> None:
+    """Refuses pieces of a batch that are too small for a loss between rows, which is prepared."""
+    rows = len(data.rows("train"))
+    pieces = training.micro_batches * make_accelerator(training.precision).num_processes
     smallest = min(training.batch_size, rows) // pieces
     for name, loss in losses.items():
         if smallest < loss.fewest_rows:
@@ -142,7 +149,7 @@ def check_batches(training: Training, losses: Mapping[str, Loss], data: Transfer
                 f"{key}.batch_size",
                 expected=f"at least {loss.fewest_rows} rows in a piece, for {name}",
                 found=f"{smallest}: {min(training.batch_size, rows)} rows in {pieces} piece(s)",
-                harm="this loss compares the rows of a piece, and of so few it says nothing: it would always be 0",
+                harm="this loss compares the rows of a piece, and of so few it, or a part of it, teaches nothing",
                 mend="raise batch_size, or lower micro_batches",
             )
 

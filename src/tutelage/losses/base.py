@@ -74,7 +74,8 @@ class Loss(nn.Module, abc.ABC):
     instance."""
 
     fewest_rows: ClassVar[int] = 1
-    """Rows of a piece below which the loss is always 0 and teaches nothing; the plan refuses smaller ones."""
+    """Rows of a piece below which the loss, or a part of it that is asked for, is constant and teaches nothing; the
+    plan refuses smaller ones. To be read of an instance that is prepared: it may depend on what the loss was given."""
 
     def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__()
@@ -117,6 +118,16 @@ class Loss(nn.Module, abc.ABC):
         """The teacher's module at `path`, which `borrows` names. Gradients pass through it, but do not change it."""
         return self._modules_lent[path]
 
+    @property
+    def plain_steps(self) -> tuple[float, list[nn.Parameter]]:
+        """`η`, and the own trained parts that take the plain gradient step `θ - η · ∇` in the place of the optimiser's.
+
+        For a part whose speed is a setting of the method, such as that of an adversary: AdamW divides a gradient by its
+        own size, so that no factor on it would have an effect. `η` follows the schedule of the training's learning
+        rate: it is its highest value. Such a part is no part of the norm that gradients are clipped to, nor decayed.
+        """
+        return 0.0, []
+
     def after_step(self) -> None:
         """Called on every process once a step of the optimiser is done: where a memory takes in what it saw.
 
@@ -141,12 +152,12 @@ class Loss(nn.Module, abc.ABC):
 
     def check_finite(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         """Raises a `SignalError` that names the model and the layer when a signal that counts is NaN or infinite."""
-        name, needs = type(self).__name__, self.needs
+        name, needs, rows = type(self).__name__, self.needs, self.rows_that_count(batch)
         for model, signals, request in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
             if request.output and signals.top is None:
-                require_finite(name, f"output of the {model}", signals.output, batch)
+                require_finite(name, f"output of the {model}", signals.output, batch, rows)
             for path in sorted(request.features):
-                require_finite(name, f"layer `{path}` of the {model}", signals.features[path], batch)
+                require_finite(name, f"layer `{path}` of the {model}", signals.features[path], batch, rows)
 
     @abc.abstractmethod
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
@@ -159,6 +170,10 @@ class Loss(nn.Module, abc.ABC):
         """
         rows = torch.ones(len(batch), device=batch.rows.device) if batch.weights is None else batch.weights.float()
         return batch.mask * rows[:, None] if self.per_token and batch.mask is not None else rows
+
+    def rows_that_count(self, batch: Batch) -> Tensor:
+        """Rows of which some value counts: `[B]` bool."""
+        return (self.counts(batch) > 0).reshape(len(batch), -1).any(1)
 
     def extra_repr(self) -> str:
         """Shows the hyper-parameters."""
@@ -240,10 +255,15 @@ def require_same_shape(loss: str, student: Tensor, teacher: Tensor, *, where: st
         )
 
 
-def require_finite(loss: str, where: str, signal: Tensor | None, batch: Batch) -> None:
-    """Raises a `SignalError` that names the signal when it holds NaN or infinity at a place that counts."""
+def require_finite(loss: str, where: str, signal: Tensor | None, batch: Batch, rows: Tensor) -> None:
+    """Raises a `SignalError` that names the signal when it holds NaN or infinity at a place that counts.
+
+    `rows` are those that count, `[B]` bool.
+    """
     assert signal is not None, f"{loss} was given no {where}"
     finite = torch.isfinite(visible(signal, batch))
+    if len(finite) == len(rows):  # a layer with another first axis is refused later, by the loss
+        finite |= ~rows.view(-1, *[1] * (finite.dim() - 1))
     if not finite.all():
         first = torch.nonzero(~finite)[0].tolist()
         raise SignalError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight
 from tutelage.losses.labels import labels_of, match_labels
-from tutelage.losses.rows import clear_
+from tutelage.losses.rows import clear_, differentiable_once
 from tutelage.signals import Batch, Request, Signals
 
 __all__ = ["BinaryCrossEntropy", "binary_cross_entropy"]
@@ -32,15 +32,17 @@ class _BinaryCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, keep: Tensor | None) -> Tensor:
-        ctx.save_for_backward(logits, labels, keep)
         # log(1 + e^-|s|) + max(s, 0) - y s, in place: torch's own takes more room for the same number.
         softplus = logits.abs().neg_().exp_().log1p_()
         values = softplus.add_(logits.clamp(min=0).addcmul_(logits, labels, value=-1)).sum(1)
-        return values if keep is None else values.masked_fill(~keep, 0)
+        values = values if keep is None else values.masked_fill(~keep, 0)
+        ctx.save_for_backward(values, logits, labels, keep)
+        return values
 
     @staticmethod
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        logits, labels, keep = ctx.saved_tensors
+        _, logits, labels, keep = ctx.saved_tensors
         slope = torch.sigmoid(logits).sub_(labels)
         return (slope if keep is None else clear_(slope, keep)).mul_(gradient[:, None]), None, None
 

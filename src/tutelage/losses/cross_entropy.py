@@ -18,7 +18,7 @@ from tutelage.losses.labels import (
     require_labelled_positions,
 )
 from tutelage.losses.reduce import class_last
-from tutelage.losses.rows import clear_
+from tutelage.losses.rows import clear_, differentiable_once
 from tutelage.signals import Batch, Request, Signals
 
 __all__ = ["CrossEntropy", "cross_entropy"]
@@ -45,18 +45,20 @@ class _CrossEntropy(torch.autograd.Function):
         highest = logits.amax(axis, keepdim=True)
         powers = (logits - highest).mul_(_LOG2_E).exp2_()  # a power of 2 takes half the time of one of e
         total = powers.sum(axis, keepdim=True)
-        ctx.save_for_backward(powers, total, counted, at_label)
         ctx.smoothing, ctx.axis = smoothing, axis
         # The highest logit is taken off before the sum is added: beside 1e4 its logarithm would be rounded away.
         values = highest - logits.gather(axis, at_label)
         if smoothing:
             values = (1 - smoothing) * values + smoothing * (highest - logits.mean(axis, keepdim=True))
         values = values.add_(total.log()).squeeze(axis)
-        return torch.where(counted, values, 0.0)
+        result = torch.where(counted, values, 0.0)
+        ctx.save_for_backward(result, powers, total, counted, at_label)
+        return result
 
     @staticmethod
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        powers, total, counted, at_label = ctx.saved_tensors
+        _, powers, total, counted, at_label = ctx.saved_tensors
         gradient = gradient.unsqueeze(ctx.axis)
         slope = powers * (gradient / total)
         if ctx.smoothing:

@@ -44,8 +44,11 @@ class CurriculumTemperature(WrappedLoss):
     """`τ² · loss(s/τ, t/τ)`, the inner loss at a temperature `τ = τ_init + τ_range · σ(v)` that learns to raise it.
 
     `v` is trained along with the student, on the same loss, with its gradient multiplied by `-λ`: where the student
-    lowers the loss, `v` raises it. `λ` rises along a cosine from 0 to `strength` while the share `rise` of the training
-    is done, and then stays. The gradient of `v` includes that of the factor `τ²`, as in the authors' code.
+    lowers the loss, `v` raises it. At each step `v ← v + η λ ∂L/∂v`, a plain gradient step whatever the student's
+    optimiser is: AdamW divides a gradient by its own size, so that no `λ` would change how fast `v` moves. `η` follows
+    the schedule of the training's learning rate, and `L` has the factor `weight`. `λ` rises along a cosine from 0 to
+    `strength` while the share `rise` of the training is done, and then stays. The gradient of `v` includes that of the
+    factor `τ²`, as in the authors' code.
 
     * "global": `v` is one number, which starts at 1 (so `τ` starts at 15.6 with the paper's settings).
     * "instance": `v` is predicted for each sample, or each token, by two linear layers with a ReLU between them from
@@ -71,6 +74,8 @@ class CurriculumTemperature(WrappedLoss):
         strength: What `λ` rises to, 0 or more.
         rise: The share of the training in which `λ` rises, above 0 and at most 1 (10 epochs of 240 in the paper).
         hidden: Width of the layer between, for "instance".
+        learning_rate: `η` at its highest. The paper has one SGD for student and temperature, at 0.05 with a momentum of
+            0.9, by which steps in one direction come to ten times as much: 0.5 here.
         axis: The class axis of the outputs, as in the inner loss; to be given for `[B, C, H, W]`.
         weight: Factor of this term in the total.
 
@@ -89,6 +94,7 @@ class CurriculumTemperature(WrappedLoss):
         strength: float = 1.0,
         rise: float = 0.05,
         hidden: int = 128,
+        learning_rate: float = 0.05,
         axis: int = -1,
         weight: Weight = 1.0,
     ) -> None:
@@ -103,6 +109,7 @@ class CurriculumTemperature(WrappedLoss):
         require_positive("span", span)
         require_not_negative("strength", strength)
         require_positive("hidden", hidden)
+        require_positive("learning_rate", learning_rate)
         if not 0 < rise <= 1:
             raise ValueError(f"rise must be above 0 and at most 1, found {rise}")
         self.temperature = temperature
@@ -111,6 +118,7 @@ class CurriculumTemperature(WrappedLoss):
         self.strength = strength
         self.rise = rise
         self.hidden = hidden
+        self.learning_rate = learning_rate
         self.axis = axis
         self.predictor: _Predictor | None = None
         self.value = nn.Parameter(torch.ones(())) if temperature == "global" else None
@@ -119,6 +127,12 @@ class CurriculumTemperature(WrappedLoss):
     def reversal(self) -> float:
         """`λ` at this point of the training."""
         return self.strength * (1 - math.cos(math.pi * min(self.progress / self.rise, 1.0))) / 2
+
+    @property
+    def plain_steps(self) -> tuple[float, list[nn.Parameter]]:
+        """`v`, or what predicts it."""
+        own = [self.value] if self.value is not None else []
+        return self.learning_rate, own if self.predictor is None else [*self.predictor.parameters()]
 
     def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         """Makes what predicts the temperature, on the student's device and in float32 or wider.
@@ -149,7 +163,8 @@ class CurriculumTemperature(WrappedLoss):
 
     def _divided(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Tensor, Signals, Signals]:
         assert student.output is not None and teacher.output is not None
-        s, t = paired_logits("CurriculumTemperature", student.output, teacher.output, self.axis, batch)
+        pair = paired_logits("CurriculumTemperature", student.output, teacher.output, self.axis, batch)
+        s, t = (self.counted_alone(logits, batch) for logits in pair)
         temperature = self.lowest + self.span * torch.sigmoid(
             reversed_gradient(self._value(s, t, batch), self.reversal)
         )

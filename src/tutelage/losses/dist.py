@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -16,11 +17,15 @@ from tutelage.signals import Batch, Request, Signals
 
 __all__ = ["DIST", "correlation"]
 
+ROUNDING = 8
+"""Units in the last place of their mean by which equal numbers may seem to differ."""
+
 
 def correlation(student: Tensor, teacher: Tensor, dim: int, floor: float, counted: Tensor | None = None) -> Tensor:
     """Pearson's `ρ` of two tensors along an axis, `⟨ŝ, t̂⟩ / (‖ŝ‖ · ‖t̂‖ + floor)` with `ŝ = s - mean(s)`.
 
-    Where one of both is constant it is 0 and passes no gradient.
+    Where one of both is constant, but for rounding, it is 0 and passes no gradient: its slope grows as 1/‖ŝ‖, and what
+    rounding leaves of equal numbers would be blown up by a million and more.
 
     Args:
         student: Any shape.
@@ -30,12 +35,21 @@ def correlation(student: Tensor, teacher: Tensor, dim: int, floor: float, counte
         counted: Which entries of the axis count, 1 or 0, in a shape that broadcasts; None for all.
     """
     if counted is None:
-        s, t = student - student.mean(dim, keepdim=True), teacher - teacher.mean(dim, keepdim=True)
+        size: Tensor | int = student.shape[dim]
+        means = [x.mean(dim, keepdim=True) for x in (student, teacher)]
+        s, t = student - means[0], teacher - means[1]
     else:
         size = counted.sum(dim, keepdim=True).clamp(min=1)
-        s, t = ((x - (x * counted).sum(dim, keepdim=True) / size) * counted for x in (student, teacher))
-    lengths = torch.linalg.vector_norm(s, dim=dim) * torch.linalg.vector_norm(t, dim=dim)
-    known = lengths > 0
+        means = [(x * counted).sum(dim, keepdim=True) / size for x in (student, teacher)]
+        s, t = ((x - mean) * counted for x, mean in zip((student, teacher), means, strict=True))
+        size = size.squeeze(dim)
+    of_both = [torch.linalg.vector_norm(x, dim=dim) for x in (s, t)]
+    rounding = ROUNDING * torch.finfo(s.dtype).eps * size**0.5
+    varies = [
+        length.detach() > rounding * mean.detach().squeeze(dim).abs()
+        for length, mean in zip(of_both, means, strict=True)
+    ]
+    lengths, known = of_both[0] * of_both[1], varies[0] & varies[1]
     return torch.where(known, (s * t).sum(dim) / torch.where(known, lengths + floor, 1.0), 0.0)
 
 
@@ -50,13 +64,19 @@ class DIST(Loss):
     improbable in the whole batch (as most are among many classes) counts for less. `T²` is not in the first
     version of their code, which had no temperature; the copies that have one have it.
 
+    A student that is constant has no correlation: `ρ` is 0, the value of that part 1, and it passes no gradient (that
+    of a nearly constant one grows without bound as its spread falls, in every direction alike). So a student whose head
+    starts at zero, or that has collapsed, needs another term, such as `CrossEntropy`, to begin. A constant teacher has
+    the same value, and teaches nothing. Of two classes `ρ_i` is ±1 and teaches nothing either.
+
     Shapes: outputs `[B, C]` -> `[B]`. Where outputs have positions (`[B, L, C]` or, with `axis=1`, `[B, C, H, W]`),
     each token is a value, `[B, L]`, if the rows have a token mask; else each sample is the mean of its positions. `ρ_c`
     is then over all tokens or pixels of the batch.
 
     When to use it: a teacher that is much stronger than the student, or trained otherwise, which `KLDivergence` asks
     the student to match in every number. It compares the samples of a batch (`per_sample` is False): it is another
-    loss for another batch size, and wants batches in which classes occur several times.
+    loss for another batch size, and wants batches in which classes occur several times; of fewer than three samples (or
+    tokens, or pixels) `ρ_c` says nothing.
 
     Cost: negligible; some ten tensors of the outputs' size.
 
@@ -102,6 +122,12 @@ class DIST(Loss):
         self.variant = variant
         self.axis = axis
         self.outputs = outputs
+        self._positions = 1
+
+    @property
+    def fewest_rows(self) -> int:  # type: ignore[override]
+        """Those that make three samples, tokens or pixels: a correlation over two is ±1, and pulls at nothing."""
+        return math.ceil(3 / self._positions) if self.gamma > 0 else 1
 
     @property
     def needs(self) -> Needs:
@@ -116,7 +142,8 @@ class DIST(Loss):
         """
         super().prepare(student, teacher, batch)
         assert student.output is not None
-        if student.output.numel() == student.output.shape[self.axis]:
+        self._positions = student.output[0].numel() // student.output.shape[self.axis]
+        if len(batch) * self._positions == 1:
             raise SignalError(
                 "DIST on outputs",
                 expected="two samples or more in a batch",

@@ -10,6 +10,7 @@ from torch import Tensor
 from tutelage.losses.base import Weight
 from tutelage.losses.embeddings import Embeddings, require_directions
 from tutelage.losses.reduce import widen
+from tutelage.losses.rows import differentiable_once
 from tutelage.signals import Batch, Signals
 
 __all__ = ["EmbeddingCosine", "cosine_distance"]
@@ -34,12 +35,13 @@ class _CosineDistance(torch.autograd.Function):
         value: Tensor = torch.linalg.vector_norm(difference, dim=-1).square() / 2
         # u·d = ½ (‖d‖² + ‖u‖² - ‖v‖²), and a unit vector's length is 1, or 0 where it has no direction.
         along = value + ((inverse > 0).to(value.dtype) - (inverse_t > 0).to(value.dtype)).squeeze(-1) / 2
-        ctx.save_for_backward(u, difference, inverse, along[..., None])
+        ctx.save_for_backward(value, u, difference, inverse, along[..., None])
         return value
 
     @staticmethod
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        u, difference, inverse, along = ctx.saved_tensors
+        _, u, difference, inverse, along = ctx.saved_tensors
         return torch.addcmul(difference, u, along, value=-1).mul_(inverse * gradient[..., None]), None
 
 

@@ -13,7 +13,7 @@ from tutelage.losses.base import Loss, Needs, Weight, require_choice, require_sa
 from tutelage.losses.events import divergence_on_events
 from tutelage.losses.logits import require_positive
 from tutelage.losses.reduce import class_last, mean_per_position, widen
-from tutelage.losses.rows import cut_gradient, token_mask
+from tutelage.losses.rows import cut_gradient, differentiable_once, token_mask
 from tutelage.signals import Batch, Request, Signals
 
 __all__ = ["KLDivergence", "bernoulli_kl", "softmax_kl"]
@@ -30,15 +30,15 @@ def softmax_kl(student: Tensor, teacher: Tensor, temperature: float, axis: int =
 def bernoulli_kl(student: Tensor, teacher: Tensor, temperature: float, axis: int = -1) -> Tensor:
     """`T² · Σ_c KL(Bernoulli(σ(t_c/T)) ‖ Bernoulli(σ(s_c/T)))` over an axis: `[..., C]` -> `[...]`."""
     student, teacher = widen(student, teacher)
-    divergences = _BernoulliKL.apply(student, teacher, temperature)  # type: ignore[no-untyped-call]
-    return cast("Tensor", divergences).sum(axis) * temperature**2
+    divergences = _BernoulliKL.apply(student, teacher, temperature, axis)  # type: ignore[no-untyped-call]
+    return cast("Tensor", divergences) * temperature**2
 
 
 class _BernoulliKL(torch.autograd.Function):
-    """Of each pair of logits; its gradient `σ(s) - σ(t)` is at hand, where autograd would save six tensors."""
+    """Summed over an axis; its gradient `σ(s) - σ(t)` is at hand, where autograd would save six tensors."""
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float, axis: int) -> Tensor:
         # The divergence is the same with both signs turned. Turned so that the teacher says yes, every term is small
         # where it is sure; 1 - σ(t) is 0 from t = 17 on, and the terms then no longer cancel where s nears t.
         scale = teacher.new_full((), 1 / temperature)
@@ -48,14 +48,17 @@ class _BernoulliKL(torch.autograd.Function):
         turn = torch.copysign(scale, teacher)
         # Only a wrapper that trains something on the teacher's side asks for the second slope: σ(t) σ(-t) (t - s).
         of_teacher = (no * (1 - no) * apart).mul_(turn) if ctx.needs_input_grad[1] else None
-        values.sub_(apart.mul_(no))
-        ctx.save_for_backward(no.sub_(s.neg_().sigmoid_()).mul_(turn), of_teacher)
-        return values
+        result = values.sub_(apart.mul_(no)).sum(axis)
+        ctx.save_for_backward(result, no.sub_(s.neg_().sigmoid_()).mul_(turn), of_teacher)
+        ctx.axis = axis
+        return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        slope, of_teacher = ctx.saved_tensors
-        return gradient * slope, None if of_teacher is None else gradient * of_teacher, None
+    @differentiable_once
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        _, slope, of_teacher = ctx.saved_tensors
+        gradient = gradient.unsqueeze(ctx.axis)
+        return gradient * slope, None if of_teacher is None else gradient * of_teacher, None, None
 
 
 class KLDivergence(Loss):

@@ -18,6 +18,7 @@ from tutelage.losses.labels import (
 )
 from tutelage.losses.logits import paired_logits
 from tutelage.losses.reduce import class_last
+from tutelage.losses.rows import cut_gradient
 from tutelage.signals import Batch, Request, Signals
 
 __all__ = ["LabelledLogits"]
@@ -51,7 +52,7 @@ class LabelledLogits(Loss):
         """The loss of each position.
 
         Args:
-            student: Its logits, `[..., C]`, in float32 or wider; 0 at tokens and pixels that do not count.
+            student: Its logits, `[..., C]`, in float32 or wider; anything where there is no label.
             teacher: The same of the teacher, without a gradient.
             labels: The target class, `[...]`; 0 where there is none.
         """
@@ -75,10 +76,8 @@ class LabelledLogits(Loss):
         targets = class_targets(type(self).__name__, batch)
         require_labelled_positions(type(self).__name__, s.shape[:-1], targets)
         ignored = targets == IGNORED
-        if targets.dim() > 1:
-            # What models say of padding may be anything: without this, 0 · NaN would reach the gradient.
-            s = s.masked_fill(ignored[..., None], 0)
-            t = t.masked_fill(ignored[..., None], 0) if self.reads_teacher else s.detach()
+        # What models say where there is no label may be anything: without this, 0 · NaN would reach the gradient.
+        s, t = cut_gradient(s, ~ignored), cut_gradient(t, ~ignored) if self.reads_teacher else s.detach()
         return mean_of_counted(self.compare(s, t, targets.clamp(min=0)).masked_fill(ignored, 0), targets)
 
     def counts(self, batch: Batch) -> Tensor:

@@ -89,5 +89,6 @@ class LogitStandardization(WrappedLoss):
         """The outputs standardised, the features as they are."""
         assert student.output is not None and teacher.output is not None
         pair = paired_logits("LogitStandardization", student.output, teacher.output, self.axis, batch)
-        s, t = (standardized(logits, self.variant).movedim(-1, self.axis) for logits in pair)
+        known = (self.counted_alone(logits, batch) for logits in pair)
+        s, t = (standardized(logits, self.variant).movedim(-1, self.axis) for logits in known)
         return Signals(output=s, features=student.features), Signals(output=t, features=teacher.features)

@@ -89,6 +89,7 @@ class MultiLevelLogit(Loss):
     """
 
     per_sample: ClassVar[bool] = False
+    fewest_rows: ClassVar[int] = 2
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -13,7 +14,7 @@ from tutelage.losses.layer_pairs import Pairs
 from tutelage.losses.map_pairs import MapPairs, Projection
 from tutelage.losses.maps import Resize
 from tutelage.losses.reduce import widen
-from tutelage.signals import Batch
+from tutelage.signals import Batch, Signals
 
 __all__ = ["PearsonFeature", "pearson_distance", "standardised"]
 
@@ -54,7 +55,7 @@ class PearsonFeature(MapPairs):
 
     When to use it: detectors of different kinds, whose features differ in scale; pair the levels of both pyramids.
     It standardises over the batch (`per_sample` is False): it is another loss for another batch size, and accumulating
-    small batches is not the same as one large one.
+    small batches is not the same as one large one. Of fewer than three places in a batch it says nothing.
 
     Cost: a few passes over the features, no parameters but the projector.
 
@@ -87,6 +88,18 @@ class PearsonFeature(MapPairs):
         super().__init__(pairs, resize=resize, projector=projector, weight=weight)
         require_choice("variant", variant, ("paper", "official"))
         self.variant = variant
+        self._places = 1
+
+    @property
+    def fewest_rows(self) -> int:  # type: ignore[override]
+        """Those that make three places: two numbers, standardised, are ±1 whatever they were."""
+        return math.ceil(3 / self._places)
+
+    def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
+        """Notes how many places a row has at least."""
+        super().prepare(student, teacher, batch)
+        maps = [*student.features.values(), *teacher.features.values()]
+        self._places = min(features[0, 0].numel() for features in maps)
 
     def compare_maps(self, path: str, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Each sample's part of one pair of maps: `[B]`."""

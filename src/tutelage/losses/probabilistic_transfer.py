@@ -81,12 +81,16 @@ class ProbabilisticTransfer(LayerPairs):
     """
 
     per_sample: ClassVar[bool] = False
-    fewest_rows: ClassVar[int] = 3
 
     def __init__(self, pairs: Pairs, *, variant: Literal["paper", "official"] = "paper", weight: Weight = 1.0) -> None:
         super().__init__(pairs, weight=weight)
         require_choice("variant", variant, ("paper", "official"))
         self.variant: Literal["paper", "official"] = variant
+
+    @property
+    def fewest_rows(self) -> int:  # type: ignore[override]
+        """Of two samples each has one neighbour, all of whose probability it has; beside itself it has not."""
+        return 3 if self.variant == "paper" else 2
 
     def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         """Checks that there are samples to compare."""

@@ -32,18 +32,21 @@ def require_samples(loss: str, batch: Batch) -> None:
 def distances(features: Tensor) -> Tensor:
     """`‖x_i - x_j‖` of the flattened features, `[B, ...]` -> `[B, B]`; where it is 0 no gradient passes.
 
-    From the differences: by way of dot products, features far from the origin would lose what tells them apart.
+    From the differences: by way of dot products, features far from the origin would lose what tells them apart. Where
+    they differ by rounding alone it is 0: relative to others of that size, noise would be a relation.
     """
     flat = features.flatten(1)
     with full_precision(flat):
-        return torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+        distance = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+    rounding = 2 * torch.finfo(flat.dtype).eps * torch.linalg.vector_norm(flat.detach(), dim=1)
+    return torch.where(distance > rounding, distance, 0.0)
 
 
 def relative(distance: Tensor) -> Tensor:
-    """Distances divided by the mean of those that are positive; as they are where none is."""
-    pairs = (distance > 0).sum()
-    mean = distance.sum() / pairs.clamp(min=1)
-    return distance / torch.where(pairs > 0, mean, 1.0)
+    """Distances divided by the mean over all pairs of two samples, copies of each other too; as they are if it is 0."""
+    size = len(distance)
+    mean = distance.sum() / max(size * (size - 1), 1)
+    return distance / torch.where(mean > 0, mean, 1.0)
 
 
 def cosines(distance: Tensor) -> Tensor:
@@ -79,8 +82,10 @@ def relational_angle(student: Tensor, teacher: Tensor) -> Tensor:
 class RelationalDistance(LayerPairs):
     """`(1/B²) · Σ_ij h(d_ij(s) - d_ij(t))`, with `d_ij = ‖x_i - x_j‖ / mean` and Huber's function `h` (δ = 1).
 
-    `h(x)` is `x²/2` up to `|x| = 1` and `|x| - 1/2` from there. The mean is that of the batch's positive distances, of
-    student and teacher each, so that neither the scale nor the width of the features matters. The value of a sample is
+    `h(x)` is `x²/2` up to `|x| = 1` and `|x| - 1/2` from there. The mean is that over all pairs `i ≠ j`, of
+    student and teacher each, so that neither the scale nor the width of the features matters. Two samples that coincide
+    are a pair at distance 0 and lower the mean, in the paper as in the authors' code (which sets such a distance to
+    1e-6); copies of code that take "the positive distances" leave them out. The value of a sample is
     its row's part. The paper sums over the pairs; the mean over all `B²`, those of a sample with itself included, is
     what the authors' code takes. There, distances come from dot products; here from differences, which are exact.
 

@@ -106,12 +106,13 @@ class Routed(WrappedLoss):
     def check_finite(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         """Raises a `SignalError` that names the model and the layer when a signal that counts is NaN or infinite."""
         super().check_finite(student, teacher, batch)
+        rows = self.rows_that_count(batch)
         for member, request in self.needs.teacher.members.items():
             said = teacher.members[member]
             if request.output and said.top is None:
-                require_finite("Routed", f"output of the teacher `{member}`", said.output, batch)
+                require_finite("Routed", f"output of the teacher `{member}`", said.output, batch, rows)
             for path in sorted(request.features):
-                require_finite("Routed", f"layer `{path}` of the teacher `{member}`", said.features[path], batch)
+                require_finite("Routed", f"layer `{path}` of the teacher `{member}`", said.features[path], batch, rows)
 
     def prepare(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         """Prepares the inner loss on what it is handed."""

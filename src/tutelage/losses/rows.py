@@ -1,11 +1,14 @@
 """Rows compared and left out with few passes over memory, which is what a loss on large signals costs.
 
 A row is a vector along the last axis. `masked_fill` and the chain of `sub`, `square` and `sum` say the same with two to
-three times the traffic, forward and backward.
+three times the traffic, forward and backward. What leaves rows out may be differentiated any number of times; a squared
+distance once: see `differentiable_once`.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from tutelage.signals import Batch
 
-__all__ = ["clear_", "cut_gradient", "keep_rows", "squared_distance", "token_mask"]
+__all__ = ["clear_", "cut_gradient", "differentiable_once", "keep_rows", "squared_distance", "token_mask"]
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -58,19 +61,59 @@ def clear_(values: Tensor, keep: Tensor, axis: int = -1) -> Tensor:
     return values
 
 
+def differentiable_once(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """The backward pass of a `Function` that keeps no more than the first derivative needs: a second one is refused.
+
+    It would be 0, or a part of what it is: autograd does not see how the saved tensors came about. (torch's
+    `once_differentiable` refuses only where the gradient that arrives depends on the inputs too.) The `Function` has to
+    save its own result first: by way of it, what is refused depends on the inputs.
+
+    Raises:
+        RuntimeError: On backward through the gradient.
+    """
+
+    @functools.wraps(backward)
+    def once(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            slopes = backward(ctx, gradient)
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return slopes
+        result = ctx.saved_tensors[0]
+        return tuple(None if slope is None else _Refusing.apply(slope, result) for slope in slopes)  # type: ignore[no-untyped-call]
+
+    return once
+
+
+class _Refusing(torch.autograd.Function):
+    """The slope as it is, as a function of the result: who differentiates it is told that it can't be done."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, result: Tensor) -> Tensor:
+        return slope.view_as(slope)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        raise RuntimeError(
+            "a second derivative of this loss is not implemented (its backward pass keeps what the first one needs): "
+            "compute the gradient without create_graph, or write the loss in plain torch operations"
+        )
+
+
 class _SquaredDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, keep: Tensor | None) -> Tensor:
         difference = student - teacher
         if keep is not None:
             clear_(difference, keep)
-        ctx.save_for_backward(difference)
         length: Tensor = torch.linalg.vector_norm(difference, dim=-1)
-        return length.square()
+        result = length.square()
+        ctx.save_for_backward(result, difference)
+        return result
 
     @staticmethod
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        (difference,) = ctx.saved_tensors
+        _, difference = ctx.saved_tensors
         slope = difference * (2 * gradient[..., None])
         return slope, -slope if ctx.needs_input_grad[1] else None, None
 
@@ -84,7 +127,7 @@ class _CutGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (keep,) = ctx.saved_tensors
-        return clear_(gradient.clone(), keep), None
+        return keep_rows(gradient, keep), None
 
 
 class _KeepRows(torch.autograd.Function):
@@ -96,4 +139,4 @@ class _KeepRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (keep,) = ctx.saved_tensors
-        return clear_(gradient.clone(), keep), None
+        return keep_rows(gradient, keep), None

@@ -9,10 +9,11 @@ from tutelage.errors import SignalError
 from tutelage.losses.base import Loss, Needs, Weight
 from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.kl_divergence import softmax_kl
-from tutelage.losses.labels import class_targets, count_positions, require_classes
+from tutelage.losses.labels import IGNORED, class_targets, count_positions, require_classes
 from tutelage.losses.logits import require_positive
 from tutelage.losses.projectors import Projectors
 from tutelage.losses.reduce import visible, widen
+from tutelage.losses.rows import keep_rows
 from tutelage.signals import Batch, Request, Signals
 
 __all__ = ["SelfDistillation"]
@@ -95,6 +96,8 @@ class SelfDistillation(Loss):
         values = []
         for path in self.layers:
             features, output = widen(pooled(student.features[path], batch), student.output)
+            # 0 · NaN of a row without a label would reach the gradient of the classifier.
+            features, output = (keep_rows(said, targets != IGNORED) for said in (features, output))
             logits = self.classifiers.project(path, features)
             of_labels = cross_entropy(logits, targets, 0.0)
             of_output = softmax_kl(logits, output, self.temperature)

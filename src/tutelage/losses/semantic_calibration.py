@@ -128,6 +128,7 @@ class SemanticCalibration(Loss):
     """
 
     per_sample: ClassVar[bool] = False
+    fewest_rows: ClassVar[int] = 2
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from tutelage.losses.base import Loss, Needs, Weight
+from tutelage.losses.rows import keep_rows
 from tutelage.signals import Batch, Signals
 
 __all__ = ["WrappedLoss"]
@@ -40,6 +41,15 @@ class WrappedLoss(Loss):
     @abc.abstractmethod
     def handed(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         """What the inner loss is given of the student and of the teacher: the signals that it needs, changed."""
+
+    def counted_alone(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Logits with 0 in rows that the inner loss does not count for want of a label.
+
+        What stands there may be NaN, and a wrapper that changes it would bring it to the gradient.
+        """
+        if not self.needs.labels:
+            return logits
+        return keep_rows(logits.reshape(len(logits), -1), self.rows_that_count(batch)).view_as(logits)
 
     @property
     def per_sample(self) -> bool:  # type: ignore[override]

@@ -25,12 +25,14 @@ from torch import Tensor, nn
 
 from tutelage.errors import RunError
 from tutelage.losses import Loss
+from tutelage.losses.counted import Counted
 from tutelage.signals import Batch, Signals
 from tutelage.teachers import Teacher
 from tutelage.training import checkpoint
 from tutelage.training.config import Training
-from tutelage.training.setup import frozen_layers, make_accelerator, make_optimizer, reseed
+from tutelage.training.setup import clipped_parts, frozen_layers, make_accelerator, make_optimizer, reseed, set_rate
 from tutelage.training.step import Learner, global_scales, needs_of, term_names
+from tutelage.training.untaught import Untaught, first_answers
 
 __all__ = ["EvaluationRecord", "Fit", "StepRecord", "fit"]
 
@@ -49,6 +51,9 @@ class StepRecord:
         learning_rate: Of the last step.
         gradient_norm: Of the last step before clipping, or None without clipping.
         samples_per_second: Rows trained on a second since the last record, over all processes.
+        rows: Rows of the batches since the last record, over all processes.
+        unanswered: How many of them the teacher (or one of several) gave no answer to: they taught nothing of it.
+        empty: How many of them had no token: they taught nothing.
     """
 
     step: int
@@ -58,6 +63,9 @@ class StepRecord:
     learning_rate: float
     gradient_norm: float | None
     samples_per_second: float
+    rows: int = 0
+    unanswered: int = 0
+    empty: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +177,7 @@ class _Run:
         self._restore()
         self.request = needs_of(job.losses)[1]
         self.names = term_names(job.losses)
+        self.untaught = Untaught()  # since the last record
         mixed = job.training.precision != "float32"  # accelerate's own context costs as much when it does nothing
         self.autocast = self.accelerator.autocast if mixed else contextlib.nullcontext
 
@@ -194,7 +203,7 @@ class _Run:
             step, last = self.progress.step, self.progress.step == job.steps
             if step % training.log_every == 0 or last:
                 seconds = max(time.monotonic() - started, 1e-9)
-                yield self._step_record(since, norm, rows / seconds)
+                yield self._step_record(since, norm, rows, seconds)
                 since, rows, started = [], 0, time.monotonic()
             if job.evaluate is not None and (step % every == 0 or last):
                 self._check_finite(since)
@@ -241,34 +250,42 @@ class _Run:
         job, accelerator = self.job, self.accelerator
         step = self.progress.step
         reseed(job.seed, step + 1, accelerator.process_index)
-        for group in self.optimizer.param_groups:
-            group["lr"] = job.training.rate(step, job.steps)
+        set_rate(self.optimizer, job.training, step, job.steps)
         self.learner.at(step / job.steps)
-        pieces = [piece.to(accelerator.device) for piece in pieces]
-        scales = global_scales(job.losses, pieces).to(accelerator.device)
+        moved = [piece.to(accelerator.device) for piece in pieces]
+        said = first_answers(self._ask, moved, self.request)
+        self.untaught.add(pieces, said, self.request)
+        parts_of = zip(pieces, said, strict=True)
+        counted = [[Counted.of(loss, *part).to(accelerator.device) for loss in job.losses] for part in parts_of]
+        scales = global_scales(counted)
         sums = torch.zeros(1 + len(job.losses), device=accelerator.device)
-        for index, piece in enumerate(pieces):
-            whole = contextlib.nullcontext() if index == len(pieces) - 1 else accelerator.no_sync(self.wrapped)
+        for piece, parts in zip(moved, counted, strict=True):
+            whole = contextlib.nullcontext() if parts is counted[-1] else accelerator.no_sync(self.wrapped)
+            signals = said.pop(0) or self._ask(piece)
             with whole:
-                with self.autocast():
-                    signals = job.teacher.ask(piece, self.request) if job.teacher and self.request else Signals()
-                total, shares = self.wrapped(piece, signals, scales)
+                total, shares = self.wrapped(piece, signals, scales, parts)
                 accelerator.backward(total * accelerator.num_processes)  # DDP takes the mean over processes
                 sums += torch.cat([total.detach().float()[None], shares])
         norm = None
         if job.training.clip_norm is not None:
-            norm = accelerator.clip_grad_norm_(self.learner.parameters(), job.training.clip_norm)
+            norm = accelerator.clip_grad_norm_(clipped_parts(self.optimizer), job.training.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.learner.after_step()
         return sums, norm
 
-    def _step_record(self, since: list[Tensor], norm: Tensor | None, speed: float) -> StepRecord:
+    def _ask(self, piece: Batch) -> Signals:
+        with self.autocast():
+            return self.job.teacher.ask(piece, self.request) if self.job.teacher and self.request else Signals()
+
+    def _step_record(self, since: list[Tensor], norm: Tensor | None, rows: int, seconds: float) -> StepRecord:
         self._check_finite(since)
         mean = torch.stack(since).mean(0)
+        mean = torch.cat([mean, mean.new_tensor([self.untaught.unanswered, self.untaught.empty])])
+        self.untaught = Untaught()
         if self.accelerator.num_processes > 1:
             torch.distributed.all_reduce(mean)
-        values = mean.tolist()
+        *values, unanswered, empty = mean.tolist()
         return StepRecord(
             step=self.progress.step,
             steps=self.job.steps,
@@ -276,7 +293,10 @@ class _Run:
             terms=dict(zip(self.names, values[1:], strict=True)),
             learning_rate=self.optimizer.param_groups[0]["lr"],
             gradient_norm=None if norm is None else float(norm),
-            samples_per_second=speed,
+            samples_per_second=rows / seconds,
+            rows=rows,
+            unanswered=round(unanswered),
+            empty=round(empty),
         )
 
     def _check_finite(self, since: list[Tensor]) -> None:

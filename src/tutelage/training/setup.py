@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -12,7 +14,7 @@ from tutelage.taps import find_layer
 from tutelage.training.config import Training
 from tutelage.training.step import Learner
 
-__all__ = ["frozen_layers", "make_accelerator", "make_optimizer", "reseed"]
+__all__ = ["clipped_parts", "frozen_layers", "make_accelerator", "make_optimizer", "reseed", "set_rate"]
 
 
 def make_accelerator(precision: str = "float32") -> Accelerator:
@@ -29,21 +31,53 @@ def frozen_layers(student: nn.Module, training: Training) -> list[nn.Module]:
     return [find_layer(student, path, model="student") for path in training.freeze or ()]
 
 
+class _PlainSteps(torch.optim.Optimizer):
+    """A mixin: the groups marked `plain` take the step `θ - lr · ∇`, and keep no state; the others the optimiser's."""
+
+    def step(self, closure: Any = None) -> Any:
+        """One step."""
+        for group in self.param_groups:
+            for parameter in group["params"] if group["plain"] else ():
+                if parameter.grad is not None:
+                    parameter.data.add_(parameter.grad, alpha=-group["lr"])
+                    parameter.grad = None
+        return super().step(closure)
+
+
+class _AdamW(_PlainSteps, torch.optim.AdamW): ...
+
+
+class _SGD(_PlainSteps, torch.optim.SGD): ...
+
+
+def clipped_parts(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """What the norm of the gradient is taken over: all but the parts of losses that take plain steps."""
+    return [p for group in optimizer.param_groups if not group["plain"] for p in group["params"]]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, training: Training, step: int, steps: int) -> None:
+    """Sets the learning rates of a step."""
+    rate = training.rate(step, steps)
+    for group in optimizer.param_groups:
+        group["lr"] = group["highest"] * rate / training.learning_rate if group["plain"] else rate
+
+
 def make_optimizer(learner: Learner, training: Training) -> torch.optim.Optimizer:
     """The optimiser over student and losses; weight decay on matrices and kernels alone."""
     for layer in frozen_layers(learner.student, training):
         layer.requires_grad_(False)
-    trained = [p for p in learner.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": training.weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    plain = learner.plain_steps()
+    apart = {id(p) for _, parts in plain for p in parts}
+    trained = [p for p in learner.parameters() if p.requires_grad and id(p) not in apart]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": training.weight_decay, "plain": False},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0, "plain": False},
+        *({"params": parts, "weight_decay": 0.0, "plain": True, "highest": rate} for rate, parts in plain),
     ]
     groups = [group for group in groups if group["params"]]
     if training.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, lr=training.learning_rate, momentum=training.momentum, nesterov=training.momentum > 0
-        )
-    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(training.momentum, training.beta2))
+        return _SGD(groups, lr=training.learning_rate, momentum=training.momentum, nesterov=training.momentum > 0)
+    return _AdamW(groups, lr=training.learning_rate, betas=(training.momentum, training.beta2))
 
 
 def reseed(seed: int, step: int, process: int) -> None:

@@ -5,8 +5,8 @@ For losses `k` with weight `w_k`, values `v_k` and counts `c_k` the objective of
     L = Σ_k  w_k · (Σ_i c_ki · v_ki) / (Σ_i c_ki),
 
 with `w_k` the weight at this share of the training, and `i` over every row (or token) of every piece on every process.
-The denominators depend on the batch alone, so they are known before the first forward pass, and the gradient is the
-same however the batch is split.
+The denominators depend on the batch alone, and on what the teacher has left unanswered, so they are known before the
+first forward pass of the student, and the gradient is the same however the batch is split.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tutelage.losses import Loss
 from tutelage.losses.base import weight_at
+from tutelage.losses.counted import Counted
 from tutelage.signals import Batch, Request, Signals, call, output_of
 from tutelage.taps import Taps
 
@@ -69,28 +70,32 @@ class Learner(nn.Module):
             loss.progress = progress
         self._weights = [weight_at(cast("Loss", term).weight, progress) for term in self.losses]
 
+    def plain_steps(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """The parts of the losses, of those within wrappers too, that take plain gradient steps, with their rates."""
+        return [loss.plain_steps for loss in self._every]
+
     def after_step(self) -> None:
         """Tells the losses that the optimiser has made its step."""
         for loss in self.losses:
             cast("Loss", loss).after_step()
 
-    def forward(self, batch: Batch, teacher: Signals, scales: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, batch: Batch, teacher: Signals, scales: Tensor, counted: Sequence[Counted]
+    ) -> tuple[Tensor, Tensor]:
         """The objective's share of this piece, and each loss's share, unweighted and detached, `[K]`.
 
         Args:
             batch: A piece of the step's batch.
             teacher: What the teacher says about it.
             scales: `1 / global count` of each loss, `[K]`, 0 where nothing counts.
+            counted: What counts for each loss in this piece.
         """
         output = output_of(call(self._run[0], batch.inputs), "student")
         student = Signals(output=output, features=self._taps.take())
-        shares = []
-        for loss, scale in zip(self.losses, scales, strict=True):
-            assert isinstance(loss, Loss)
-            counts = loss.counts(batch)
-            # where, not times: a value that does not count may be anything, NaN too, without harm.
-            values = torch.where(counts > 0, loss(student, teacher, batch), 0.0)
-            shares.append((values * counts).sum() * scale)
+        shares = [
+            part.sum(cast("Loss", loss), student, teacher, batch) * scale
+            for loss, scale, part in zip(self.losses, scales, counted, strict=True)
+        ]
         total = sum(w * share for w, share in zip(self._weights, shares, strict=True))
         assert isinstance(total, Tensor)
         return total, torch.stack([share.detach().float() for share in shares])
@@ -100,9 +105,14 @@ class Learner(nn.Module):
         self._taps.close()
 
 
-def global_scales(losses: Sequence[Loss], pieces: Sequence[Batch]) -> Tensor:
-    """`1 / count` of each loss over all pieces and all processes, `[K]`; 0 for a loss that counts nothing."""
-    counts = torch.stack([sum((loss.counts(piece).sum() for piece in pieces), torch.zeros(())) for loss in losses])
+def global_scales(pieces: Sequence[Sequence[Counted]]) -> Tensor:
+    """`1 / count` of each loss over all pieces and all processes, `[K]`; 0 for a loss that counts nothing.
+
+    Args:
+        pieces: What counts in each piece, for each of the `K` losses.
+    """
+    of_losses = zip(*pieces, strict=True)
+    counts = torch.stack([torch.stack([part.counts.sum() for part in parts]).sum() for parts in of_losses])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(counts)
     return torch.where(counts > 0, 1.0 / counts.clamp(min=1e-12), 0.0)
