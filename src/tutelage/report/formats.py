@@ -130,12 +130,12 @@ def difference(number: float | None, unit: str, *, with_unit: bool = True) -> st
 
 
 def interval(low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
-    """Both ends of an interval: `92.1% to 94.4%`; empty when an end is lacking."""
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return ""
-    if signed:
-        return f"{difference(low, unit, with_unit=False)} to {difference(high, unit, with_unit=False)}"
-    return f"{value(low, unit)} to {value(high, unit)}"
+    """Both ends of an interval: `92.1% to 94.4%`; `92.1% or more` without an upper one; empty without both."""
+    known = [end is not None and math.isfinite(end) for end in (low, high)]
+    words = [difference(end, unit, with_unit=False) if signed else value(end, unit) for end in (low, high)]
+    if all(known):
+        return f"{words[0]} to {words[1]}"
+    return f"{words[0]} or more" if known[0] else f"{words[1]} or less" if known[1] else ""
 
 
 def estimate(
