@@ -18,6 +18,7 @@ from tutelage.checks.parts import (
     check_tokenizers,
     check_trained,
 )
+from tutelage.checks.timing import check_timing, note_on_timing
 
 __all__ = [
     "check_answers",
@@ -31,6 +32,8 @@ __all__ = [
     "check_precision",
     "check_supervised",
     "check_teacher_training",
+    "check_timing",
     "check_tokenizers",
     "check_trained",
+    "note_on_timing",
 ]

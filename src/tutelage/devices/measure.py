@@ -10,6 +10,7 @@ left out.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from tutelage.devices.threads import limited_threads
 from tutelage.errors import UserError
 from tutelage.signals import Inputs, call
 
-__all__ = ["InProcess", "ModelForms", "OnnxCalls", "measure_cost"]
+__all__ = ["InProcess", "ModelForms", "OnnxCalls", "call_seconds", "measure_cost"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +282,16 @@ def _torch_latency(modules: Mapping[str, nn.Module], rows: int, how: _How) -> Ro
     inputs = change_inputs(repeat_rows(how.batch, rows), lambda tensor: tensor.to(how.target.torch_name))
     candidates = {name: _eager(module, inputs, how.target) for name, module in modules.items()}
     return _timed(candidates, rows, how, how.target.computing(candidates))
+
+
+def call_seconds(module: nn.Module, inputs: Inputs, rows: int, target: Target) -> float:
+    """About how long the eager module takes for so many rows, in seconds: one call, after a first that may set up."""
+    with _torch_on(target, {"model": module}):
+        run = _eager(module, change_inputs(repeat_rows(inputs, rows), lambda x: x.to(target.torch_name)), target)
+        run()
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
 
 
 def _eager(module: nn.Module, inputs: Inputs, target: Target) -> Callable[[], object]:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from tutelage.sampling import design_effect, t_quantile
 
-__all__ = ["CONFIDENCE", "Interval", "effective_samples", "quantile_interval", "samples_to_decide"]
+__all__ = ["CONFIDENCE", "Interval", "effective_samples", "least_samples", "quantile_interval", "samples_to_decide"]
 
 Floats = NDArray[np.float64]
 
@@ -80,8 +80,8 @@ def effective_samples(rounds: Sequence[Sequence[float]], p: float) -> float:
     count = sum(sizes)
     if max(sizes) == 1:
         return count
-    if len(rounds) == 1:
-        return 1.0  # how rounds differ, one can't say
+    if len(rounds) < 3:
+        return 1.0  # how rounds differ, two can't say
     samples = np.concatenate([np.asarray(samples, dtype=np.float64) for samples in rounds])
     groups = np.repeat(np.arange(len(rounds)), sizes)
     beyond = (samples > np.quantile(samples, p)).astype(np.float64)
@@ -90,12 +90,16 @@ def effective_samples(rounds: Sequence[Sequence[float]], p: float) -> float:
     return count / (1 + (max(design_effect(beyond, groups), inferred) - 1) * few)
 
 
+def least_samples(p: float) -> int:
+    """The least number of independent samples of which the largest is an upper limit: `p^n <= 0.025`, 72 for 0.95."""
+    return math.ceil(math.log(1 - TAIL) / math.log(p))
+
+
 def samples_to_decide(rounds: Sequence[Sequence[float]], p: float, limit: float) -> int | None:
     """How many more samples like these would show on which side of a limit the `p`-quantile lies.
 
     The share `s` of samples up to the limit differs from `p` by more than `z · √(p (1 - p) / n)` for
-    `n > z² p (1 - p) / (s - p)²` independent ones; below the limit it takes at least those without which there is no
-    upper end.
+    `n > z² p (1 - p) / (s - p)²` independent ones; where all are, it takes `least_samples`.
 
     Returns:
         None where the estimate lies at the limit: no number would do while it stays there.
@@ -104,9 +108,7 @@ def samples_to_decide(rounds: Sequence[Sequence[float]], p: float, limit: float)
     share = sum(sample <= limit for samples in rounds for sample in samples) / count
     if abs(share - p) < 1e-12:
         return None
-    independent = Z * Z * p * (1 - p) / (share - p) ** 2
-    if share > p:
-        independent = max(independent, math.log(1 - TAIL) / math.log(p))
+    independent = least_samples(p) if share == 1 else Z * Z * p * (1 - p) / (share - p) ** 2
     return max(1, math.ceil(independent * count / effective_samples(rounds, p)) - count)
 
 

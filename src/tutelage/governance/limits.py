@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutelage.devices.cost import FROM_RAW, FROM_TENSORS, Cost, Latency, ModelCost, significant
-from tutelage.devices.latency import MINIMUM_ROUNDS
+from tutelage.devices.latency import JUDGED_CALLS, MINIMUM_ROUNDS
 from tutelage.devices.quantiles import samples_to_decide
 from tutelage.devices.statistics import recomputed
 from tutelage.governance.outcome import GateResult, Outcome, decide
 from tutelage.governance.policy import Budget
 
-__all__ = ["judge_budget", "judge_export"]
+__all__ = ["judge_budget", "judge_export", "judged_calls"]
 
 MB = 1e6
 
@@ -72,6 +72,13 @@ def judge_budget(budget: Budget, cost: Cost | None, export: dict[str, Any] | Non
         form = "onnxruntime" if export is not None and export.get("onnx") else "torch"
     found = None if cost is None else recomputed(cost)
     return [_judge_limit(name, limit, found, form, budget) for name, limit in budget.limits().items()]
+
+
+def judged_calls(budget: Budget) -> dict[int, int]:
+    """The calls of the student that judging its time takes, by batch size, for `measure_cost`."""
+    if budget.latency_p95_ms is None and budget.latency_vs_teacher is None:
+        return {}
+    return {budget.batch: 0 if budget.latency_p95_ms is None else JUDGED_CALLS}
 
 
 def judge_export(export: dict[str, Any] | None) -> list[GateResult]:
