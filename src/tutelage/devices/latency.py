@@ -93,9 +93,9 @@ class Plan:
         if judged is None:
             rounds = min(rounds, max(MINIMUM_ROUNDS, affordable))
         else:
-            half = int(0.5 * LONGEST * seconds / once) if once > 0 else JUDGED_ROUNDS
             wanted = max(rounds, JUDGED_ROUNDS)
-            rounds = min(wanted, max(FEW_ROUNDS, half), max(MINIMUM_ROUNDS, LONGEST * affordable))
+            most = int(LONGEST * seconds / once) if once > 0 else wanted
+            rounds = min(wanted, max(FEW_ROUNDS, most // 2), max(MINIMUM_ROUNDS, most))
         block = seconds / (rounds * len(call_seconds))
         spare = LONGEST * seconds / rounds - once
         calls = {}

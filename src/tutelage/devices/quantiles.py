@@ -3,7 +3,8 @@
 Of `n` independent samples, `j` lie at or below the true `p`-quantile with the binomial probability of `(n, p)`: the
 `k`-th smallest is an upper limit with the confidence that fewer than `k` do. No distribution is assumed, and where even
 the largest sample is no upper limit there is none: one of 97.5% for a 95th percentile takes `0.95^n <= 0.025`, 72
-samples. Between two order statistics the limit is interpolated, so that its confidence is not more than was asked for.
+samples. Between two order statistics of independent samples the limit is interpolated, so that its confidence is not
+more than was asked for.
 
 Samples of one round are alike, so `n` is an effective number: all samples over their design effect, which is the larger
 of two. One is counted: how much more the share of samples beyond the quantile varies between rounds than that of
@@ -65,8 +66,11 @@ def quantile_interval(rounds: Sequence[Sequence[float]], p: float) -> Interval:
     samples = np.sort(np.concatenate([np.asarray(samples, dtype=np.float64) for samples in rounds]))
     value = float(np.quantile(samples, p))
     effective = int(effective_samples(rounds, p) + 1e-9)
+    low_place, high_place = _places(effective, p)
+    if low_place is not None and effective < len(samples):  # few effective ones, each many samples wide
+        low_place = math.floor(low_place)
     low, high = (
-        None if place is None else _at(samples, place * len(samples) / effective) for place in _places(effective, p)
+        None if place is None else _at(samples, place * len(samples) / effective) for place in (low_place, high_place)
     )
     # The estimate interpolates otherwise than the limits: it must not lie outside them.
     return Interval(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -65,12 +66,11 @@ def ratios_of(models: Mapping[str, ModelCost]) -> tuple[dict[str, Interval], dic
 
 def recomputed(cost: Cost) -> Cost:
     """The same cost with all percentiles, ratios and intervals made anew of the samples; what has none is left out."""
-    models = {
-        name: replace(
-            model,
-            latencies=[latency_of(x.form, x.batch, x.samples_ms, x.cpu_ms) for x in model.latencies if x.samples_ms],
-        )
-        for name, model in cost.models.items()
-    }
+    models = {name: replace(model, latencies=_timed(model.latencies)) for name, model in cost.models.items()}
     ratios, cpu_ratios = ratios_of(models)
     return replace(cost, models=models, ratios=ratios, cpu_ratios=cpu_ratios)
+
+
+def _timed(latencies: Sequence[Latency]) -> list[Latency]:
+    known = [x for x in latencies if x.samples_ms and all(math.isfinite(y) for calls in x.samples_ms for y in calls)]
+    return [latency_of(x.form, x.batch, x.samples_ms, x.cpu_ms) for x in known]

@@ -130,12 +130,11 @@ def difference(number: float | None, unit: str, *, with_unit: bool = True) -> st
 
 
 def interval(low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
-    """Both ends of an interval: `92.1% to 94.4%`; `92.1% or more` without an upper one; empty without both."""
-    known = [end is not None and math.isfinite(end) for end in (low, high)]
+    """Both ends of an interval: `92.1% to 94.4%`; `92.1% or more` without an upper one; empty without a lower one."""
+    if low is None or not math.isfinite(low) or (high is not None and not math.isfinite(high)):
+        return ""
     words = [difference(end, unit, with_unit=False) if signed else value(end, unit) for end in (low, high)]
-    if all(known):
-        return f"{words[0]} to {words[1]}"
-    return f"{words[0]} or more" if known[0] else f"{words[1]} or less" if known[1] else ""
+    return f"{words[0]} or more" if high is None else f"{words[0]} to {words[1]}"
 
 
 def estimate(
