@@ -105,6 +105,18 @@ def test_what_is_judged_takes_the_calls_and_rounds_it_needs_up_to_ten_times_the_
     assert rounds == 6 or plan.rounds * sum(plan.calls[name] * each[name] for name in each) <= 10 * seconds
 
 
+def test_calls_that_become_slower_than_planned_do_not_make_a_measurement_without_an_end() -> None:
+    clock = FakeClock()
+    calls = itertools.count()
+    slows_down = clock.work(lambda: 0.01 if next(calls) < 10 else 1.0)
+    found = measure(
+        {"student": slows_down}, rounds=4, seconds=1.0, judged={"student": 200}, contention=Scripted((), clock),
+        clock=clock,
+    )  # fmt: skip
+    assert len(found.samples_ms["student"]) == 6
+    assert clock.now - 100.0 < 40
+
+
 def test_rounds_asked_for_are_kept_where_more_than_judging_takes() -> None:
     assert Plan.within(10.0, {"student": 1e-4}, rounds=60, judged={"student": 0}).rounds == 60
 
