@@ -14,19 +14,14 @@ from tutelage.devices import Cost, ModelForms, Target, measure_cost
 from tutelage.devices.served import Timed, served_beside
 from tutelage.errors import ModelError
 from tutelage.export import compare, export_onnx, save_student
+from tutelage.export.inputs import dynamic_axes
 from tutelage.export.module_spec import spec_of
+from tutelage.governance.limits import judged_calls
 from tutelage.plan import Plan
-from tutelage.signals import Batch, Inputs, call, output_of
+from tutelage.signals import Inputs, call, output_of
 from tutelage.transfer import evaluation_batches
 
 __all__ = ["export_student", "measure_models"]
-
-
-def _dynamic_axes(batch: Batch) -> dict[str, tuple[int, ...]]:
-    """The axes of each input that vary: the batch, and the length of token sequences."""
-    inputs = batch.inputs if isinstance(batch.inputs, dict) else {"input": batch.inputs}
-    length = None if batch.mask is None else batch.mask.shape
-    return {name: (0, 1) if tensor.shape == length else (0,) for name, tensor in inputs.items()}
 
 
 def _store(plan: Plan, student: nn.Module, folder: Path, example: Inputs) -> tuple[dict[str, Any], list[str]]:
@@ -63,7 +58,7 @@ def export_student(
     export: dict[str, Any] = {"safetensors": stored, "onnx": None}
     if not recipe.export.onnx:
         return export, None, notes
-    dynamic = _dynamic_axes(example)
+    dynamic = dynamic_axes(example)
     about = export_onnx(student, example.inputs, partial / "model.onnx", dynamic=dynamic)
     batches = [batch.inputs for _, batch in evaluation_batches(data, data.rows("test"), EVALUATION_BATCH)]
     with torch.no_grad():
@@ -102,5 +97,6 @@ def measure_models(
         batch_sizes=recipe.measure.batch_sizes,
         rounds=recipe.measure.rounds,
         seconds=recipe.measure.seconds,
+        judged=judged_calls(recipe.budget),
     )
     return cost, list(timed.notes)

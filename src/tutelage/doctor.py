@@ -186,13 +186,33 @@ def describe_cost(cost: Cost) -> str:
         for x in model.latencies:
             lines.append(
                 f"  {x.form:<16} batch {x.batch:<4} p50 {significant(x.p50_ms):>8} ms   "
-                f"p95 {significant(x.p95_ms):>8} ms [{significant(x.p95_low_ms)}, {significant(x.p95_high_ms)}]   "
+                f"p95 {significant(x.p95_ms):>8} ms {_ends(x.p95_low_ms, x.p95_high_ms)}   "
                 f"p99 {significant(x.p99_ms):>8} ms"
             )
-    for key, ratio in cost.ratios.items():
-        lines.append(f"student / teacher, {key}: {ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]")
+    lines += _ratios(cost)
     lines += [f"{form}: {what}" for form, what in cost.forms.items()]
     return "\n".join(lines)
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    """Both ends of an interval; a dash for one that the samples are too few to set."""
+    return f"[{', '.join('-' if end is None else significant(end) for end in (low, high))}]"
+
+
+def _ratios(cost: Cost) -> list[str]:
+    """The student's time as a share of the teacher's, and where other work disturbed it."""
+    lines = []
+    for key, wall in cost.ratios.items():
+        lines.append(f"student / teacher, {key}: {significant(wall.value)} {_ends(wall.low, wall.high)}")
+        cpu = cost.cpu_ratios.get(key)
+        if cpu is not None and cost.disturbed.get(key):
+            lines.append(f"  by CPU time: {significant(cpu.value)} {_ends(cpu.low, cpu.high)}")
+    lines += [
+        f"other work disturbed {kept:,} rounds of {key}, which could not be replaced: a quiet machine tells more"
+        for key, kept in cost.disturbed.items()
+        if kept
+    ]
+    return lines
 
 
 def describe_benefit(metrics: Sequence[MetricResult], gated: Collection[str] = ()) -> str:

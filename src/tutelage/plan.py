@@ -17,11 +17,10 @@ import torch
 from tutelage import checks
 from tutelage.asking import asked_about, check_asking
 from tutelage.devices import Target
-from tutelage.devices.served import timed_forms
 from tutelage.errors import RecipeError, check_all, did_you_mean, within
 from tutelage.evaluation.metrics import available_metrics, describe
 from tutelage.forecast import Forecast, make_forecast
-from tutelage.governance.policy import check_budget, check_gates, check_timed
+from tutelage.governance.policy import check_budget, check_gates
 from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
 from tutelage.losses import Loss
 from tutelage.matching import Proposal, propose_for, with_pairs
@@ -256,7 +255,7 @@ def _plan(
             lambda: recipe.teacher.check(request),
             lambda: checks.check_tokenizers(recipe.teacher, recipe.student, data),
             lambda: checks.check_teacher_training(recipe, taught),
-            lambda: _check_timed(recipe),
+            lambda: checks.check_timing(recipe, data, student),
             lambda: check_asking(recipe.asking, data, student),
             *(functools.partial(checks.check_head, name, head, recipe, data, student) for name, head in heads.items()),
         ]
@@ -314,13 +313,6 @@ def _checks_of_the_recipe(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: checks.check_meaning(recipe),
         lambda: checks.check_pairs(recipe),
     ]
-
-
-def _check_timed(recipe: Recipe) -> None:
-    """The loaded teacher can be timed, where the budget is on its time."""
-    target = Target.parse(recipe.measure.device)
-    forms = timed_forms(recipe.teacher, target, onnx=recipe.export.onnx)
-    check_timed(recipe.budget, forms, teacher=recipe.teacher.describe(), device=target.name)
 
 
 def _load(recipe: Recipe, device: torch.device) -> tuple[TransferSet, TransferSet | None]:

@@ -54,8 +54,8 @@ class Measure:
     Args:
         device: `cpu:N` for a CPU with N threads, or `cuda:N`.
         batch_sizes: Rows in a call.
-        rounds: Rounds in which teacher and student take turns.
-        seconds: Time to spend on all of it, about.
+        rounds: Rounds in which teacher and student take turns; what a budget judges takes 40.
+        seconds: Time to spend on all of it, about; what a budget judges may take ten times its part.
     """
 
     device: str = "cpu:1"

@@ -8,7 +8,7 @@ import pytest
 from fake_clock import FakeClock
 
 from tutelage.devices import contention
-from tutelage.devices.contention import Contention, stolen_share
+from tutelage.devices.contention import Contention, fine_clock, stolen_share
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +60,26 @@ def test_no_steal_where_the_system_does_not_count_it(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Path, "read_text", absent)
     assert stolen_share((0, 0)) == (0.0, (0, 0))
+
+
+def test_a_kernel_that_was_slow_from_the_start_is_held_against_its_cpu_time() -> None:
+    """Catches calibration on a machine that is busy all the time, which makes slow the usual."""
+    clock, cpu = FakeClock(), FakeClock()
+
+    def preempted() -> None:
+        clock.now += 0.005
+        cpu.now += 0.002
+
+    probe = Contention(kernel=preempted, clock=clock, cpu_clock=cpu, calibration=3)
+    probe.calibrate()
+    assert not probe.quiet()
+    blind = Contention(kernel=preempted, clock=clock, calibration=3)
+    blind.calibrate()
+    assert blind.quiet()
+
+
+def test_a_cpu_clock_that_moves_in_steps_of_a_scheduler_tick_is_not_used() -> None:
+    ticks = iter(0.0156 * (n // 100) for n in range(10**6))
+    assert fine_clock(lambda: next(ticks)) is None
+    fine = iter(1e-7 * n for n in range(10**6))
+    assert fine_clock(lambda: next(fine)) is not None

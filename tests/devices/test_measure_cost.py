@@ -53,7 +53,7 @@ def cost(tmp_path_factory: pytest.TempPathFactory) -> Cost:
         torch.randn(3, WIDTH),
         device="cpu:1",
         batch_sizes=(4, 1),
-        rounds=5,
+        rounds=6,
         seconds=1.0,
     )
 
@@ -63,7 +63,7 @@ def test_every_model_is_measured_in_every_form_at_every_batch_size(cost: Cost) -
         assert {(found.form, found.batch) for found in model.latencies} == {
             ("torch", 1), ("torch", 4), ("onnxruntime", 1), ("onnxruntime", 4),
         }  # fmt: skip
-        assert all(len(found.samples_ms) == 5 for found in model.latencies)
+        assert all(len(found.samples_ms) == 6 for found in model.latencies)
     assert cost.inputs == {"input": [None, WIDTH]}
     assert cost.device["threads"] == 1
 
@@ -71,8 +71,23 @@ def test_every_model_is_measured_in_every_form_at_every_batch_size(cost: Cost) -
 def test_a_ninth_of_the_layers_is_faster_in_every_form(cost: Cost) -> None:
     assert set(cost.ratios) == {"torch/1", "torch/4", "onnxruntime/1", "onnxruntime/4"}
     for ratio in cost.ratios.values():
-        assert ratio["low"] <= ratio["value"] <= ratio["high"]
-        assert ratio["value"] < 0.5
+        assert ratio.low is not None and ratio.high is not None
+        assert ratio.low <= ratio.value <= ratio.high
+        assert ratio.value < 0.5
+    for form, batch in (("torch", 1), ("onnxruntime", 4)):  # whatever else runs here
+        assert 1 / 36 < cost.cpu_ratios[f"{form}/{batch}"].value < 0.5
+        assert cost.disturbed[f"{form}/{batch}"] <= 6
+
+
+def test_a_batch_size_that_is_judged_takes_the_rounds_and_calls_that_it_needs(tmp_path: Path) -> None:
+    forms = ModelForms(module=stack(1, width=8), onnx=chain(tmp_path / "small.onnx", 1, width=8))
+    cost = measure_cost(
+        {"student": forms}, torch.randn(2, 8), batch_sizes=[1, 2], rounds=2, seconds=0.2, judged={2: 200}
+    )
+    for timed in cost.models["student"].latencies:
+        calls = sum(map(len, timed.samples_ms))
+        assert len(timed.samples_ms) == (2 if timed.batch == 1 else 40) and (timed.batch == 1 or calls >= 200)
+        assert (timed.p95_high_ms is None) == (timed.batch == 1)  # two rounds tell nothing of how rounds differ
 
 
 def test_peak_memory_grows_by_the_weights_that_one_model_has_more(cost: Cost) -> None:

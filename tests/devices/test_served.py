@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "ledger"))
 from graphs import BIAS, WEIGHT, write_embedding, write_linear
 from teacher_case import CASES, batch_of, ledger, model_file, numbers, server, table
 
-from tutelage.devices import Cost, ModelForms, Target, measure_cost, size_of
+from tutelage.devices import Cost, ModelForms, Target, measure_cost, served, size_of
 from tutelage.devices.measure import InProcess
 from tutelage.devices.onnx_process import OnnxProcess
 from tutelage.devices.served import Timed, served_beside, timed_forms
@@ -313,13 +313,19 @@ def test_a_teacher_that_does_not_run_as_it_is_timed_is_left_out_with_a_note() ->
     assert "a GPU" in found.notes[0]
 
 
-def test_libraries_that_run_on_the_cpu_are_not_compared_with_a_student_on_a_gpu() -> None:
+def test_libraries_that_run_on_the_cpu_are_not_compared_with_a_student_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(served, "onnx_providers", lambda target: ["one that runs there"])
     cuda = Target(kind="cuda")
     assert timed_forms(Slow(frozenset({"raw"})), cuda, onnx=True) == ()
     assert timed_forms(loaded(ModuleTeacher(lambda: nn.Linear(2, 2))), cuda, onnx=False) == ("torch",)
     graph = loaded(OnnxTeacher(model_file("m.onnx"), output="logits"))
     assert timed_forms(graph, cuda, onnx=True) == ("onnxruntime",)
     assert timed_forms(graph, cuda, onnx=False) == ()
+    monkeypatch.setattr(served, "onnx_providers", lambda target: [])
+    assert timed_forms(graph, cuda, onnx=True) == ()  # ONNX Runtime without CUDA: its form is not measured
+    assert timed_forms(loaded(ModuleTeacher(lambda: nn.Linear(2, 2))), cuda, onnx=True) == ("torch",)
 
 
 # Files of their own, in the measuring process.

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from costs import COST, parity
 
-from tutelage.devices.cost import Cost, Latency, ModelCost
 from tutelage.errors import RecipeError
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.results import Estimate, MetricResult
@@ -287,91 +286,7 @@ def test_a_small_test_with_few_events_is_not_promised_too_few_rows(n: int, lost:
     assert one(more, gate).outcome == "PASS"
 
 
-# --- budget and export ---
-
-
-def parity(agrees: bool, flips: int | None = 0) -> dict[str, Any]:
-    return {
-        "file": "model.onnx", "opset": 18, "rows": 2000, "batch_sizes": [1], "max_abs_difference": 2e-4,
-        "mean_abs_difference": 1e-6, "flips": flips, "tolerance": 1e-3 if agrees else 1e-4, "agrees": agrees,
-    }  # fmt: skip
-
-
-def latency(form: str, batch: int, p95: float) -> Latency:
-    return Latency(
-        form=form, batch=batch, p50_ms=p95 - 1, p95_ms=p95, p95_low_ms=p95 - 0.5, p95_high_ms=p95 + 0.5,
-        p99_ms=p95 + 1, samples_ms=[],
-    )  # fmt: skip
-
-
-COST = Cost(
-    device={},
-    rounds=5,
-    models={
-        "teacher": ModelCost(name="teacher", parameters=9, embedding_parameters=0, size_bytes=90_000_000),
-        "student": ModelCost(
-            name="student",
-            parameters=3,
-            embedding_parameters=0,
-            size_bytes=20_000_000,
-            peak_memory_bytes={"torch": 200_000_000, "onnxruntime": 100_000_000},
-            latencies=[latency("torch", 1, 8.0), latency("onnxruntime", 1, 4.0), latency("onnxruntime", 32, 60.0)],
-        ),
-    },
-    ratios={"torch/1": {"value": 0.5, "low": 0.45, "high": 0.55}},
-)
-
-
-@pytest.mark.parametrize(
-    ("budget", "export", "outcome", "value"),
-    [
-        (Budget(latency_p95_ms=4.5), True, "PASS", 4.0),
-        (Budget(latency_p95_ms=4.4), True, "INCONCLUSIVE", 4.0),
-        (Budget(latency_p95_ms=3.4), True, "FAIL", 4.0),
-        (Budget(latency_p95_ms=9.0), False, "PASS", 8.0),
-        (Budget(latency_p95_ms=5.0, form="torch"), True, "FAIL", 8.0),
-        (Budget(latency_p95_ms=100, batch=32), True, "PASS", 60.0),
-        (Budget(latency_p95_ms=100, batch=8), True, "INCONCLUSIVE", None),
-        (Budget(size_mb=20), False, "PASS", 20.0),
-        (Budget(size_mb=19.9), False, "FAIL", 20.0),
-        (Budget(peak_memory_mb=150), True, "PASS", 100.0),
-        (Budget(peak_memory_mb=150), False, "FAIL", 200.0),
-        (Budget(latency_vs_teacher=0.6), False, "PASS", 0.5),
-        (Budget(latency_vs_teacher=0.5), False, "INCONCLUSIVE", 0.5),
-        (Budget(latency_vs_teacher=0.4), False, "FAIL", 0.5),
-        (Budget(latency_vs_teacher=0.6), True, "INCONCLUSIVE", None),
-    ],
-)
-def test_budget_truth_table(budget: Budget, export: bool, outcome: str, value: float | None) -> None:
-    verdict = judge([], COST, [], budget, {"onnx": parity(True) if export else None})
-    gate = verdict.gates[0]
-    assert (gate.outcome, gate.value, gate.kind) == (outcome, value, "budget")
-    assert verdict.verdict == outcome
-    assert outcome in gate.explanation
-
-
-def test_a_teacher_of_another_library_is_judged_in_the_form_that_both_share_and_the_verdict_names_it() -> None:
-    ratio = {"value": 0.3, "low": 0.2, "high": 0.4}
-    for form in ("from raw columns", "from tensors"):
-        beside = replace(COST, ratios={f"{form}/1": ratio, f"{form}/32": {**ratio, "value": 0.1, "low": 0.1}})
-        (gate,) = judge([], beside, [], Budget(latency_vs_teacher=0.35), {"onnx": None}).gates
-        assert (gate.outcome, gate.value) == ("INCONCLUSIVE", 0.3)
-        assert f"(batch 1, {form})" in gate.explanation
-        (other,) = judge([], beside, [], Budget(latency_vs_teacher=0.35, batch=8), None).gates
-        (named,) = judge([], beside, [], Budget(latency_vs_teacher=0.35, form="torch"), None).gates
-        assert other.value is None and named.value is None  # another batch, another form: no evidence
-    both = replace(COST, ratios={**COST.ratios, "from tensors/1": ratio})
-    (gate,) = judge([], both, [], Budget(latency_vs_teacher=0.9), None).gates
-    assert gate.value == 0.5  # the form that the other limits are judged in comes first
-    (own,) = judge([], replace(COST, ratios={"from tensors/1": ratio}), [], Budget(latency_p95_ms=9), None).gates
-    assert "torch" in own.explanation and own.value == 8.0
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_latency_that_is_no_number_is_no_measurement(bad: float) -> None:
-    broken = replace(COST.models["student"], latencies=[latency("torch", 1, bad)])
-    (gate,) = judge([], replace(COST, models={"student": broken}), [], Budget(latency_p95_ms=3), None).gates
-    assert (gate.outcome, gate.value) == ("INCONCLUSIVE", None)
+# --- what is decided, and the exported file ---
 
 
 def test_ends_that_are_not_finite_decide_nothing() -> None:

@@ -51,6 +51,7 @@ M = "\u2212"  # the true minus sign
         (difference(-0.5, ""), f"{M}0.500"),
         (interval(0.9, 0.95, "%"), "90.0% to 95.0%"),
         (interval(None, 0.95, "%"), ""),
+        (interval(4.2, None, "ms"), f"4.20{S}ms or more"),
         (date("2026-11-24T04:03:11Z"), "24 November 2026, 04:03 UTC"),
         (date("yesterday"), "yesterday"),
     ],

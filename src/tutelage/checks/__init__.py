@@ -19,6 +19,7 @@ from tutelage.checks.parts import (
     check_tokenizers,
     check_trained,
 )
+from tutelage.checks.timing import check_timing, note_on_timing
 
 __all__ = [
     "check_answers",
@@ -33,6 +34,8 @@ __all__ = [
     "check_precision",
     "check_supervised",
     "check_teacher_training",
+    "check_timing",
     "check_tokenizers",
     "check_trained",
+    "note_on_timing",
 ]

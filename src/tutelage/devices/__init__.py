@@ -6,7 +6,8 @@
     target.py       a device by name: `cpu:1`, `cuda:0`
     latency.py      candidates timed in alternating rounds
     contention.py   was something else running?
-    statistics.py   percentiles, intervals, ratios
+    quantiles.py    confidence limits of a percentile, for samples that come in rounds
+    statistics.py   percentiles of latencies, ratios
     memory.py       resident memory of this process
     size.py         parameters and bytes of a module
     threads.py      the threads of other libraries

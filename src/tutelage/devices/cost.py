@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from tutelage.devices.quantiles import Interval
+
 __all__ = ["FROM_RAW", "FROM_TENSORS", "Cost", "Latency", "ModelCost", "significant"]
 
 FROM_RAW = "from raw columns"
@@ -26,19 +28,22 @@ class Latency:
             a call begins: `from tensors` or `from raw columns` (`Cost.forms` says what is in it).
         batch: Rows in a call.
         p50_ms: Median over all timed calls, milliseconds a call.
-        p95_ms: 95th percentile; `p95_low_ms`, `p95_high_ms` are its 95% interval, bootstrapped over rounds.
+        p95_ms: 95th percentile; `p95_low_ms`, `p95_high_ms` are its 95% interval, from order statistics. An end is None
+            where the calls are too few to set a limit there.
         p99_ms: 99th percentile.
         samples_ms: Every timed call, round by round: `samples_ms[round][call]`.
+        cpu_ms: CPU time of a call, the mean of each round; empty where it was not taken (CUDA).
     """
 
     form: str
     batch: int
     p50_ms: float
     p95_ms: float
-    p95_low_ms: float
-    p95_high_ms: float
+    p95_low_ms: float | None
+    p95_high_ms: float | None
     p99_ms: float
     samples_ms: list[list[float]]
+    cpu_ms: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +74,15 @@ class Cost:
 
     Attributes:
         device: CPU model, cores, threads used, versions: what a stranger needs to judge the numbers.
-        rounds: Alternating rounds asked for; a slow form takes fewer, at least 5 (`samples_ms` has them).
+        rounds: Alternating rounds asked for; a slow form takes fewer, at least 6, and one that a budget judges takes
+            more (`samples_ms` has them).
         models: By name.
         ratios: Student's latency as a share of the teacher's, by `form/batch` (`torch/1`): the median over rounds
-            of the ratio of the rounds' medians with its 95% bootstrap interval: `{"value":, "low":, "high":}`.
+            of the ratio of the rounds' medians with its 95% interval.
+        cpu_ratios: The same of their CPU times, which other work on the machine does not lengthen.
         contention: Rounds in which the machine was shared (`contaminated`), those of them that were run again
             (`repeated`) and those that are among the samples (`kept`).
+        disturbed: By `form/batch`, rounds among its samples in which the machine was shared.
         inputs: Shape of each input; the first axis, the batch, is None.
         forms: What is in a call, for the forms whose name does not say it.
     """
@@ -82,8 +90,10 @@ class Cost:
     device: dict[str, Any]
     rounds: int
     models: dict[str, ModelCost]
-    ratios: dict[str, dict[str, float]] = field(default_factory=dict)
+    ratios: dict[str, Interval] = field(default_factory=dict)
+    cpu_ratios: dict[str, Interval] = field(default_factory=dict)
     contention: dict[str, int] = field(default_factory=dict)
+    disturbed: dict[str, int] = field(default_factory=dict)
     inputs: dict[str, list[int | None]] = field(default_factory=dict)
     forms: dict[str, str] = field(default_factory=dict)
 
@@ -98,4 +108,40 @@ class Cost:
             name: ModelCost(**{**model, "latencies": [Latency(**latency) for latency in model["latencies"]]})
             for name, model in data["models"].items()
         }
-        return cls(**{**data, "models": models})
+        ratios = {
+            name: {key: Interval(**ratio) for key, ratio in data.get(name, {}).items()}
+            for name in ("ratios", "cpu_ratios")
+        }
+        return cls(**{**data, "models": models, **ratios})
+
+    def stays_disturbed(self, form: str, batch: int) -> bool:
+        """Whether the machine was shared in so many rounds that medians over them are not those of a quiet one."""
+        rounds = max(
+            (
+                len(x.samples_ms)
+                for m in self.models.values()
+                for x in m.latencies
+                if (x.form, x.batch) == (form, batch)
+            ),
+            default=0,
+        )
+        return 4 * self.disturbed.get(f"{form}/{batch}", 0) > rounds
+
+    def ratio(self, form: str, batch: int) -> Interval | None:
+        """The student's latency as a share of the teacher's; on a machine that stayed disturbed, the worse of both.
+
+        Other work takes the core away from a call that is longer than a slice of the scheduler's, and seldom from a
+        shorter one: the short one looks quicker than it is. There the value is the larger of the two ratios, by wall
+        time and by CPU time, and the interval spans both. It has no ends where the CPU time is not known.
+        """
+        key = f"{form}/{batch}"
+        wall, cpu = self.ratios.get(key), self.cpu_ratios.get(key)
+        if wall is None or not self.stays_disturbed(form, batch):
+            return wall
+        if cpu is None:
+            return Interval(value=wall.value, low=None, high=None)
+        return Interval(
+            value=max(wall.value, cpu.value),
+            low=None if wall.low is None or cpu.low is None else min(wall.low, cpu.low),
+            high=None if wall.high is None or cpu.high is None else max(wall.high, cpu.high),
+        )

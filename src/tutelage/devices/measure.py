@@ -10,7 +10,8 @@ left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +26,13 @@ from tutelage.devices.latency import Rounds, measure
 from tutelage.devices.onnx_process import Feed, OnnxProcess
 from tutelage.devices.runtime import onnx_providers
 from tutelage.devices.size import Size, size_of, size_of_onnx
-from tutelage.devices.statistics import latency_of, ratio_of
+from tutelage.devices.statistics import latency_of, ratios_of
 from tutelage.devices.target import Target
 from tutelage.devices.threads import limited_threads
 from tutelage.errors import UserError
 from tutelage.signals import Inputs, call
 
-__all__ = ["InProcess", "ModelForms", "OnnxCalls", "measure_cost"]
+__all__ = ["InProcess", "ModelForms", "OnnxCalls", "call_seconds", "measure_cost"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,25 +105,29 @@ class ModelForms:
 
 @dataclass(frozen=True)
 class _How:
-    """What is measured with: real rows (as many as the largest batch), where, and for `seconds` a batch size."""
+    """What is measured with: real rows (as many as the largest batch), where, and for `seconds` a batch size.
+
+    `judged` are the calls of each model that a judgement takes, by batch size.
+    """
 
     batch: Inputs
     target: Target
     sizes: Sequence[int]
     rounds: int
     seconds: float
+    judged: Mapping[int, Mapping[str, int]]
 
 
 @dataclass
 class _Found:
     """All rounds so far, by form and batch size, and the peak memory by model and form."""
 
-    samples: dict[tuple[str, int], dict[str, list[list[float]]]] = field(default_factory=dict)
+    timed: dict[tuple[str, int], Rounds] = field(default_factory=dict)
     contention: dict[str, int] = field(default_factory=lambda: {"contaminated": 0, "repeated": 0, "kept": 0})
     memory: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def add(self, form: str, rows: int, timed: Rounds) -> None:
-        self.samples[form, rows] = timed.samples_ms
+        self.timed[form, rows] = timed
         self.contention["contaminated"] += timed.contaminated
         self.contention["repeated"] += timed.repeated
         self.contention["kept"] += timed.kept
@@ -134,15 +139,12 @@ class _Found:
             embedding_parameters=size.embedding_parameters,
             size_bytes=size.size_bytes,
             peak_memory_bytes=self.memory.get(name, {}),
-            latencies=[latency_of(form, rows, by[name]) for (form, rows), by in self.samples.items() if name in by],
+            latencies=[
+                latency_of(form, rows, timed.samples_ms[name], timed.cpu_ms.get(name, ()))
+                for (form, rows), timed in self.timed.items()
+                if name in timed.samples_ms
+            ],
         )
-
-    def ratios(self) -> dict[str, dict[str, float]]:
-        return {
-            f"{form}/{rows}": ratio_of(by["student"], by["teacher"])
-            for (form, rows), by in self.samples.items()
-            if {"student", "teacher"} <= by.keys()
-        }
 
 
 def measure_cost(
@@ -153,6 +155,7 @@ def measure_cost(
     batch_sizes: Sequence[int] = (1, 32),
     rounds: int = 10,
     seconds: float = 14.0,
+    judged: Mapping[int, int] | None = None,
 ) -> Cost:
     """Measures models on a device, in alternating rounds.
 
@@ -164,6 +167,8 @@ def measure_cost(
         batch_sizes: Rows in a call.
         rounds: Alternating rounds for each form and batch size.
         seconds: About how long all timing may take; starting processes comes on top.
+        judged: The calls of the student that a judgement takes, by batch size (0: rounds alone, for the ratio to the
+            teacher). They may take up to ten times their part of `seconds`.
 
     Returns:
         The cost, with every sample. A form that the device can't run (ONNX Runtime without CUDA) is left out.
@@ -189,19 +194,24 @@ def measure_cost(
     here = {name: forms.in_process for name, forms in models.items() if forms.in_process is not None}
     each = seconds / max(1, len(sizes) * (bool(modules) + bool(files) + bool(here)))
     found = _Found()
-    how = _How(batch, target, sizes, rounds=rounds, seconds=each)
+    wanted = {rows: {"student": calls} for rows, calls in (judged or {}).items()}
+    how = _How(batch, target, sizes, rounds=rounds, seconds=each, judged=wanted)
     if modules:
         _measure_torch(found, modules, how)
     if files:
         _measure_onnx(found, files, how)
     if here:
         _measure_in_process(found, here, how)
+    costs = {name: found.model(name, size) for name, size in counted.items()}
+    ratios, cpu_ratios = ratios_of(costs)
     return Cost(
         device=fingerprint,
         rounds=rounds,
-        models={name: found.model(name, size) for name, size in counted.items()},
-        ratios=found.ratios(),
+        models=costs,
+        ratios=ratios,
+        cpu_ratios=cpu_ratios,
         contention=found.contention,
+        disturbed={f"{form}/{rows}": timed.kept for (form, rows), timed in found.timed.items()},
         inputs={name: [None, *tensor.shape[1:]] for name, tensor in named(batch).items()},
         forms={model.form: model.about for model in here.values()},
     )
@@ -211,7 +221,7 @@ def _measure_torch(found: _Found, modules: Mapping[str, nn.Module], how: _How) -
     """The eager modules, in this process."""
     with _torch_on(how.target, modules):
         for rows in how.sizes:
-            found.add("torch", rows, _torch_latency(modules, repeat_rows(how.batch, rows), how))
+            found.add("torch", rows, _torch_latency(modules, rows, how))
     if how.target.kind == "cuda":
         for name, module in modules.items():
             found.memory.setdefault(name, {})["torch"] = _cuda_peak(module, how.batch, how.target)
@@ -225,7 +235,8 @@ def _measure_onnx(found: _Found, models: Mapping[str, ModelForms], how: _How) ->
         for name, calls in own.items():
             feeds = {rows: calls.feeds(repeat_rows(how.batch, rows)) for rows in how.sizes}
             process.call_with(name, feeds, calls.outputs)
-        for rows, timed in process.latency(files, how.sizes, rounds=how.rounds, seconds=how.seconds):
+        timings = process.latency(files, how.sizes, rounds=how.rounds, seconds=how.seconds, judged=how.judged)
+        for rows, timed in timings:
             found.add("onnxruntime", rows, timed)
         for name, path in files.items():
             found.memory.setdefault(name, {})["onnxruntime"] = process.peak_memory(name, path, max(how.sizes))
@@ -238,7 +249,9 @@ def _measure_in_process(found: _Found, models: Mapping[str, InProcess], how: _Ho
         for rows in how.sizes:
             calls = {name: model.call(rows) for name, model in models.items()}
             (form,) = {model.form for model in models.values()}
-            found.add(form, rows, measure(calls, rounds=how.rounds, seconds=how.seconds))
+            # The teacher may do something else than compute on its one thread: wait for a process of its own.
+            computing = how.target.computing(["student"])
+            found.add(form, rows, _timed(calls, rows, how, computing))
 
 
 def _require_positive(key: str, numbers: Sequence[int]) -> None:
@@ -259,10 +272,26 @@ def _torch_on(target: Target, modules: Mapping[str, nn.Module]) -> Iterator[None
         torch.set_num_threads(threads)
 
 
-def _torch_latency(modules: Mapping[str, nn.Module], batch: Inputs, how: _How) -> Rounds:
-    inputs = change_inputs(batch, lambda tensor: tensor.to(how.target.torch_name))
+def _timed(
+    calls: Mapping[str, Callable[[], object]], rows: int, how: _How, computing: Collection[str] | None
+) -> Rounds:
+    return measure(calls, rounds=how.rounds, seconds=how.seconds, judged=how.judged.get(rows), computing=computing)
+
+
+def _torch_latency(modules: Mapping[str, nn.Module], rows: int, how: _How) -> Rounds:
+    inputs = change_inputs(repeat_rows(how.batch, rows), lambda tensor: tensor.to(how.target.torch_name))
     candidates = {name: _eager(module, inputs, how.target) for name, module in modules.items()}
-    return measure(candidates, rounds=how.rounds, seconds=how.seconds)
+    return _timed(candidates, rows, how, how.target.computing(candidates))
+
+
+def call_seconds(module: nn.Module, inputs: Inputs, rows: int, target: Target) -> float:
+    """About how long the eager module takes for so many rows, in seconds: one call, after a first that may set up."""
+    with _torch_on(target, {"model": module}):
+        run = _eager(module, change_inputs(repeat_rows(inputs, rows), lambda x: x.to(target.torch_name)), target)
+        run()
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
 
 
 def _eager(module: nn.Module, inputs: Inputs, target: Target) -> Callable[[], object]:

@@ -68,7 +68,13 @@ class OnnxProcess:
         self._feeds[name], self._outputs[name] = str(path), list(outputs)
 
     def latency(
-        self, files: Mapping[str, Path], sizes: Sequence[int], *, rounds: int, seconds: float
+        self,
+        files: Mapping[str, Path],
+        sizes: Sequence[int],
+        *,
+        rounds: int,
+        seconds: float,
+        judged: Mapping[int, Mapping[str, int]] | None = None,
     ) -> Iterator[tuple[int, Rounds]]:
         """Times the files in turn: `(batch size, rounds)` for each size.
 
@@ -77,8 +83,10 @@ class OnnxProcess:
             sizes: Rows in a call.
             rounds: Alternating rounds for each size.
             seconds: About how long each size may take.
+            judged: By size, the calls of each model that a judgement takes.
         """
-        answer = self._perform(self._task("latency", files, sizes, rounds=rounds, seconds=seconds))
+        wanted = {str(rows): dict(calls) for rows, calls in (judged or {}).items()}
+        answer = self._perform(self._task("latency", files, sizes, rounds=rounds, seconds=seconds, judged=wanted))
         for timed in answer["latency"]:
             yield timed.pop("batch"), Rounds(**timed)
 

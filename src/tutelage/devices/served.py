@@ -18,6 +18,7 @@ import torch
 from tutelage.devices.batch import named, placed
 from tutelage.devices.cost import FROM_RAW, FROM_TENSORS
 from tutelage.devices.measure import InProcess, ModelForms, OnnxCalls
+from tutelage.devices.runtime import onnx_providers
 from tutelage.devices.size import Size, size_of, size_of_onnx
 from tutelage.devices.target import Target
 from tutelage.errors import UserError
@@ -55,6 +56,7 @@ def timed_forms(teacher: Teacher, target: Target, *, onnx: bool) -> tuple[str, .
         target: Where.
         onnx: Whether the student is exported.
     """
+    onnx = onnx and bool(onnx_providers(target))
     if teacher.as_module() is not None:
         return ("torch", "onnxruntime") if onnx else ("torch",)
     served = teacher.served()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -42,6 +43,15 @@ class Target:
     def name(self) -> str:
         """As `parse` takes it."""
         return f"cpu:{self.threads}" if self.kind == "cpu" else f"cuda:{self.index}"
+
+    def computing(self, names: Collection[str]) -> Collection[str] | None:
+        """Models, of these that only compute, whose wall time is their CPU time on a quiet machine.
+
+        None on CUDA, where the CPU's time says nothing; nobody with several threads, of which some may wait for others.
+        """
+        if self.kind == "cuda":
+            return None
+        return names if self.threads == 1 else ()
 
     @classmethod
     def parse(cls, name: str, *, key: str = "device") -> Self:

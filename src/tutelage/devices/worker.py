@@ -40,6 +40,7 @@ class Task:
         batch_sizes: Rows in a call.
         rounds: Alternating rounds for each batch size.
         seconds: About how long each batch size may take.
+        judged: By batch size, the calls of each model that a judgement takes (`latency.measure`).
         feeds: For a model that is not called with `inputs`, the path of an `.npz` with what it is called with: by
             `ROWS/CALL/INPUT`, the calls that answer so many rows numbered from 0.
         outputs: For a model of which not all outputs are asked, which are.
@@ -53,6 +54,7 @@ class Task:
     batch_sizes: list[int]
     rounds: int = 10
     seconds: float = 4.0
+    judged: dict[str, dict[str, int]] = field(default_factory=dict)
     feeds: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, list[str]] = field(default_factory=dict)
 
@@ -108,7 +110,14 @@ def _latency(task: Task, target: Target, arrays: Arrays) -> dict[str, Any]:
     answer = []
     for rows in task.batch_sizes:
         candidates = {name: runner.answering(rows) for name, runner in runners.items()}
-        answer.append({"batch": rows, **asdict(measure(candidates, rounds=task.rounds, seconds=task.seconds))})
+        timed = measure(
+            candidates,
+            rounds=task.rounds,
+            seconds=task.seconds,
+            judged=task.judged.get(str(rows)),
+            computing=target.computing(candidates),
+        )
+        answer.append({"batch": rows, **asdict(timed)})
     return {"latency": answer}
 
 
@@ -132,8 +141,8 @@ def perform(task: Task) -> dict[str, Any]:
     """Does a task in this process.
 
     Returns:
-        `{"latency": [{"batch":, "samples_ms": {name: [round][call]}, "contaminated":, "repeated":}, ...]}` or
-        `{"peak_memory_bytes":}`.
+        `{"latency": [{"batch":, "samples_ms": {name: [round][call]}, "cpu_ms": {name: [round]}, "contaminated":,
+        "repeated":}, ...]}` or `{"peak_memory_bytes":}`.
     """
     target = Target.parse(task.device)
     load_onnxruntime()  # before anything is measured: its code is no part of a model's memory

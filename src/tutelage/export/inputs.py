@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tutelage.devices.batch import LONE, named
 from tutelage.errors import ModelError
-from tutelage.signals import Inputs
+from tutelage.signals import Batch, Inputs
 
-__all__ = ["InputSpec", "describe_inputs", "sample_inputs"]
+__all__ = ["InputSpec", "describe_inputs", "dynamic_axes", "sample_inputs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,3 +131,9 @@ def _sample(spec: InputSpec, rows: int, generator: torch.Generator) -> Tensor:
         drawn = [torch.randint(low, high + 1, (rows,), generator=generator) for low, high in spec.columns]
         return torch.stack(drawn, dim=1).to(dtype)
     return torch.randint(int(spec.low), int(spec.high) + 1, shape, generator=generator).to(dtype)
+
+
+def dynamic_axes(batch: Batch) -> dict[str, tuple[int, ...]]:
+    """The axes of each input that vary: the batch, and the length of token sequences."""
+    length = None if batch.mask is None else batch.mask.shape
+    return {name: (0, 1) if tensor.shape == length else (0,) for name, tensor in named(batch.inputs).items()}

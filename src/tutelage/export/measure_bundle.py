@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from tutelage.devices.cost import Cost
+from tutelage.devices.latency import JUDGED_CALLS
 from tutelage.devices.measure import ModelForms, measure_cost
 from tutelage.devices.size import Size
 from tutelage.errors import ModelError
@@ -36,7 +37,8 @@ def measure_bundle(
         device: `cpu:N`, `cpu` or `cuda:N`.
         batch_sizes: Rows in a call.
         rounds: Alternating rounds.
-        seconds: About how long all timing may take.
+        seconds: About how long all timing may take; up to ten times that, where so few calls fit into it that their
+            95th percentile would have no upper limit.
 
     Raises:
         ModelError: It has no ONNX export to say what the inputs are, or its file is missing.
@@ -65,6 +67,7 @@ def measure_bundle(
         batch_sizes=batch_sizes,
         rounds=rounds,
         seconds=seconds,
+        judged=dict.fromkeys(batch_sizes, JUDGED_CALLS),
     )
 
 

@@ -46,7 +46,8 @@ class Budget:
         latency_vs_teacher: The student's latency as a share of the teacher's: 0.5 is half. With a teacher that is
             neither a torch module nor an ONNX file it is judged (`form: auto`) of the two in one process, from the
             same input tensors or raw columns on; the verdict says which.
-        form: The runtime that is judged; `auto` is onnxruntime when the student was exported to ONNX, else torch.
+        form: The runtime that is judged; `auto` is onnxruntime when the student was exported to ONNX, else torch. What
+            was not measured in onnxruntime (the teacher does not export, it lacks the device) is judged in torch then.
         batch: Rows a call.
     """
 

@@ -130,12 +130,11 @@ def difference(number: float | None, unit: str, *, with_unit: bool = True) -> st
 
 
 def interval(low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
-    """Both ends of an interval: `92.1% to 94.4%`; empty when an end is lacking."""
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+    """Both ends of an interval: `92.1% to 94.4%`; `92.1% or more` without an upper one; empty without a lower one."""
+    if low is None or not math.isfinite(low) or (high is not None and not math.isfinite(high)):
         return ""
-    if signed:
-        return f"{difference(low, unit, with_unit=False)} to {difference(high, unit, with_unit=False)}"
-    return f"{value(low, unit)} to {value(high, unit)}"
+    words = [difference(end, unit, with_unit=False) if signed else value(end, unit) for end in (low, high)]
+    return f"{words[0]} or more" if high is None else f"{words[0]} to {words[1]}"
 
 
 def estimate(

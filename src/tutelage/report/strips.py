@@ -22,13 +22,17 @@ def _strip(drawing: Child, label: str, *, height: int = 22, css: str = "strip") 
     return tag("div", inside, class_=css, style=f"height:{height}px")
 
 
-def _whisker(scale: Scale, low: float, high: float, at: float, css: str, *, capped: bool = True) -> Markup:
-    left, right = scale.at(low), scale.at(high)
+def _whisker(
+    scale: Scale, low: float | None, high: float | None, at: float, css: str, *, capped: bool = True
+) -> Markup:
+    """An interval; an end that is not known runs to the edge, without a cap."""
+    left, right = 0.0 if low is None else scale.at(low), 1.0 if high is None else scale.at(high)
     if not capped:
         return rule(left, at, right, at, f"whisker {css}")
     # Caps are drawn in pixels about the line, whatever the height of the strip.
     cap = tag("path", d="M0-4V4", class_=f"whisker {css}")
-    caps = [tag("svg", cap, x=share(x), y=share(at), overflow="visible") for x in (left, right)]
+    ends = [x for x, end in ((left, low), (right, high)) if end is not None]
+    caps = [tag("svg", cap, x=share(x), y=share(at), overflow="visible") for x in ends]
     return join(rule(left, at, right, at, f"whisker {css}"), caps)
 
 
@@ -49,8 +53,8 @@ def interval_plot(
 
     Args:
         estimate: The dot.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
+        low: Lower end of the interval; None where it has none.
+        high: Upper end of the interval, likewise.
         threshold: The line it is judged by.
         allowed: The side of the line that passes; None draws the line alone.
         label: The whole in words, for those who don't see it.
@@ -67,7 +71,8 @@ def interval_plot(
         drawn.append(tag("rect", x=share(x), y="0", width=share(width), height="100%", class_="allowed"))
     drawn.append(rule(line, 0, line, 1, "threshold"))
     drawn.extend(marker(scale.at(v), 0.78, "seed", "seed") for v in finite(points))
-    if low is not None and high is not None and len(finite([low, high])) == 2:
+    ends = [end for end in (low, high) if end is not None]
+    if ends and finite(ends) == ends:
         drawn.append(_whisker(scale, low, high, middle, css))
     drawn.extend(marker(scale.at(v), middle, css, "student") for v in finite([estimate]))
     words = tag("span", threshold_label, class_=f"under {'start' if line < 0.5 else 'end'}", style=_anchor(line))

@@ -132,7 +132,8 @@ def _latencies(measured: Cost) -> Markup:
     about = note(
         f"{measured.rounds} alternating rounds. Within a batch size all distributions share one logarithmic scale, "
         "slower to the right; the line is the median, and calls beyond the scale are in its last column. Under p95 is "
-        "its 95% interval, bootstrapped over rounds. The speed-up compares medians round by round."
+        "its 95% interval, from order statistics; an end that so few calls can't set is left out. The speed-up "
+        "compares medians round by round."
         f"{_disturbed(measured)}"
     )
     forms = [note(tag("b", f"{form[0].upper()}{form[1:]}"), f": {what}.") for form, what in measured.forms.items()]
@@ -145,10 +146,28 @@ def _disturbed(measured: Cost) -> str:
     shared, kept = measured.contention.get("contaminated", 0), measured.contention.get("kept", 0)
     if not shared:
         return ""
-    return (
+    said = (
         f" Other work disturbed {shared:,} timed rounds, over all runtimes and batch sizes; {kept:,} of them could not "
         "be replaced and are among the samples."
     )
+    worse = [
+        f"{key} {factor(1 / wall.value)} by wall time, {factor(1 / cpu.value)} by CPU time"
+        for key, wall in measured.ratios.items()
+        for cpu in [measured.cpu_ratios.get(key)]
+        if cpu and cpu.value > 0 and wall.value > 0 and measured.stays_disturbed(*_cell(key))
+    ]
+    if worse:
+        said += (
+            " Other work slows a long call more than a short one, so where it disturbed more than a quarter of the "
+            f"rounds the speed-up is the lesser of two: {'; '.join(worse)}."
+        )
+    return said
+
+
+def _cell(key: str) -> tuple[str, int]:
+    """Form and batch size of a key such as `torch/32`."""
+    form, _, batch = key.rpartition("/")
+    return form, int(batch)
 
 
 def _spread(latencies: list[Latency]) -> Scale:
@@ -161,12 +180,12 @@ def _spread(latencies: list[Latency]) -> Scale:
 
 def _latency_row(name: str, lat: Latency, scale: Scale, measured: Cost, *, starts: bool) -> Markup:
     samples = [v for r in lat.samples_ms for v in r]
-    ratio = measured.ratios.get(f"{lat.form}/{lat.batch}") if name == "student" else None
+    ratio = measured.ratio(lat.form, lat.batch) if name == "student" else None
     speed: list[Child] = ["—" if name == "student" else "1×"]
-    if ratio and ratio["value"] > 0:
-        speed = [tag("b", factor(1 / ratio["value"]))]
-        if ratio["low"] > 0:
-            speed.append(tag("span", f"{factor(1 / ratio['high'])} to {factor(1 / ratio['low'])}", class_="ci"))
+    if ratio and ratio.value > 0:
+        speed = [tag("b", factor(1 / ratio.value))]
+        if ratio.low and ratio.high:
+            speed.append(tag("span", f"{factor(1 / ratio.high)} to {factor(1 / ratio.low)}", class_="ci"))
     return tag(
         "tr",
         tag("th", tag("span", f"{lat.batch}", class_="seen" if starts else "repeated"), scope="row", class_="batch"),

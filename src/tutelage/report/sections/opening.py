@@ -175,9 +175,9 @@ def _latency(bundle: Bundle, teacher: ModelCost | None, student: ModelCost) -> M
         {"teacher": theirs.p50_ms, "student": ours.p50_ms},
         f"{title}: teacher {milliseconds(theirs.p50_ms)}, student {milliseconds(ours.p50_ms)}",
     )
-    ratio = bundle.cost.ratios.get(f"{ours.form}/{ours.batch}") if bundle.cost else None
-    speed = 1 / ratio["value"] if ratio and ratio["value"] > 0 else theirs.p50_ms / ours.p50_ms
-    spread = f"{factor(1 / ratio['high'])} to {factor(1 / ratio['low'])}, " if ratio and ratio["low"] > 0 else ""
+    ratio = bundle.cost.ratio(ours.form, ours.batch) if bundle.cost else None
+    speed = 1 / ratio.value if ratio and ratio.value > 0 else theirs.p50_ms / ours.p50_ms
+    spread = f"{factor(1 / ratio.high)} to {factor(1 / ratio.low)}, " if ratio and ratio.low and ratio.high else ""
     under = [key("teacher", milliseconds(theirs.p50_ms)), " · ", tag("b", f"{factor(speed)} as fast")]
     return _tile(title, milliseconds(ours.p50_ms), drawn, *under, tag("br"), f"{spread}median, {ours.form}")
 
