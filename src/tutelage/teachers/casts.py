@@ -66,8 +66,10 @@ def _lost(array: Array, found: Array) -> Array:
     if target == "f":
         top = 2.0 if source == "b" else float(np.iinfo(array.dtype).max) + 1.0  # a cast back from there may be anything
         wide = found.astype(np.float64)
-        return changed | ~np.isfinite(wide) | (wide >= top)
-    return changed | ((found < 0) != (array < 0))
+        changed |= ~np.isfinite(wide) | (wide >= top)
+        return changed
+    changed |= (found < 0) != (array < 0)
+    return changed
 
 
 def _text(cell: Any) -> str:
