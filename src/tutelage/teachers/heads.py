@@ -59,7 +59,7 @@ def choose_head(config: Mapping[str, Any], layout: SentenceLayout, asked: str, k
     if asked == "classification":
         if is_base(name) or not name:  # its weights tell whether there is a classifier
             return "classification"
-        raise _another_head(key, f"a classifier of texts (...{CLASSIFIER})", name)
+        raise _another_head(key, f"a classifier of texts (...{CLASSIFIER})", name, config)
     if is_base(name) or name.endswith(LANGUAGE):
         return "embedding"
     if not name:
@@ -70,7 +70,7 @@ def choose_head(config: Mapping[str, Any], layout: SentenceLayout, asked: str, k
             harm="a head that it was trained with might be left out",
             mend="state `head: classification` or `head: embedding`",
         )
-    raise _another_head(key, f"a classifier of texts (...{CLASSIFIER}) or a sentence encoder", name)
+    raise _another_head(key, f"a classifier of texts (...{CLASSIFIER}) or a sentence encoder", name, config)
 
 
 def base_class(transformers: Any, config: Mapping[str, Any], layout: SentenceLayout, key: str) -> str:
@@ -107,13 +107,15 @@ def is_base(name: str) -> bool:
     return name.endswith("Model") and not name.endswith(("HeadModel", "HeadsModel"))
 
 
-def _another_head(key: str, expected: str, name: str) -> ModelError:
+def _another_head(key: str, expected: str, name: str, config: Mapping[str, Any]) -> ModelError:
     answers = next((what for end, what in ANSWERS.items() if name.endswith(end)), "something else")
+    encoder = "or state `head: embedding`, if the embedding of its encoder is wanted and not its answers"
+    if config.get("is_encoder_decoder"):
+        encoder = "or save its encoder alone, if the embedding of the text that it reads is wanted and not its answers"
     return ModelError(
         key,
         expected=expected,
         found=f"{name}, which answers {answers}",
         harm="its head would be left out, and the student would learn nothing of what it was trained for",
-        mend="wrap it in a torch module whose forward gives the tensor to be imitated (ModuleTeacher); "
-        "or state `head: embedding`, if the embedding of its encoder is wanted and not its answers",
+        mend=f"give a torch module whose forward returns one answer for each row (ModuleTeacher); {encoder}",
     )
