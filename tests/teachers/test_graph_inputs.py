@@ -14,6 +14,7 @@ from graphs import BIAS, WEIGHT, to_openvino, write_linear, write_recurrent, wri
 import tutelage as tt
 from tutelage.errors import DataError, ModelError
 from tutelage.plan import make_plan
+from tutelage.recipe_file import load_recipe
 from tutelage.signals import Batch, Inputs, Request
 from tutelage.teachers import GraphTeacher, OnnxTeacher, OpenVinoTeacher
 
@@ -154,3 +155,20 @@ def test_a_graph_with_a_state_is_labelled_and_timed_as_any_other(tmp_path: Path)
     session = onnxruntime.InferenceSession(str(served.graph.path), providers=["CPUExecutionProvider"])
     (feed,) = served.graph.feeds(batch())
     np.testing.assert_allclose(session.run([served.graph.output], feed)[0], said)
+
+
+def test_constants_of_a_recipe_keep_their_digits_and_their_kinds(tmp_path: Path) -> None:
+    """Catches whole numbers that a recipe's reader makes floating ones: 2**53 + 1 is no float."""
+    (tmp_path / "r.yaml").write_text(
+        "name: c\ntask: classification\n"
+        "data: {source: {class_path: Table, init_args: {path: x.csv, text: t}}}\n"
+        "teacher: {class_path: OnnxTeacher, init_args: {path: m.onnx, constants: {a: 9007199254740993, b: true, "
+        "c: 0.5, d: word, e: [[1, 2.5]]}}}\n"
+        "student: {class_path: CutStudent}\nlosses: [{class_path: KLDivergence}]\ntraining: {steps: 1}\n"
+        'licences: {teacher: {use: allowed, basis: own, date: "2026-01-01"}}\n'
+    )
+    teacher = load_recipe(tmp_path / "r.yaml").teacher
+    assert isinstance(teacher, OnnxTeacher)
+    expected = {"a": 2**53 + 1, "b": True, "c": 0.5, "d": "word", "e": [[1, 2.5]]}
+    assert teacher.constants == expected
+    assert [type(value) for value in teacher.constants.values()] == [type(value) for value in expected.values()]

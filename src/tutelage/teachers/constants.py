@@ -14,8 +14,8 @@ from tutelage.teachers.port import Port
 __all__ = ["Constant", "Constants"]
 
 Array = np.ndarray[Any, Any]
-Constant = float | int | bool | str | list[Any]
-"""A number or text, with which an input is filled, or its content as a list (of lists)."""
+Constant = bool | int | float | str | list[Any]
+"""A number or text, with which an input is filled, or its content as a list (of lists). Whole numbers stay whole."""
 
 
 class Constants:
