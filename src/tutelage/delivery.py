@@ -26,7 +26,8 @@ __all__ = ["export_student", "measure_models"]
 
 def _store(plan: Plan, student: nn.Module, folder: Path, example: Inputs) -> tuple[dict[str, Any], list[str]]:
     """Writes the weights, and how the student is built again; a note where the bundle can't say it."""
-    save = functools.partial(save_student, student, folder, tokenizer=plan.data.tokenizer_folder, example=example)
+    tokenizer, form = plan.data.tokenizer_folder, plan.data.text_form
+    save = functools.partial(save_student, student, folder, tokenizer=tokenizer, form=form, example=example)
     spec, why = None, ""
     try:
         spec = spec_of(student, plan.recipe.student.delivered.factories)

@@ -253,7 +253,7 @@ def _plan(
         [
             *(check for lesson in lessons for check in checks_of(lesson, recipe, data, student)),
             lambda: recipe.teacher.check(request),
-            lambda: checks.check_tokenizers(recipe.teacher, recipe.student, data),
+            lambda: checks.check_tokenizers(recipe.teacher, recipe.student, data, recipe.data.text),
             lambda: checks.check_teacher_training(recipe, taught),
             lambda: checks.check_timing(recipe, data, student),
             lambda: check_asking(recipe.asking, data, student),
@@ -263,6 +263,7 @@ def _plan(
     batch = data.example(2).to(device)
     teacher_says = ask_teacher(recipe.teacher, batch, request)
     student_says = run_student(student, batch, student_request(lessons))
+    checks.check_kinds(recipe, teacher_says, student_says, recipe.student.deliver(student))
     checks.check_labels(recipe, data, teacher_says, student_says)
     if taught is not None and taught is not data:
         checks.check_labels(recipe, taught, teacher_says, student_says)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tutelage.errors import ModelError
 from tutelage.forms import TopK
 
-__all__ = ["Batch", "Inputs", "Request", "Signals", "call", "output_of"]
+__all__ = ["Batch", "Inputs", "Request", "Signals", "call", "lone_tensor", "output_of"]
 
 Inputs = Tensor | dict[str, Tensor]
 """What a model is called with: one tensor (`model(x)`) or named ones (`model(**x)`)."""
@@ -138,6 +138,13 @@ class Request:
 def call(module: nn.Module, inputs: Inputs) -> object:
     """Calls a module with the inputs of a batch: `module(x)` or `module(**x)`."""
     return module(**inputs) if isinstance(inputs, dict) else module(inputs)
+
+
+def lone_tensor(inputs: Inputs) -> Tensor | None:
+    """The tensor, where a model is called with a single one, whether it has a name or not; else None."""
+    if isinstance(inputs, Tensor):
+        return inputs
+    return next(iter(inputs.values())) if len(inputs) == 1 else None
 
 
 def output_of(result: object, model: str = "model") -> Tensor:

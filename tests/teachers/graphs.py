@@ -79,6 +79,61 @@ def write_texts(path: Path) -> Path:
     return _saved(graph, path, external=False)
 
 
+def write_recurrent(path: Path, *, batch: int | str = "rows") -> Path:
+    """`output = x W + sum_l h0[l] + rate / 8000`: `x [batch, 5]`, `h0 [2, batch, 3]`, `rate []` int64."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["hidden"]),
+        helper.make_node("ReduceSum", ["h0", "zero"], ["state"], keepdims=0),
+        helper.make_node("Cast", ["rate"], ["hertz"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["hertz", "scale"], ["factor"]),
+        helper.make_node("Add", ["hidden", "state"], ["sum"]),
+        helper.make_node("Add", ["sum", "factor"], ["output"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "recurrent",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 5]),
+            helper.make_tensor_value_info("h0", TensorProto.FLOAT, [2, batch, 3]),
+            helper.make_tensor_value_info("rate", TensorProto.INT64, []),
+        ],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [batch, 3])],
+        [
+            numpy_helper.from_array(WEIGHT, "W"),
+            numpy_helper.from_array(np.array([0]), "zero"),
+            numpy_helper.from_array(np.float32(8000), "scale"),
+        ],
+    )
+    return _saved(graph, path, external=False)
+
+
+def write_zipmap(path: Path, keys: list[int] | list[str]) -> Path:
+    """Probabilities of `x W + b` as scikit-learn's converter gives them: a map for each row; and a label."""
+    named = {"classlabels_strings" if isinstance(keys[0], str) else "classlabels_int64s": keys}
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["hidden"]),
+        helper.make_node("Add", ["hidden", "b"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["shares"], axis=-1),
+        helper.make_node("ArgMax", ["logits"], ["output_label"], axis=1, keepdims=0),
+        helper.make_node("ZipMap", ["shares"], ["output_probability"], domain="ai.onnx.ml", **named),
+    ]
+    kind = TensorProto.STRING if isinstance(keys[0], str) else TensorProto.INT64
+    maps = helper.make_sequence_type_proto(
+        helper.make_map_type_proto(kind, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    )
+    graph = helper.make_graph(
+        nodes,
+        "zipped",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 5])],
+        [
+            helper.make_tensor_value_info("output_label", TensorProto.INT64, ["rows"]),
+            helper.make_value_info("output_probability", maps),
+        ],
+        [numpy_helper.from_array(WEIGHT, "W"), numpy_helper.from_array(BIAS, "b")],
+    )
+    return _saved(graph, path, external=False)
+
+
 def _saved(graph: Any, path: Path, external: bool) -> Path:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 2)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=9)

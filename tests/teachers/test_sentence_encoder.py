@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,20 +28,30 @@ class States(nn.Module):
         return SimpleNamespace(last_hidden_state=torch.tensor(HIDDEN, dtype=self.dtype))
 
 
+POOLED: dict[str, Any] = {
+    "mean": lambda states: states.mean(0),
+    "cls": lambda states: states[0],
+    "max": lambda states: states.max(0),
+    "lasttoken": lambda states: states[-1],
+    "mean_sqrt_len_tokens": lambda states: states.sum(0) / np.sqrt(len(states)),
+    "weightedmean": lambda states: np.average(states, axis=0, weights=np.arange(1, len(states) + 1)),
+}
+
+
 def expected(pooling: str, mask: np.ndarray[Any, Any], normalize: bool) -> np.ndarray[Any, Any]:
     rows = []
     for states, counts in zip(HIDDEN, mask.astype(bool), strict=True):
-        row = states[counts].mean(0) if pooling == "mean" else states[counts][0]
+        row = np.concatenate([POOLED[mode](states[counts]) for mode in pooling.split(" + ")])
         rows.append(row / np.sqrt((row**2).sum()) if normalize else row)
     return np.stack(rows)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", [*POOLED, "max + mean", "mean + max + lasttoken"])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_padding_is_neither_averaged_nor_taken_for_the_first_token(
-    pooling: Literal["mean", "cls"], normalize: bool
+def test_padding_is_neither_averaged_nor_taken_for_a_token_and_modes_keep_their_order(
+    pooling: Any, normalize: bool
 ) -> None:
-    encoder = SentenceEncoder(States(), pooling, normalize=normalize)
+    encoder = SentenceEncoder(States(), pooling.split(" + "), normalize=normalize)
     found = encoder(torch.zeros(3, 5, dtype=torch.long), torch.tensor(MASK))
     np.testing.assert_allclose(found.numpy(), expected(pooling, MASK, normalize), atol=1e-12)
 
@@ -61,5 +71,5 @@ def test_half_precision_states_are_pooled_in_float32() -> None:
 
 
 def test_an_unknown_pooling_is_refused() -> None:
-    with pytest.raises(ValueError, match="max"):
-        SentenceEncoder(States(), "max")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="median"):
+        SentenceEncoder(States(), "median")  # type: ignore[arg-type]

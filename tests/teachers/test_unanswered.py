@@ -83,11 +83,14 @@ def test_one_bad_text_is_given_up_and_the_others_are_answered(
         filtered(server, ["jazz"], how)
         top = teacher(server.url, tmp_path, unanswered=0.13).ask(EVERY, OUTPUT).top
         assert top.silent.tolist() == [text == "jazz" for text in TEXTS]
-        assert asked_about(server, "jazz") == attempts
+        # At temperature 0 the same label would be read, or not, in the same words.
+        assert asked_about(server, "jazz") == (1 if how == "prose" and not logprobs else attempts)
         shares = np.exp([letter_model(f"Title: {text}") for text in TEXTS])
         kept = ~top.silent
         assert top.dense()[kept].argmax(1).tolist() == shares[kept.numpy()].argmax(1).tolist()
-        with pytest.raises(QueryFailed, match=r"asked (once|3 times): "):  # as it is without the setting
+        with pytest.raises(
+            QueryFailed, match=r"asked (once|3 times): |0 may have none"
+        ):  # as it is without the setting
             teacher(server.url, tmp_path).ask(EVERY, OUTPUT)
 
 

@@ -3,6 +3,7 @@
 `tutelage.plan` says in which order they are made, and what is loaded between them.
 """
 
+from tutelage.checks.answers_of_task import check_kinds
 from tutelage.checks.labels import check_labels
 from tutelage.checks.outputs import check_answers
 from tutelage.checks.parts import (
@@ -27,6 +28,7 @@ __all__ = [
     "check_extras",
     "check_fewest_rows",
     "check_head",
+    "check_kinds",
     "check_labels",
     "check_loss",
     "check_meaning",

@@ -27,10 +27,10 @@ from tutelage.students import HuggingFaceStudent, Student
 from tutelage.taps import find_layer
 from tutelage.teachers import Ensemble, Teacher, uncached
 from tutelage.teachers.sentence_layout import read_layout
-from tutelage.teachers.vocabulary import require_same_ids
+from tutelage.teachers.vocabulary import readers, require_same_form, require_same_ids
 from tutelage.training import Training
 from tutelage.training.setup import make_accelerator
-from tutelage.transfer import TransferSet
+from tutelage.transfer import Text, TransferSet
 
 __all__ = [
     "check_batches",
@@ -154,7 +154,7 @@ def check_fewest_rows(training: Training, losses: Mapping[str, Loss], data: Tran
             )
 
 
-def check_tokenizers(teacher: Teacher, student: Student, data: TransferSet) -> None:
+def check_tokenizers(teacher: Teacher, student: Student, data: TransferSet, text: Text | None) -> None:
     """Refuses models that read other token ids than those the texts are encoded as."""
     encoder = data.tokenizer_folder
     if encoder is None or not encoder.is_dir():
@@ -162,6 +162,9 @@ def check_tokenizers(teacher: Teacher, student: Student, data: TransferSet) -> N
     folder = teacher.tokenizer_folder
     if folder is not None:
         require_same_ids("teacher", reader=folder, encoder=encoder)
+    if data.text_form is not None:
+        stated = text is not None and text.prompt is not None
+        check_all(functools.partial(require_same_form, each, data.text_form, stated) for each in readers(teacher))
     if isinstance(made := student.delivered, HuggingFaceStudent):
         path = resolve_path(made.path, key="student.path", error=ModelError)
         require_same_ids("student.path", reader=read_layout(path).model, encoder=encoder)

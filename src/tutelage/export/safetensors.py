@@ -22,12 +22,13 @@ from torch import nn
 
 from tutelage.devices.batch import change_inputs, placed
 from tutelage.devices.size import size_of
-from tutelage.errors import MissingExtra, ModelError
+from tutelage.errors import ModelError
 from tutelage.export.module_spec import build_from_spec
 from tutelage.export.sentence_transformers import copy_tokenizer, write_layout
 from tutelage.export.staging import staged
 from tutelage.signals import Inputs, call, output_of
 from tutelage.teachers.encoder import SentenceEncoder
+from tutelage.teachers.sentence_layout import TextForm, layout_of_tokenizer
 
 __all__ = ["load_student", "save_student"]
 
@@ -44,6 +45,7 @@ def save_student(
     folder: Path,
     *,
     tokenizer: Path | None = None,
+    form: TextForm | None = None,
     spec: Mapping[str, Any] | None = None,
     example: Inputs | None = None,
 ) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def save_student(
         module: A Hugging Face model, a `SentenceEncoder` of one, or any torch module. Tied weights are stored once.
         folder: The bundle.
         tokenizer: A folder whose tokenizer files are copied.
+        form: How the texts of a `SentenceEncoder` are prepared; None: as the tokenizer's folder says.
         spec: `{"class_path":, "init_args":}` of any other module, so that `load_student` can build it again.
         example: A batch on which the stored model is compared with this one.
 
@@ -71,13 +74,9 @@ def save_student(
         else:
             _write_hugging_face(module.model if isinstance(module, SentenceEncoder) else module, partial)
         if isinstance(module, SentenceEncoder) and layout == "sentence-transformers":
-            write_layout(
-                partial,
-                pooling=module.pooling,
-                normalize=module.normalize,
-                width=int(module.model.config.hidden_size),  # type: ignore[union-attr,arg-type]
-                tokenizer=tokenizer,
-            )
+            if form is None:
+                form = TextForm() if tokenizer is None else layout_of_tokenizer(tokenizer).texts
+            write_layout(partial, module, form)
         if tokenizer is not None:
             copy_tokenizer(tokenizer, partial)
     return {"file": WEIGHTS, "layout": layout, **asdict(size_of(module)), **_check(module, folder, example)}
@@ -174,13 +173,13 @@ def _load_module(folder: Path, config: dict[str, Any]) -> nn.Module:
 
 
 def _load_hugging_face(folder: Path, config: dict[str, Any]) -> nn.Module:
-    from tutelage.teachers.hugging_face import load_hugging_face, load_pretrained
+    from tutelage.teachers.hugging_face import load_hugging_face, load_pretrained, transformers_package
 
     dtype: Any = config.get("dtype") or config.get("torch_dtype") or "float32"
     if (folder / "modules.json").is_file():
         return load_hugging_face(str(folder), key=str(folder), head="embedding", dtype=dtype)
     name = next(iter(config.get("architectures") or []), "")
-    transformers = _transformers()
+    transformers = transformers_package()
     known = getattr(transformers, name, None) if name else None
     if not (isinstance(known, type) and issubclass(known, transformers.PreTrainedModel)):
         raise ModelError(
@@ -192,14 +191,6 @@ def _load_hugging_face(folder: Path, config: dict[str, Any]) -> nn.Module:
     attention: Literal["sdpa", "eager"] = "sdpa" if getattr(known, "_supports_sdpa", False) else "eager"
     model: nn.Module = load_pretrained(name, folder, str(folder), dtype, attention)
     return model
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtra("transformers", "hf", "loading a Hugging Face model") from error
-    return transformers
 
 
 def _check(module: nn.Module, folder: Path, example: Inputs | None) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import ModelError
+from tutelage.teachers.encoder import Dense, SentenceEncoder
+from tutelage.teachers.sentence_head import dense_config, save_dense
+from tutelage.teachers.sentence_layout import POOLING_MODES, TextForm
 
 __all__ = ["copy_tokenizer", "write_layout"]
 
@@ -18,6 +21,8 @@ TOKENIZER_FILES = (
 
 _MODULES = "sentence_transformers.models"
 """The names of the module types that every version of sentence-transformers reads."""
+PROMPT = "default"
+"""The name of the prompt that the student was trained with."""
 
 
 def copy_tokenizer(source: Path, folder: Path) -> list[str]:
@@ -42,50 +47,45 @@ def copy_tokenizer(source: Path, folder: Path) -> list[str]:
     return names
 
 
-def write_layout(folder: Path, *, pooling: str, normalize: bool, width: int, tokenizer: Path | None) -> None:
-    """Writes modules.json and the configs of pooling and normalization.
+def write_layout(folder: Path, encoder: SentenceEncoder, form: TextForm) -> None:
+    """Writes modules.json and the configs of what comes before and after the token model.
 
     Args:
         folder: Where config.json and model.safetensors are.
-        pooling: `mean` or `cls`.
-        normalize: Whether embeddings get unit length.
-        width: `D`.
-        tokenizer: The folder of the tokenizer; if it says at how many tokens sentences are cut, that is kept.
+        encoder: What is stored.
+        form: How its texts are prepared; `encode` of sentence-transformers then prepares them so.
     """
-    modules = [("Transformer", ""), ("Pooling", "1_Pooling"), *([("Normalize", "2_Normalize")] if normalize else [])]
+    dense = [layer for layer in encoder.dense or () if isinstance(layer, Dense)]
+    kinds = ["Transformer", "Pooling", *("Dense" for _ in dense), *(["Normalize"] if encoder.normalize else [])]
+    places = ["" if kind == "Transformer" else f"{at}_{kind}" for at, kind in enumerate(kinds)]
     _write(
         folder / "modules.json",
         [
-            {"idx": i, "name": str(i), "path": path, "type": f"{_MODULES}.{name}"}
-            for i, (name, path) in enumerate(modules)
+            {"idx": at, "name": str(at), "path": place, "type": f"{_MODULES}.{kind}"}
+            for at, (kind, place) in enumerate(zip(kinds, places, strict=True))
         ],
     )
-    _write(
-        folder / "1_Pooling/config.json",
-        {
-            "word_embedding_dimension": width,
-            "pooling_mode_cls_token": pooling == "cls",
-            "pooling_mode_mean_tokens": pooling == "mean",
-            "pooling_mode_max_tokens": False,
-            "pooling_mode_mean_sqrt_len_tokens": False,
-        },
-    )
-    if normalize:
-        _write(folder / "2_Normalize/config.json", {})
+    width = int(encoder.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+    modes: dict[str, Any] = {key: mode in encoder.modes for mode, key in POOLING_MODES.items()}
+    if list(encoder.modes) != [mode for mode in POOLING_MODES if mode in encoder.modes]:
+        modes = {"pooling_mode": list(encoder.modes)}  # only since version 6 can the order be another
+    _write(folder / "1_Pooling/config.json", {"word_embedding_dimension": width, **modes})
+    for layer, place in zip(dense, places[2:], strict=False):
+        _write(folder / place / "config.json", dense_config(layer))
+        save_dense(layer, folder / place)
+    if encoder.normalize:
+        _write(folder / places[-1] / "config.json", {})
+    prompts = {PROMPT: form.prompt} if form.prompt else {}
     _write(
         folder / "config_sentence_transformers.json",
-        {"__version__": {}, "prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"},
+        {
+            "__version__": {},
+            "prompts": prompts,
+            "default_prompt_name": PROMPT if prompts else None,
+            "similarity_fn_name": "cosine",
+        },
     )
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": _longest(tokenizer), "do_lower_case": False})
-
-
-def _longest(tokenizer: Path | None) -> int | None:
-    """`max_seq_length` where the tokenizer came from; None leaves it to the model and the tokenizer."""
-    path = None if tokenizer is None else tokenizer / "sentence_bert_config.json"
-    if path is None or not path.is_file():
-        return None
-    longest = json.loads(path.read_text(encoding="utf-8")).get("max_seq_length")
-    return int(longest) if longest else None
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": form.max_length, "do_lower_case": form.lower_case})
 
 
 def _write(path: Path, content: Any) -> None:

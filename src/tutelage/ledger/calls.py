@@ -51,11 +51,13 @@ class Reply:
         answers: One for each question of the call, in order.
         usage: Tokens, as the endpoint counts them; None where it doesn't say.
         http_status: Where there is one.
+        unread: Why the answer is of no use, although it is kept: asked again, it would be the same.
     """
 
     answers: Sequence[bytes]
     usage: Usage | None = None
     http_status: int | None = None
+    unread: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

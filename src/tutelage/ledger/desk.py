@@ -21,6 +21,10 @@ POLL = 0.05
 """Seconds between two looks at what another process is asking."""
 
 
+class UnreadAnswer(QueryFailed):
+    """An answer that is stored and can't be made sense of; its message is whole."""
+
+
 class Desk:
     """Where the questions to one endpoint go through the ledger.
 
@@ -133,6 +137,27 @@ class Desk:
                 f"(`unanswered`); the last: {reason}"
             )
 
+    def lack_unread(self, key: str, reason: str, allowed: int) -> None:
+        """Counts a question whose answer is stored and can't be made sense of.
+
+        Raises:
+            QueryFailed: More have no usable answer than are allowed; it says what that cost, and how to go on.
+        """
+        try:
+            self.lack([key], reason, allowed)
+        except QueryFailed as error:
+            calls, tokens, money = self.ledger.spent()
+            spent = f"{calls:,} calls, {tokens:,} tokens" + (f", {money:,.6g} in money" if self.prices.known else "")
+            lines = [
+                str(error),
+                f"  asked:    {spent} so far; {self.ledger.unread():,} answers are there that can't be read",
+                f"  kept:     all, in {self.ledger.path}: the next run reads them again and asks none again, for the "
+                "same question would have the same answer",
+                "  go on:    change what is asked (`prompt`, `system`, `settings`), let some stay without an answer "
+                f"(`unanswered`), or have them asked again: tutelage ledger {self.ledger.path} --ask-again",
+            ]
+            raise UnreadAnswer("\n".join(lines)) from error
+
     def price_of(self, calls: int) -> str:
         """So many calls in words: what they cost at the mean of the ledger's calls so far, and the caps."""
         made, tokens, money = self.ledger.spent()
@@ -224,14 +249,17 @@ class _Round:
                 raise
             desk.ledger.close(
                 number,
-                "answered",
+                "unusable" if reply.unread else "answered",
                 usage=reply.usage or (Usage() if call.most == Usage() else None),
                 prices=desk.prices,
                 latency=time.monotonic() - began,
                 http_status=reply.http_status,
+                error=reply.unread or None,
                 answers=list(zip(call.questions, reply.answers, strict=True)),
             )
             self._landed()
+            for each in call.questions if reply.unread else ():
+                desk.lack_unread(each.key, reply.unread, self.allowed)
             return
 
     def _book(self, call: Call) -> int | None:
@@ -329,7 +357,7 @@ class _Round:
 
     def _explained(self, error: BaseException) -> BaseException:
         """The error with what was asked, what is missing and how to go on."""
-        if not isinstance(error, CapReached | QueryFailed):
+        if not isinstance(error, CapReached | QueryFailed) or isinstance(error, UnreadAnswer):
             return error
         ledger = self.desk.ledger
         calls, tokens, money = ledger.spent()

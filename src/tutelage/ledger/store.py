@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tutelage.errors import CapReached, DataError
 from tutelage.ledger import pace
@@ -66,6 +67,7 @@ CREATE TABLE IF NOT EXISTS canary (name TEXT NOT NULL, content BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS attempts_when ON attempts (endpoint, began);
 """
 """What a file made earlier may lack. An earlier version that reads it does not look there."""
+UNREAD = "answers WHERE attempt IN (SELECT id FROM attempts WHERE status = 'unusable')"  # kept, and of no use
 _AT_ONCE = 500  # parameters of one statement; SQLite allows 999 in old builds
 
 
@@ -89,24 +91,18 @@ class Ledger:
 
     def answers(self, keys: Iterable[str]) -> dict[str, bytes]:
         """The stored answers to those of the questions that have one."""
-        found: dict[str, bytes] = {}
-        with self._open() as connection:
-            for some in _pieces(list(dict.fromkeys(keys))):
-                marks = ",".join("?" * len(some))
-                found |= dict(
-                    connection.execute(f"SELECT question, answer FROM answers WHERE question IN ({marks})", some)
-                )
-        return found
+        return self._found("SELECT question, answer FROM answers", keys)
 
     def given_up(self, keys: Iterable[str]) -> dict[str, str]:
         """Why those of the questions that were given up got no usable answer."""
-        found: dict[str, str] = {}
+        return self._found("SELECT question, reason FROM given_up", keys)
+
+    def _found(self, select: str, keys: Iterable[str]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         with self._open() as connection:
             for some in _pieces(list(dict.fromkeys(keys))):
                 marks = ",".join("?" * len(some))
-                found |= dict(
-                    connection.execute(f"SELECT question, reason FROM given_up WHERE question IN ({marks})", some)
-                )
+                found |= dict(connection.execute(f"{select} WHERE question IN ({marks})", some))
         return found
 
     def give_up(self, reasons: Mapping[str, str], endpoint: str) -> None:
@@ -116,9 +112,16 @@ class Ledger:
             connection.executemany("INSERT OR REPLACE INTO given_up VALUES (?, ?, ?)", rows)
 
     def ask_again(self) -> int:
-        """Forgets which questions were given up, so that they are asked again; says how many they were."""
+        """Forgets which questions were given up, and answers that can't be read; says how many questions they were."""
         with self._write() as connection:
+            connection.execute(f"INSERT OR IGNORE INTO given_up SELECT question, '', '' FROM {UNREAD}")
+            connection.execute("DELETE FROM answers WHERE question IN (SELECT question FROM given_up)")
             return connection.execute("DELETE FROM given_up").rowcount
+
+    def unread(self) -> int:
+        """How many answers are stored that could not be made sense of when they came."""
+        with self._open() as connection:
+            return int(connection.execute(f"SELECT count(*) FROM {UNREAD}").fetchone()[0])
 
     def claim(self, keys: Sequence[str], owner: str) -> list[str]:
         """Takes those questions that have no answer and that no other living process is asking."""
@@ -200,10 +203,8 @@ class Ledger:
         """
         ended, money = time.time(), None if usage is None else prices.of(usage, calls=calls)
         with self._write() as connection:
-            connection.executemany(
-                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)",
-                [(each.key, each.topic, each.sample, answer, attempt) for each, answer in answers],
-            )
+            rows = [(each.key, each.topic, each.sample, answer, attempt) for each, answer in answers]
+            connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
             for table in ("claims", "given_up"):
                 connection.executemany(f"DELETE FROM {table} WHERE question = ?", [(each.key,) for each, _ in answers])
             connection.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -107,8 +108,7 @@ class CutStudent(Student):
             set_dropout(cut, self.dropout)
         student: nn.Module = finished(cut)
         if isinstance(teacher.module, SentenceEncoder):
-            wrapper = teacher.module
-            student = SentenceEncoder(student, wrapper.pooling, normalize=wrapper.normalize)
+            student = around(student, teacher.module, narrower=self.hidden_size is not None or self.heads is not None)
         return student.train()
 
     def _widths(self, model: Any, stack: nn.ModuleList) -> Widths | None:
@@ -138,8 +138,23 @@ def hugging_face_model(teacher: Teacher) -> Any:
     return model
 
 
+def around(student: nn.Module, teacher: SentenceEncoder, *, narrower: bool) -> SentenceEncoder:
+    """The sentence encoder of a cut token model: with the teacher's pooling, its layers after it and its length."""
+    if narrower and teacher.dense is not None:
+        raise ModelError(
+            "student.hidden_size",
+            expected="a teacher whose embedding is its pooled hidden states",
+            found=f"one with {len(teacher.dense)} Dense layer(s) after the pooling, made for its own width",
+            mend="cut layers or intermediate_size, or give the student as a module of its own (ModuleStudent)",
+        )
+    dense = [finished(layer) for layer in copy.deepcopy(list(teacher.dense or ()))]
+    modes: Any = teacher.modes
+    return SentenceEncoder(student, modes, normalize=teacher.normalize, dense=dense)
+
+
 def finished(cut: Any) -> nn.Module:
     """In float32 and trainable throughout, whatever the teacher was."""
-    cut.config.dtype = torch.float32
+    if hasattr(cut, "config"):
+        cut.config.dtype = torch.float32
     student: nn.Module = cut.float().requires_grad_(True)
     return student

@@ -8,6 +8,7 @@ from torch import nn
 
 from tutelage.students.base import Student
 from tutelage.teachers import Teacher
+from tutelage.teachers.encoder import Pooling
 from tutelage.teachers.hugging_face import load_hugging_face
 
 __all__ = ["HuggingFaceStudent"]
@@ -18,7 +19,7 @@ class HuggingFaceStudent(Student):
 
     Args:
         path: A folder with weights in safetensors format, or `package:NAME/sub/path`.
-        head: `classification`, `embedding`, or `auto`: as `architectures` in its `config.json` says.
+        head: `classification`, `embedding`, or `auto`: as the folder says (see `HuggingFaceTeacher`).
         pooling: How an embedding is made of the hidden states; `auto`: as the folder says, else the mean.
         normalize: Whether embeddings have unit length; None: as the folder says, else yes.
         attention: The implementation of attention.
@@ -29,7 +30,7 @@ class HuggingFaceStudent(Student):
         path: str,
         head: Literal["auto", "classification", "embedding"] = "auto",
         *,
-        pooling: Literal["auto", "mean", "cls"] = "auto",
+        pooling: Literal["auto"] | Pooling = "auto",
         normalize: bool | None = None,
         attention: Literal["eager", "sdpa"] = "sdpa",
     ) -> None:

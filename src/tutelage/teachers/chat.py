@@ -10,6 +10,7 @@ from typing import Any
 
 from tutelage.errors import ModelError, did_you_mean
 from tutelage.ledger import Failure, Usage
+from tutelage.teachers.chat_labels import label_in
 
 __all__ = [
     "LETTERS",
@@ -19,6 +20,7 @@ __all__ = [
     "label_of",
     "letter_shares",
     "most_usage",
+    "read_label",
     "schema",
     "token_logprobs",
     "usage_of",
@@ -26,6 +28,8 @@ __all__ = [
 ]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+SHOWN = 160
+"""Characters of an answer that a message shows."""
 
 
 def instruction(classes: Sequence[str], *, letters: bool) -> str:
@@ -62,22 +66,26 @@ def schema(classes: Sequence[str]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "label", "strict": True, "schema": about}}
 
 
-def label_of(reply: Mapping[str, Any], classes: Sequence[str]) -> int:
-    """The number of the class that an answer names: as JSON, or as the bare name.
+def label_of(reply: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """What is kept of an answer that is to name a class: `label`, its number; or `unread`, the text, and `why`.
 
     Raises:
-        Failure: It names none.
+        Failure: There is no text.
     """
-    text = _content(reply)
-    said: Any = text.strip()
+    return read_label({"unread": _content(reply), "ended": _reason(reply)}, classes)
+
+
+def read_label(kept: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """What was kept of an answer, read (again) where it had no label: a reader that knows more needs no new answer."""
+    if "label" in kept:
+        return dict(kept)
+    text, ended = str(kept["unread"]), kept.get("ended")
     try:
-        value = json.loads(text)
-        said = value["label"] if isinstance(value, dict) and set(value) == {"label"} else value
-    except ValueError:
-        pass
-    if isinstance(said, str) and said in classes:
-        return list(classes).index(said)
-    raise unusable(f"an answer that is none of the classes: {text[:120]!r}", reply)
+        return {"label": label_in(text, classes, cut=ended == "length")}
+    except ValueError as error:
+        cut = "; it was cut off: give it more tokens (settings.max_tokens)" if ended == "length" else ""
+        shown = text if len(text) <= SHOWN else f"{text[: SHOWN // 2]} ... {text[-SHOWN // 2 :]}"
+        return {"unread": text, "ended": ended, "why": f"{error}: {shown!r}{cut}"}
 
 
 def letter_shares(reply: Mapping[str, Any], classes: int) -> tuple[list[float], int]:
@@ -207,9 +215,14 @@ def _content(reply: Mapping[str, Any]) -> str:
     except (KeyError, IndexError, TypeError) as error:
         raise unusable("an answer without a message", reply) from error
     if not isinstance(content, str):
-        reason = reply["choices"][0].get("finish_reason")
-        raise unusable(f"an empty answer, which ended by {reason!r}", reply)
+        raise unusable(f"an empty answer, which ended by {_reason(reply)!r}", reply)
     return content
+
+
+def _reason(reply: Mapping[str, Any]) -> str | None:
+    """By what an answer ended, as the endpoint says it."""
+    reason = reply["choices"][0].get("finish_reason")
+    return None if reason is None else str(reason)
 
 
 def what_it_shows(what: str, reply: Any, classes: Sequence[str]) -> dict[str, Any]:
@@ -217,6 +230,7 @@ def what_it_shows(what: str, reply: Any, classes: Sequence[str]) -> dict[str, An
     try:
         if what == "logprobs":
             return {"logprobs": letter_shares(reply, len(classes))[1]}
-        return {"json_schema": label_of(reply, classes) >= 0}
+        kept = label_of(reply, classes)
+        return kept if what == "label" else {"json_schema": "label" in kept}
     except Failure:
         return {}

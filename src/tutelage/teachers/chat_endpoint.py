@@ -81,7 +81,7 @@ class ChatEndpoint:
         ]
 
     def ask(
-        self, bodies: Sequence[Body], read: Read, *, samples: int = 1, allowed: int = 0
+        self, bodies: Sequence[Body], read: Read, *, samples: int = 1, allowed: int = 0, again: Read = dict
     ) -> list[dict[str, Any] | None]:
         """What `read` took from the answer to each sample of each request, in the order of `questions`.
 
@@ -90,6 +90,8 @@ class ChatEndpoint:
             read: What is kept of an answer.
             samples: How often each is asked.
             allowed: How many questions of this endpoint may stay without a usable answer, in all: None stands there.
+            again: Reads once more what is stored of an answer; one that `read` could not make sense of has an `unread`
+                and says `why`, and counts as none.
 
         Raises:
             CapReached: A cap stops it. All that was answered is stored.
@@ -101,7 +103,11 @@ class ChatEndpoint:
             return (self._call(bodies[at // samples], every[at], read) for at in missing)
 
         answers = self.desk.ask_most(every, pack, allowed=allowed)
-        return [None if answer is None else json.loads(answer) for answer in answers]
+        kept = [None if answer is None else again(json.loads(answer)) for answer in answers]
+        for question_, each in zip(every, kept, strict=True):
+            if each is not None and "unread" in each:
+                self.desk.lack_unread(question_.key, each["why"], allowed)
+        return [None if each is None or "unread" in each else each for each in kept]
 
     def probe(self, what: str, body: Body, read: Read, *, may_refuse: bool = True) -> dict[str, Any]:
         """What a request with a setting brings. The model that answers is noted: another one stops the run.
@@ -161,7 +167,13 @@ class ChatEndpoint:
         def send(timeout: float) -> Reply:
             reply, status = self._http.post("chat/completions", self._sent(body), timeout)
             self._require_same_model(reply)
-            return Reply(answers=[json.dumps(read(reply)).encode()], usage=usage_of(reply), http_status=status)
+            kept = read(reply)
+            return Reply(
+                answers=[json.dumps(kept).encode()],
+                usage=usage_of(reply),
+                http_status=status,
+                unread=kept["why"] if "unread" in kept else "",
+            )
 
         return Call(questions=[asked], send=send, most=self._most(body))
 

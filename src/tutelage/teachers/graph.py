@@ -7,7 +7,6 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +18,9 @@ from tutelage.files import digest_file
 from tutelage.paths import resolve_path
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, refuse_members
+from tutelage.teachers.casts import converted
+from tutelage.teachers.constants import Constant, Constants
+from tutelage.teachers.port import Port
 from tutelage.teachers.served import Reads, Served
 from tutelage.teachers.settings import require_choice, require_threads
 from tutelage.teachers.tabular import log_of_probabilities
@@ -29,48 +31,26 @@ Array = np.ndarray[Any, Any]
 Tells = Literal["logits", "probabilities", "values"]
 
 
-@dataclass(frozen=True)
-class Port:
-    """An input or output of a graph.
-
-    Attributes:
-        name: As the graph has it.
-        dtype: Of numpy; None where the runtime does not say, `object` for texts.
-        shape: A number, or None where any size will do; None altogether where the graph does not say.
-    """
-
-    name: str
-    dtype: np.dtype[Any] | None
-    shape: tuple[int | None, ...] | None
-
-    @property
-    def batch(self) -> int | None:
-        """The size of the first axis, where the graph fixes it."""
-        return self.shape[0] if self.shape else None
-
-    def __str__(self) -> str:
-        sizes = ", ".join("?" if size is None else str(size) for size in self.shape or ())
-        return f"`{self.name}` {self.dtype or 'of any type'} [{sizes}]"
-
-
 class GraphTeacher(Teacher):
     """A graph in a file with named inputs and outputs. It supplies its output, and further outputs as features.
 
     A fixed batch axis is met by cutting batches in pieces and filling up the last one; tensors are converted to the
     types of the graph's inputs where that loses nothing but digits.
 
-    A subclass stores `path`, `inputs`, `output`, `gives`, `reads` and `threads`, and says how its runtime opens and
-    runs a graph.
+    A subclass stores `path`, `inputs`, `constants`, `output`, `gives`, `reads` and `threads`, and says how its runtime
+    opens and runs a graph.
     """
 
     path: str
     inputs: dict[str, str] | None
+    constants: dict[str, Constant] | None
     output: str | None
     gives: Tells
     reads: Reads
     threads: int | None
     _graph: Any = None
     _ports: tuple[list[Port], list[Port]] = ([], [])
+    _fixed: Constants = Constants({}, [], {})
     _digest = ""
 
     @abc.abstractmethod
@@ -109,6 +89,7 @@ class GraphTeacher(Teacher):
         graph = self.open(path, device)
         self._ports = self.ports(graph)
         self._check_names()
+        self._fixed = Constants(self.constants or {}, self._ports[0], self.inputs or {})
         sha = hashlib.sha256()
         for file in self.files(path):
             sha.update(f"{digest_file(file)}\0".encode())
@@ -138,6 +119,14 @@ class GraphTeacher(Teacher):
                 found=f"none, and the graph has {len(outputs)}: {', '.join(outputs)}",
                 mend=f"output: {outputs[0] if outputs else 'NAME'}",
             )
+        if self._main_port.keys and self.gives == "logits":
+            raise ModelError(
+                "teacher.gives",
+                expected=f"what the maps in the output `{self._main()}` hold, which is hardly logits",
+                found="logits, the default",
+                harm="the softmax of probabilities would be distilled, and not they",
+                mend="gives: probabilities, which scikit-learn's classifiers put there (values for other scores)",
+            )
 
     def check(self, request: Request) -> None:
         """Raises a `ModelError` with the nearest name if a requested feature is no output of the graph."""
@@ -163,7 +152,7 @@ class GraphTeacher(Teacher):
         names = [*([self._main()] if request.output else []), *sorted(request.features)]
         if not names:
             return Signals()
-        found = self._outputs(self._feed(batch), names, len(batch))
+        found = self._outputs(batch, names)
         tensors = {name: self._tensor(name, array).to(batch.rows.device) for name, array in found.items()}
         return Signals(
             output=tensors[self._main()] if request.output else None,
@@ -171,7 +160,17 @@ class GraphTeacher(Teacher):
         )
 
     def _main(self) -> str:
-        return self.output if self.output is not None else self._ports[1][0].name
+        return self._main_port.name
+
+    @property
+    def _main_port(self) -> Port:
+        return next(port for port in self._ports[1] if self.output in (None, port.name))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The keys of an output of maps, unless they are the numbers of the classes from 0."""
+        keys = self._main_port.keys if self._graph is not None else ()
+        return () if keys == tuple(range(len(keys))) else tuple(map(str, keys))
 
     def _tensor(self, name: str, array: Array) -> torch.Tensor:
         if array.dtype.kind not in "fiub":
@@ -211,20 +210,21 @@ class GraphTeacher(Teacher):
                     found=f"`{column}`",
                     mend=did_you_mean(column, given),
                 )
-        names = {port.name for port in self._ports[0]}
-        if self.inputs is None and len(given) == len(names) == 1:  # a lone tensor has no name of its own
-            given = dict(zip(names, given.values(), strict=True))
+        ports = [port for port in self._ports[0] if port.name not in self._fixed]
+        if self.inputs is None and len(given) == len(ports) == 1:  # a lone tensor has no name of its own
+            given = {ports[0].name: next(iter(given.values()))}
         renamed = {(self.inputs or {}).get(name, name): array for name, array in given.items()}
-        feed = {}
-        for port in self._ports[0]:
+        feed, rows = {}, batch.rows.tolist()
+        for port in ports:
             if port.name not in renamed:
                 raise ModelError(
                     f"input {port} of {self.describe()}",
                     expected=f"one of the data's columns: {', '.join(given)}",
                     found="none of that name",
-                    mend=f"say which one it is: inputs: {{COLUMN: {port.name}}}",
+                    mend=f"say which one it is: inputs: {{COLUMN: {port.name}}}; or what it always is (0 for a state): "
+                    f"constants: {{{port.name}: 0}}",
                 )
-            feed[port.name] = self._fitted(renamed[port.name], port)
+            feed[port.name] = self._fitted(renamed[port.name], port, rows)
         return feed
 
     def _given(self, batch: Batch) -> dict[str, Array]:
@@ -232,13 +232,19 @@ class GraphTeacher(Teacher):
             if batch.raw is None:
                 raise ModelError("teacher.reads", expected="rows with raw columns", found="a batch of tensors alone")
             return batch.raw()
-        tensors = batch.inputs if isinstance(batch.inputs, dict) else {"input": batch.inputs}
+        tensors = batch.inputs if isinstance(batch.inputs, dict) else {self._name_of_lone(batch): batch.inputs}
         return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
-    def _fitted(self, array: Array, port: Port) -> Array:
+    def _name_of_lone(self, batch: Batch) -> str:
+        """The column that a tensor without a name is: the data's only one, or else the only one that is renamed."""
+        columns = [] if batch.raw is None or not self.inputs else list(batch.raw())
+        names = columns if len(columns) == 1 and "input" not in (self.inputs or ()) else list(self.inputs or ())
+        return names[0] if len(names) == 1 else "input"
+
+    def _fitted(self, array: Array, port: Port, rows: Sequence[int]) -> Array:
         """An input in the type that the graph takes, and with the axes that it has."""
         if port.dtype is not None and array.dtype != port.dtype:
-            array = _converted(array, port)
+            array = converted(array, port.dtype, where=f"input {port} of the teacher", rows=rows)
         if port.shape is None:
             return array
         if array.ndim == 1 and len(port.shape) == 2:  # a column of a table: graphs of scikit-learn take [B, 1]
@@ -253,11 +259,17 @@ class GraphTeacher(Teacher):
             )
         return array
 
-    def _outputs(self, feed: Mapping[str, Array], names: Sequence[str], rows: int) -> dict[str, Array]:
-        """Runs the graph, in pieces where it fixes the size of a batch."""
+    def _calls(self, batch: Batch) -> Iterator[tuple[dict[str, Array], int]]:
+        """What the graph is called with, in pieces where it fixes the size of a batch; how many rows are meant."""
+        size = self._fixed_batch()
+        for piece, count in _pieces(self._feed(batch), len(batch), size):
+            yield piece | self._fixed.arrays(count if size is None else size), count
+
+    def _outputs(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:
+        """Runs the graph."""
         size = self._fixed_batch()
         parts: list[list[Array]] = []
-        for piece, count in _pieces(feed, rows, size):
+        for piece, count in self._calls(batch):
             found = self._ran(piece, names)
             given = count if size is None else size
             for name, array in zip(names, found, strict=True):
@@ -273,7 +285,7 @@ class GraphTeacher(Teacher):
 
     def _fixed_batch(self) -> int | None:
         """The size of a batch, where the graph fixes it."""
-        fixed = {port.batch for port in self._ports[0]} - {None}
+        fixed = {port.batch for port in self._ports[0] if port.name not in self._fixed} - {None}
         if len(fixed) > 1:
             raise ModelError(
                 self.describe(),
@@ -299,7 +311,7 @@ class GraphTeacher(Teacher):
 
     def feeds(self, batch: Batch) -> list[dict[str, Array]]:
         """What the graph is called with for a batch, in as many calls as its batch axis makes necessary."""
-        return [piece for piece, _ in _pieces(self._feed(batch), len(batch), self._fixed_batch())]
+        return [piece for piece, _ in self._calls(batch)]
 
     def on_cpu(self) -> None:
         """Changes the settings that would have the graph run elsewhere."""
@@ -319,7 +331,9 @@ class GraphTeacher(Teacher):
     def fingerprint(self) -> str:
         """SHA-256 of the graph's files and of the settings that decide its answers."""
         self._loaded()
-        settings = {"inputs": self.inputs, "output": self.output, "gives": self.gives, "reads": self.reads}
+        settings: dict[str, Any] = {"inputs": self.inputs, "output": self.output}
+        settings |= {"gives": self.gives, "reads": self.reads}
+        settings |= {} if self.constants is None else {"constants": self.constants}  # stored answers stay known
         return hashlib.sha256(f"{self._digest}{json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
 
     def describe(self) -> str:
@@ -334,35 +348,6 @@ class GraphTeacher(Teacher):
                 found="one that is not",
                 mend="call `load(device)` first",
             )
-
-
-def _converted(array: Array, port: Port) -> Array:
-    """An array in the type of an input; digits may be lost, but no value may become another."""
-    assert port.dtype is not None
-    kinds = (array.dtype.kind, port.dtype.kind)
-    if kinds[1] == "O":
-        if kinds[0] not in "OUS":
-            raise _wrong_type(array, port, "texts")
-        return np.array(["" if cell is None else str(cell) for cell in array.reshape(-1)], object).reshape(array.shape)
-    if kinds[0] not in "fiub":
-        raise _wrong_type(array, port, "numbers")
-    with np.errstate(over="ignore", invalid="ignore"):
-        found = array.astype(port.dtype)
-    whole = port.dtype.kind in "iub"
-    lost = found.astype(np.float64) != array if whole else np.isfinite(array) & ~np.isfinite(found)
-    if bool(np.any(lost)):
-        raise _wrong_type(array, port, f"numbers that {port.dtype} can hold")
-    return found
-
-
-def _wrong_type(array: Array, port: Port, expected: str) -> ModelError:
-    return ModelError(
-        f"input {port} of the teacher",
-        expected=expected,
-        found=f"{array.dtype}" + ("" if array.dtype.kind in "OUS" else f" from {array.min():g} to {array.max():g}"),
-        harm="the graph would read other values than the data has",
-        mend="give data.source the column that the graph was made for",
-    )
 
 
 def _pieces(feed: Mapping[str, Array], rows: int, size: int | None) -> Iterator[tuple[dict[str, Array], int]]:

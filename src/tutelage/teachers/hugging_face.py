@@ -13,7 +13,9 @@ from torch import nn
 from tutelage.errors import MissingExtra, ModelError
 from tutelage.paths import resolve_path
 from tutelage.teachers.encoder import Pooling, SentenceEncoder
-from tutelage.teachers.sentence_layout import SentenceLayout, read_json, read_layout
+from tutelage.teachers.heads import base_class, choose_head, dropped_head
+from tutelage.teachers.sentence_head import encoder_of
+from tutelage.teachers.sentence_layout import read_json, read_layout
 from tutelage.teachers.torch_teacher import TorchTeacher
 from tutelage.teachers.weights import PICKLES, name_some, refuse_pickle
 
@@ -32,10 +34,13 @@ class HuggingFaceTeacher(TorchTeacher):
 
     Args:
         path: The folder, or `package:NAME/sub/path` for one inside an installed Python package.
-        head: `classification` answers logits `[B, C]`, `embedding` answers `[B, D]`. `auto` reads it from
-            `architectures` in `config.json`: classification if it names a `...ForSequenceClassification`, embedding
-            otherwise; `describe` says which.
-        pooling: How an embedding is made of the hidden states; `auto`: as the folder says, else the mean.
+        head: `classification` answers logits `[B, C]`, `embedding` answers `[B, D]`. `auto` reads it from the folder:
+            embedding where `modules.json` has a pooling; else by `architectures` in `config.json`: classification for
+            `...ForSequenceClassification`, embedding for a model without a head (`...Model`) or with the head of its
+            pretraining (`...ForMaskedLM`, `...ForPreTraining`); another head is refused by name. `embedding` takes the
+            encoder of any of them and leaves the head out.
+        pooling: How an embedding is made of the hidden states (see `SentenceEncoder`); `auto`: as the folder says,
+            else the mean.
         normalize: Whether embeddings have unit length; None: as the folder says, else yes.
         dtype: The precision that the teacher computes in.
         attention: The implementation of attention: torch's fused one, or plain matrix products.
@@ -46,7 +51,7 @@ class HuggingFaceTeacher(TorchTeacher):
         path: str,
         head: Head = "auto",
         *,
-        pooling: Literal["auto", "mean", "cls"] = "auto",
+        pooling: Literal["auto"] | Pooling = "auto",
         normalize: bool | None = None,
         dtype: DType = "float32",
         attention: Attention = "sdpa",
@@ -101,13 +106,21 @@ class HuggingFaceTeacher(TorchTeacher):
             return f"{type(module.model).__name__} (embedding, {module.pooling} pooling{unit})"
         return f"{type(module).__name__} (classification)"
 
+    @property
+    def notes(self) -> list[str]:
+        """The head that the folder's model has and the embedding does without."""
+        model = self.module.model if isinstance(self.module, SentenceEncoder) else None
+        head = dropped_head(getattr(getattr(model, "config", None), "architectures", None))
+        left = f"`{self.path}` holds a {head}; its encoder is used and its head left out"
+        return [left] if model is not None and head else []
+
 
 def load_hugging_face(
     path: str,
     *,
     key: str,
     head: Head = "auto",
-    pooling: Literal["auto", "mean", "cls"] = "auto",
+    pooling: Literal["auto"] | Pooling = "auto",
     normalize: bool | None = None,
     dtype: DType = "float32",
     attention: Attention = "sdpa",
@@ -130,19 +143,15 @@ def load_hugging_face(
     """
     layout = read_layout(resolve_path(path, key=key, error=ModelError))
     config = read_config(layout.model, key)
-    architectures = config.get("architectures") or []
-    if head == "auto":
-        classifies = any(str(name).endswith("ForSequenceClassification") for name in architectures)
-        head = "classification" if classifies else "embedding"
-    if head == "classification":
+    if choose_head(config, layout, head, key) == "classification":
         classifier: nn.Module = load_pretrained(
             "AutoModelForSequenceClassification", layout.model, key, dtype, attention
         )
         return classifier
-    mode = pooling_of(layout, pooling, key)
-    model = load_pretrained("AutoModel", layout.model, key, dtype, attention)
-    unit = normalize if normalize is not None else layout.normalize is not False
-    return SentenceEncoder(model, mode, normalize=unit)
+    base = base_class(transformers_package(), config, layout, key)
+    named = head == "embedding" or layout.stated or bool(dropped_head(config.get("architectures")))
+    model = load_pretrained(base, layout.model, key, dtype, attention, without_head=named)
+    return encoder_of(model, layout, pooling, normalize, key)
 
 
 def read_config(folder: Path, key: str) -> dict[str, Any]:
@@ -176,40 +185,32 @@ def read_config(folder: Path, key: str) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def pooling_of(layout: SentenceLayout, stated: Literal["auto", "mean", "cls"], key: str) -> Pooling:
-    """The pooling that was stated, else the folder's, else the mean."""
-    if layout.others:
-        raise ModelError(
-            key,
-            expected="a sentence encoder made of Transformer, Pooling and Normalize",
-            found=f"also {', '.join(layout.others)} in modules.json",
-            harm="without them the embeddings would be others than the model's",
-            mend="wrap the model in a torch module of your own and use ModuleTeacher",
-        )
-    if stated != "auto":
-        return stated
-    modes = layout.pooling or ("mean",)
-    if modes == ("mean",):
-        return "mean"
-    if modes == ("cls",):
-        return "cls"
-    raise ModelError(
-        key,
-        expected="pooling by `mean` or `cls`",
-        found=f"`{' + '.join(modes)}` in the folder's pooling config",
-        mend="state `pooling`, if the model may be used with another one",
-    )
-
-
-def load_pretrained(auto_class: str, folder: Path, key: str, dtype: DType, attention: Attention) -> Any:
-    """`from_pretrained` of one of the Auto classes, from this folder alone, with each weight accounted for."""
+def transformers_package() -> Any:
+    """The package `transformers`. Raises a `MissingExtra` where it is not installed."""
     try:
         import transformers
     except ImportError as error:
         raise MissingExtra("transformers", "hf", "loading a Hugging Face model") from error
+    return transformers
+
+
+def load_pretrained(
+    name: str, folder: Path, key: str, dtype: DType, attention: Attention, *, without_head: bool = False
+) -> Any:
+    """`from_pretrained` of a class of transformers, from this folder alone, with each weight accounted for.
+
+    Args:
+        name: The class.
+        folder: The model's folder.
+        key: How to name it in messages.
+        dtype: Precision of the weights.
+        attention: Implementation of attention.
+        without_head: Whether the file may hold weights of a head that the class does not have.
+    """
+    transformers = transformers_package()
     try:
         with quiet(transformers):
-            model, report = getattr(transformers, auto_class).from_pretrained(
+            model, report = getattr(transformers, name).from_pretrained(
                 folder,
                 local_files_only=True,
                 use_safetensors=True,
@@ -221,15 +222,16 @@ def load_pretrained(auto_class: str, folder: Path, key: str, dtype: DType, atten
     except Exception as error:  # transformers raises whatever its parts raise: OSError, ValueError, KeyError, ...
         raise ModelError(
             key,
-            expected=f"a model that transformers {transformers.__version__} loads as {auto_class}",
+            expected=f"a model that transformers {transformers.__version__} loads as {name}",
             found=f"{type(error).__name__}: {error}",
             mend="check the folder with `AutoConfig.from_pretrained`; models that bring their own code are not loaded",
         ) from error
     missing = {str(name) for name in report["missing_keys"]} | {str(item[0]) for item in report["mismatched_keys"]}
-    if auto_class == "AutoModel":
+    if name == "AutoModel":
         missing = without_unused_pooler(model, missing)
-    # A head of another task is left over under AutoModel; a classifier must use all that the file holds.
-    left_over = [str(name) for name in report["unexpected_keys"]] if auto_class != "AutoModel" else []
+    left_over = [str(weight) for weight in report["unexpected_keys"]]
+    if without_head:
+        left_over = [weight for weight in left_over if is_of_base(model, weight)]
     if missing or left_over:
         found = [f"missing or of another shape: {name_some(missing)}"] * bool(missing)
         found += [f"left over: {name_some(left_over)}"] * bool(left_over)
@@ -241,6 +243,12 @@ def load_pretrained(auto_class: str, folder: Path, key: str, dtype: DType, atten
             mend="state the right `head`, or give a model that was trained for this task",
         )
     return model.eval()
+
+
+def is_of_base(model: Any, weight: str) -> bool:
+    """Whether a weight of a file that a base model does not have belongs to a part that it has, such as a layer."""
+    part = weight.removeprefix(f"{model.base_model_prefix}.").partition(".")[0]
+    return part in {name for name, _ in model.named_children()}
 
 
 def without_unused_pooler(model: Any, missing: set[str]) -> set[str]:

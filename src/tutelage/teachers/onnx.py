@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from tutelage.errors import MissingExtra, ModelError
-from tutelage.teachers.graph import GraphTeacher, Port, Tells
+from tutelage.teachers.constants import Constant
+from tutelage.teachers.graph import GraphTeacher, Tells
+from tutelage.teachers.port import Port
 from tutelage.teachers.served import GraphFile, Reads, Served
 
 __all__ = ["OnnxTeacher"]
@@ -34,6 +36,8 @@ class OnnxTeacher(GraphTeacher):
     Args:
         path: The `.onnx` file; weights that it keeps in other files lie beside it.
         inputs: Column of the data -> input of the graph, where their names differ.
+        constants: Input of the graph -> what it is for every row, where that is no column: `{sr: 16000}`, or `{h0: 0}`
+            for a state of zeros (see `Constants`).
         output: The output that teaches; None where the graph has one.
         gives: What that output is: logits, probabilities, or values (also embeddings).
         reads: `inputs`: the tensors that the student sees. `raw`: the columns as the source has them, texts among them,
@@ -48,6 +52,7 @@ class OnnxTeacher(GraphTeacher):
         path: str,
         *,
         inputs: dict[str, str] | None = None,
+        constants: dict[str, Constant] | None = None,
         output: str | None = None,
         gives: Tells = "logits",
         reads: Reads = "inputs",
@@ -56,6 +61,7 @@ class OnnxTeacher(GraphTeacher):
     ) -> None:
         self.path = path
         self.inputs = inputs
+        self.constants = constants
         self.output = output
         self.gives = gives
         self.reads = reads
@@ -71,11 +77,13 @@ class OnnxTeacher(GraphTeacher):
             options.intra_op_num_threads = self.threads
         providers = self._providers(runtime, device)
         try:
-            return runtime.InferenceSession(str(path), options, providers=providers)
+            session = runtime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime has no common base class for its errors
             raise ModelError(
                 "teacher.path", expected="an ONNX model that ONNX Runtime can run", found=f"{path.name}: {error}"
             ) from error
+        self._keys = _keys_of_maps(_read(path))
+        return session
 
     def _providers(self, runtime: Any, device: torch.device) -> list[str]:
         available = runtime.get_available_providers()
@@ -94,11 +102,16 @@ class OnnxTeacher(GraphTeacher):
 
     def ports(self, graph: Any) -> tuple[list[Port], list[Port]]:
         """See `GraphTeacher.ports`."""
-        return [_port(value) for value in graph.get_inputs()], [_port(value) for value in graph.get_outputs()]
+        outputs = [_port(value) for value in graph.get_outputs()]
+        if any("map(" in str(value.type) for value in graph.get_outputs()):
+            outputs = [replace(port, keys=self._keys.get(port.name, ())) for port in outputs]
+        return [_port(value) for value in graph.get_inputs()], outputs
 
     def run(self, graph: Any, feed: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """See `GraphTeacher.run`."""
-        return list(graph.run(list(outputs), dict(feed)))
+        """See `GraphTeacher.run`. Maps become scores in the order of the graph's classes."""
+        found = graph.run(list(outputs), dict(feed))
+        ports = {port.name: port for port in self._ports[1]}
+        return [_scores(each, ports[name]) for name, each in zip(outputs, found, strict=True)]
 
     def on_cpu(self) -> None:
         """See `GraphTeacher.on_cpu`."""
@@ -113,14 +126,39 @@ class OnnxTeacher(GraphTeacher):
 
     def files(self, path: Path) -> list[Path]:
         """See `GraphTeacher.files`."""
-        try:
-            import onnx
-        except ImportError as error:
-            raise MissingExtra("onnx", "onnx", "an ONNX teacher") from error
-        graph = onnx.load(str(path), load_external_data=False).graph
+        graph = _read(path)
         tensors = [*graph.initializer, *(a.t for node in graph.node for a in node.attribute if a.HasField("t"))]
         beside = {entry.value for t in tensors for entry in t.external_data if entry.key == "location"}
         return [path, *(path.parent / name for name in sorted(beside))]
+
+
+def _read(path: Path) -> Any:
+    """The graph of an ONNX file, without its weights where they lie beside it."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtra("onnx", "onnx", "an ONNX teacher") from error
+    return onnx.load(str(path), load_external_data=False).graph
+
+
+def _keys_of_maps(graph: Any) -> dict[str, tuple[int | str, ...]]:
+    """The keys of each output that is a map for each row (ZipMap, as scikit-learn's converter makes them), in order."""
+    keys: dict[str, tuple[int | str, ...]] = {}
+    for node in graph.node:
+        if node.op_type == "ZipMap":
+            told = {each.name: each for each in node.attribute}
+            texts = (
+                [each.decode() for each in told["classlabels_strings"].strings] if "classlabels_strings" in told else []
+            )
+            keys[node.output[0]] = tuple(texts or told["classlabels_int64s"].ints)
+    return keys
+
+
+def _scores(found: Any, port: Port) -> Array:
+    """An output as an array: of maps, the values of each row in the order of the keys."""
+    if not port.keys:
+        return np.asarray(found)
+    return np.array([[row[key] for key in port.keys] for row in found], dtype=np.float32)
 
 
 def _onnxruntime() -> Any:

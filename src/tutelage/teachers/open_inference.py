@@ -16,7 +16,7 @@ from torch import Tensor
 from tutelage.errors import CapReached, ModelError, QueryFailed, RecipeError, TeacherChanged, did_you_mean
 from tutelage.forms import TopK
 from tutelage.ledger import Asking, Call, Caps, Desk, Failure, Ledger, Prices, Question, Reply, question
-from tutelage.signals import Batch, Request, Signals
+from tutelage.signals import Batch, Request, Signals, lone_tensor
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
 from tutelage.teachers.black_box import top_of_probabilities
 from tutelage.teachers.canary import Canary, KnownRow, stacked
@@ -271,8 +271,10 @@ class OpenInference(Teacher):
         wanted = {each["name"]: each for each in self._metadata["inputs"]}
         if self.inputs is not None:
             given = {name: self._column(column, batch) for name, column in self.inputs.items()}
+        elif (lone := lone_tensor(batch.inputs)) is not None and len(wanted) == 1:
+            given = {next(iter(wanted)): lone.cpu().numpy()}
         elif isinstance(batch.inputs, Tensor):
-            given = {next(iter(wanted)): batch.inputs.cpu().numpy()}
+            given = {}
         else:
             given = {name: batch.inputs[name].cpu().numpy() for name in wanted if name in batch.inputs}
         if missing := [name for name in wanted if name not in given]:
@@ -282,7 +284,8 @@ class OpenInference(Teacher):
                 found="none for it",
                 mend="name its tensor or column in `inputs`",
             )
-        return {name: fitted(array, wanted[name]) for name, array in given.items()}
+        numbers = batch.rows.tolist()
+        return {name: fitted(array, wanted[name], numbers) for name, array in given.items()}
 
     def _column(self, column: str, batch: Batch) -> Array:
         if isinstance(batch.inputs, dict) and column in batch.inputs:

@@ -22,7 +22,9 @@ from tutelage.teachers.chat import (
     instruction,
     label_of,
     letter_shares,
+    read_label,
     schema,
+    unusable,
     what_it_shows,
 )
 from tutelage.teachers.chat_endpoint import ChatEndpoint
@@ -48,12 +50,14 @@ class Capabilities:
 class OpenAICompatible(Teacher):
     """A chat model that is asked which class each text is in. It supplies its output only, over classes.
 
-    Once the classes are known, the endpoint is probed (two or three calls, in the ledger like all others): does it tell
+    Once the classes are known, the endpoint is probed (one to four calls, in the ledger like all others): does it tell
     log-probabilities, and of how many tokens; does it take a JSON schema? What it allows decides what is asked:
 
     * log-probabilities: each class has a letter, and the likeliest first tokens give the probabilities of the classes;
       what is missing to 1 is the mass of the classes that were not told. At most 26 classes.
-    * labels: an answer in JSON by a schema, or else in JSON that is read strictly: anything else is asked again.
+    * labels: an answer in JSON by a schema, or else as a person would read it (`label_in`), never guessed. What can't
+      be read is asked again at a temperature above 0; at 0 the answer would be the same, so that it is kept as it is,
+      counted as unanswered, and read again, not asked again, by a later run.
       With `samples`, each text is asked so often at a temperature above 0, and the classes have their shares.
 
     An answer is a distribution at temperature 1; losses at other temperatures are refused. For texts there is
@@ -125,6 +129,7 @@ class OpenAICompatible(Teacher):
         self._names: tuple[str, ...] = tuple(classes_in_order or ())
         self._found: Capabilities | None = None
         self._rows = 0
+        self._unread = ""
 
     @property
     def comes_from_elsewhere(self) -> bool:
@@ -198,7 +203,7 @@ class OpenAICompatible(Teacher):
             for row in range(len(batch))
         ]
         allowed = math.floor(self.unanswered * max(self._rows, len(batch)) * self.samples + 1e-9)
-        stored = self._loaded().ask(bodies, self._read, samples=self.samples, allowed=allowed)
+        stored = self._loaded().ask(bodies, self._read, samples=self.samples, allowed=allowed, again=self._read_again)
         if self._letters:
             nothing = [0.0] * len(self._names)
             shares = torch.tensor([nothing if answer is None else answer["shares"] for answer in stored])
@@ -232,13 +237,14 @@ class OpenAICompatible(Teacher):
                 f"{self.model} tells the {self._found.logprobs} likeliest tokens: the best loss on them is "
                 "KLDivergence(temperature=1)"
             ]
-        by = "by a JSON schema" if self._found.json_schema else "in JSON that is read strictly (it takes no schema)"
+        by = "by a JSON schema" if self._found.json_schema else "in its own words (it takes no schema)"
         told = "" if self._found.logprobs else "; it tells no log-probabilities"
         if self.samples > 1:
             best = f"the shares of {self.samples} samples: KLDivergence(temperature=1)"
         else:
             best = "one label a text: SoftCrossEntropy(temperature=1), or ForwardCorrection where labels may be wrong"
-        return [f"{self.model} gives labels {by}{told}: the best loss is on {best}"]
+        strange = [f"{self.model} was asked for a label, on trial, and gave {self._unread}"] if self._unread else []
+        return [f"{self.model} gives labels {by}{told}: the best loss is on {best}", *strange]
 
     def describe(self) -> str:
         """The model and where it is."""
@@ -268,7 +274,20 @@ class OpenAICompatible(Teacher):
         """What is kept of an answer."""
         if self._letters:
             return {"shares": letter_shares(reply, len(self._names))[0]}
-        return {"label": label_of(reply, self._names)}
+        kept = label_of(reply, self._names)
+        if "unread" in kept and self._varies:
+            raise unusable(kept["why"], reply)
+        return kept
+
+    def _read_again(self, kept: Mapping[str, Any]) -> dict[str, Any]:
+        """What was kept of an answer, as it is read now."""
+        return dict(kept) if "shares" in kept else read_label(kept, self._names)
+
+    @property
+    def _varies(self) -> bool:
+        """Whether the same question may have another answer the next time."""
+        temperature = (self.settings or {}).get("temperature", self.temperature)
+        return temperature is None or temperature > 0
 
     # What the endpoint gives
 
@@ -301,6 +320,10 @@ class OpenAICompatible(Teacher):
         if not logprobs:
             told = self._try("json_schema", letters=False, response_format=schema(self._names))
             served, by_schema = told["served"] or served, told.get("json_schema", False)
+        if not logprobs and not by_schema:
+            told = self._try("label", letters=False)
+            served = told["served"] or served
+            self._unread = self._read_again(told).get("why", "") if "unread" in told else ""
         self._found = Capabilities(logprobs=logprobs, json_schema=by_schema, served=served)
 
     def _try(self, what: str, *, letters: bool, **setting: Any) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from tutelage.errors import MissingExtra, ModelError
-from tutelage.teachers.graph import GraphTeacher, Port, Tells
+from tutelage.teachers.constants import Constant
+from tutelage.teachers.graph import GraphTeacher, Tells
+from tutelage.teachers.port import Port
 from tutelage.teachers.served import Reads
 
 __all__ = ["OpenVinoTeacher"]
@@ -26,6 +28,8 @@ class OpenVinoTeacher(GraphTeacher):
     Args:
         path: The file.
         inputs: Column of the data -> input of the graph, where their names differ.
+        constants: Input of the graph -> what it is for every row, where that is no column: `{sr: 16000}`, or `{h0: 0}`
+            for a state of zeros (see `Constants`).
         output: The output that teaches; None where the graph has one.
         gives: What that output is: logits, probabilities, or values (also embeddings).
         reads: `inputs`: the tensors that the student sees. `raw`: the columns as the source has them.
@@ -38,6 +42,7 @@ class OpenVinoTeacher(GraphTeacher):
         path: str,
         *,
         inputs: dict[str, str] | None = None,
+        constants: dict[str, Constant] | None = None,
         output: str | None = None,
         gives: Tells = "logits",
         reads: Reads = "inputs",
@@ -46,6 +51,7 @@ class OpenVinoTeacher(GraphTeacher):
     ) -> None:
         self.path = path
         self.inputs = inputs
+        self.constants = constants
         self.output = output
         self.gives = gives
         self.reads = reads
@@ -84,7 +90,7 @@ class OpenVinoTeacher(GraphTeacher):
 
     def run(self, graph: Any, feed: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """See `GraphTeacher.run`."""
-        found = graph({name: np.ascontiguousarray(array) for name, array in feed.items()})
+        found = graph({name: np.asarray(array, order="C") for name, array in feed.items()})
         return [np.array(found[name]) for name in outputs]
 
     def on_cpu(self) -> None:

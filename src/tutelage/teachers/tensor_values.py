@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tutelage.errors import ModelError
+from tutelage.teachers.casts import converted
 
 __all__ = ["DATATYPES", "digest_of_row", "fitted", "read_back", "same_answer", "written"]
 
@@ -22,19 +24,19 @@ TOLERANCE = 1e-3
 """Largest change of an answer, as a share of the largest in it (at least 1), that is taken for rounding."""
 
 
-def fitted(array: Array, wanted: dict[str, Any]) -> Array:
+def fitted(array: Array, wanted: dict[str, Any], numbers: Sequence[int] | None = None) -> Array:
     """Rows in the datatype and shape of an input.
 
+    Args:
+        array: The rows.
+        wanted: The input's `name`, `datatype` and `shape`.
+        numbers: Those of the rows, for messages.
+
     Raises:
-        ModelError: They do not fit it.
+        ModelError: They do not fit it, or a value would become another one (`converted`).
     """
     name, datatype, shape = wanted["name"], wanted["datatype"], wanted["shape"]
-    target = np.dtype(DATATYPES[datatype])
-    fits = array.dtype.kind in "OUS" if datatype == "BYTES" else np.can_cast(array.dtype, target, "same_kind")
-    if not fits:
-        raise ModelError(
-            f"input `{name}`", expected=f"{datatype}, as the model takes it", found=f"{array.dtype} in the data"
-        )
+    array = converted(array, np.dtype(DATATYPES[datatype]), where=f"input `{name}` ({datatype})", rows=numbers)
     rows, rest = len(array), shape[1:]
     if len(rest) == array.ndim - 1 and all(
         want in (-1, have) for want, have in zip(rest, array.shape[1:], strict=True)
@@ -49,7 +51,7 @@ def fitted(array: Array, wanted: dict[str, Any]) -> Array:
             found=f"rows of shape {list(array.shape[1:])}",
             mend="name another column in `inputs`, or prepare the data as the model wants it",
         )
-    return np.ascontiguousarray(shaped, target)
+    return np.ascontiguousarray(shaped)
 
 
 def digest_of_row(row: Array) -> str:

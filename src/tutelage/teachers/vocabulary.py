@@ -1,13 +1,14 @@
-"""Which number each token has: a model reads numbers, and they mean what its own tokenizer says."""
+"""What a model reads for a text: the number of each token, and what is done to the text before it is tokens."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tutelage.errors import ModelError
-from tutelage.teachers.sentence_layout import read_json
+from tutelage.teachers.base import Teacher
+from tutelage.teachers.sentence_layout import TextForm, layout_of_tokenizer, read_json
 
-__all__ = ["require_same_ids", "vocabulary"]
+__all__ = ["readers", "require_same_form", "require_same_ids", "vocabulary"]
 
 
 def vocabulary(folder: Path) -> dict[str, int] | None:
@@ -54,4 +55,50 @@ def require_same_ids(key: str, *, reader: Path, encoder: Path) -> None:
             f"number in `{reader.name}`, `{strange[0]}` for one",
             harm="it would be trained on texts that mean nothing to it",
             mend="use models with one vocabulary",
+        )
+
+
+def readers(teacher: Teacher, key: str = "teacher") -> list[tuple[str, Path]]:
+    """The tokenizer's folder of every teacher of texts that a teacher is or is made of, with its key."""
+    if not teacher.inner:
+        return [] if teacher.tokenizer_folder is None else [(key, teacher.tokenizer_folder)]
+    return [found for name, each in teacher.inner.items() for found in readers(each, f"{key}.{name}" if name else key)]
+
+
+def require_same_form(reader: tuple[str, Path], form: TextForm, stated: bool) -> None:
+    """Refuses a sentence encoder that is given other texts than sentence-transformers gives it.
+
+    Args:
+        reader: Where the model is named in the recipe, and the folder of its tokenizer.
+        form: How the texts are prepared.
+        stated: Whether the recipe states the prompt: then it may be another than the folder's.
+
+    Raises:
+        ModelError: The folder says another prompt or other letters, or that the prompt's tokens are not to count.
+    """
+    key, folder = reader
+    layout = layout_of_tokenizer(folder)
+    own = layout.texts
+    if own.prompt != form.prompt and not stated:
+        raise ModelError(
+            key,
+            expected=f"texts that begin with {own.prompt!r}, the default prompt of `{folder.name}`",
+            found=f"texts that begin with {form.prompt!r}, as the folder of their tokenizer says",
+            harm="its embeddings would be others than those of sentence-transformers",
+            mend="state data.text.prompt",
+        )
+    if own.lower_case != form.lower_case:
+        raise ModelError(
+            key,
+            expected=f"texts {'in lower case' if own.lower_case else 'as they are'}, as `{folder.name}` says",
+            found="the opposite, as the folder of their tokenizer says",
+            mend="set data.text.tokenizer to the teacher's folder",
+        )
+    if form.prompt and not layout.include_prompt:
+        raise ModelError(
+            key,
+            expected="a pooling over all tokens",
+            found=f"include_prompt: false in `{folder.name}`: those of the prompt {form.prompt!r} do not count",
+            harm="its embeddings would be others than those of sentence-transformers",
+            mend='state data.text.prompt: "", or wrap the model in a torch module of your own and use ModuleTeacher',
         )

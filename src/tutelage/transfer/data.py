@@ -123,8 +123,10 @@ class Data:
             group = None if group is None else np.concatenate([group, group[made.parents[made.rows, 0]]])
         if tokenizer is not None:
             columns.tokenise(tokenizer)
+            notes += tokenizer.notes
         if columns.tokens is not None and columns.tokens.cut and tokenizer is not None:
-            notes.append(f"{columns.tokens.cut:,} of {len(codes):,} texts were cut to {tokenizer.max_length} tokens")
+            length = tokenizer.form.max_length
+            notes.append(f"{columns.tokens.cut:,} of {len(codes):,} texts were cut to {length} tokens")
         return TransferSet(
             columns,
             codes,

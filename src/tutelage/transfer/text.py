@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tutelage.errors import DataError, MissingExtra, ModelError, RecipeError
 from tutelage.paths import resolve_path
+from tutelage.teachers.sentence_layout import SentenceLayout, TextForm, layout_of_tokenizer, read_json
 
 __all__ = ["Text", "Tokenizer", "Tokens"]
 
@@ -21,6 +22,10 @@ Array = np.ndarray[Any, Any]
 
 _CHUNK = 8192
 """Texts encoded at once: bounds the memory of the tokenizer's own objects."""
+USUAL = 128
+"""Tokens a text where neither the recipe nor the folder says how many."""
+MOST = 1 << 20
+"""Tokens a text where a tokenizer sets no limit."""
 
 
 @dataclass(kw_only=True)
@@ -29,14 +34,18 @@ class Text:
 
     Attributes:
         tokenizer: Folder with a tokenizer in Hugging Face's layout. None: the teacher's folder.
-        max_length: Longer texts are cut to this many tokens, special ones included.
+        max_length: Longer texts are cut to this many tokens, special ones included. None: as many as
+            sentence-transformers reads where it saved the tokenizer's folder, else 128.
+        prompt: What is put before each text. None: what sentence-transformers puts there by default, where it saved the
+            tokenizer's folder, else nothing.
     """
 
     tokenizer: str | None = None
-    max_length: int = 128
+    max_length: int | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
-        if self.max_length < 1:
+        if self.max_length is not None and self.max_length < 1:
             raise RecipeError("data.text.max_length", expected="at least 1 token", found=str(self.max_length))
 
     def load(self, default: str | Path | None = None) -> Tokenizer:
@@ -72,7 +81,41 @@ class Text:
                 found=f"`{folder}`: {str(error).splitlines()[0]}",
                 mend="give the folder that the model was saved in",
             ) from error
-        return Tokenizer(made, self.max_length)
+        return self._as_stated(made, layout_of_tokenizer(folder))
+
+    def _as_stated(self, made: Any, layout: SentenceLayout) -> Tokenizer:
+        """The tokenizer with the folder's way of preparing texts, but for what the recipe states."""
+        own = layout.texts.max_length
+        if own is None and layout.stated:
+            positions = read_json(layout.model / "config.json").get("max_position_embeddings") or MOST
+            own = min(int(made.model_max_length), positions if positions > 0 else MOST, MOST)
+        form = TextForm(
+            prompt=layout.texts.prompt if self.prompt is None else self.prompt,
+            max_length=self.max_length or own or USUAL,
+            lower_case=layout.texts.lower_case,
+        )
+        notes = []
+        if form.prompt:
+            notes.append(
+                f"each text begins with the prompt {form.prompt!r}"
+                + (
+                    f', as `{layout.model.name}` says; data.text.prompt: "" leaves it out'
+                    if self.prompt is None
+                    else ""
+                )
+            )
+        further = [name for name, text in layout.prompts if text and text != form.prompt]
+        if further and self.prompt is None:
+            notes.append(
+                f"`{layout.model.name}` has the prompts {', '.join(further)} besides, which `encode` does not apply by "
+                "default: neither do teacher and student; data.text.prompt states another one"
+            )
+        if own is not None and form.max_length != own:
+            notes.append(
+                f"texts are cut to {form.max_length} tokens (data.text.max_length), where sentence-transformers cuts "
+                f"them to {own} for `{layout.model.name}`"
+            )
+        return Tokenizer(made, form, notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +151,16 @@ class Tokenizer:
 
     Args:
         tokenizer: As `AutoTokenizer` makes it.
-        max_length: Tokens a row at most.
+        form: How texts are prepared.
+        notes: What a user should know of that.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, tokenizer: Any, form: TextForm, *, notes: Sequence[str] = ()) -> None:
         self.tokenizer = tokenizer
-        self.max_length = max_length
+        self.form = form
+        self.notes = list(notes)
+        if form.lower_case:
+            _lower(tokenizer)
         ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self.pad = next(value for value in ends if value is not None)
         self.left = tokenizer.padding_side == "left"
@@ -131,9 +178,8 @@ class Tokenizer:
         for start in range(0, len(texts), _CHUNK):
             stop = start + _CHUNK
             second = None if pairs is None else list(pairs[start:stop])
-            encoded = self.tokenizer(
-                list(texts[start:stop]), second, truncation=True, max_length=self.max_length, padding=False
-            )
+            first = [self.form.prompt + text for text in texts[start:stop]]
+            encoded = self.tokenizer(first, second, truncation=True, max_length=self.form.max_length, padding=False)
             if self.tokenizer.is_fast:
                 cut += sum(bool(one.overflowing) for one in encoded.encodings)
             lengths.extend(len(ids) for ids in encoded["input_ids"])
@@ -172,3 +218,19 @@ class Tokenizer:
         if "attention_mask" in self.tokenizer.model_input_names:
             inputs["attention_mask"] = mask_tensor.long()
         return inputs, mask_tensor
+
+
+def _lower(tokenizer: Any) -> None:
+    """Has a tokenizer put texts in lower case, before what else it does with them."""
+    if not tokenizer.is_fast:
+        raise ModelError(
+            "data.text.tokenizer",
+            expected="a tokenizer with a tokenizer.json, to put texts in lower case as the folder says (do_lower_case)",
+            found=type(tokenizer).__name__,
+            mend="convert it: load it with AutoTokenizer and save it",
+        )
+    from tokenizers import normalizers
+
+    own = tokenizer.backend_tokenizer.normalizer
+    steps = [normalizers.Lowercase(), *([] if own is None else [own])]
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(steps)

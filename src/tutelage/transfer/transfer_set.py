@@ -13,6 +13,7 @@ import torch
 
 from tutelage.errors import DataError
 from tutelage.signals import Batch, Inputs
+from tutelage.teachers.sentence_layout import TextForm
 from tutelage.transfer.columns import Columns
 from tutelage.transfer.hashing import Digests
 from tutelage.transfer.labels import Labels
@@ -186,6 +187,11 @@ class TransferSet:
     def tokenizer_folder(self) -> Path | None:
         """The folder of the tokenizer, for texts."""
         return None if self.columns.tokenizer is None else Path(self.columns.tokenizer.tokenizer.name_or_path)
+
+    @property
+    def text_form(self) -> TextForm | None:
+        """How texts are prepared before they are tokens; None where there are none."""
+        return None if self.columns.tokenizer is None else self.columns.tokenizer.form
 
     def display(self, row: int) -> dict[str, Any]:
         """What a report shows of a row.
