@@ -126,7 +126,7 @@ def gather_evidence(
         },
         labels=data.labels[rows] if data.labels is not None and has_labels else None,
         labelled=labelled if has_labels else None,
-        classes=list(data.classes) or None,
+        classes=list(plan.classes) or None,
         groups=data.groups(rows),
         seed=shipped,
     )

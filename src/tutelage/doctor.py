@@ -35,7 +35,7 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
         *(f"  licence   {record.sentence()}" for record in licence_records(recipe.teachers(), recipe.licences)),
         "  rows      " + ", ".join(f"{count:,} {split}" for split, count in data.sizes.items()),
         f"  labels    {len(data.labelled_rows):,} training rows"
-        + (f", {len(data.classes)} classes" if data.classes else ""),
+        + (f", {len(plan.classes)} classes" if plan.classes else ""),
         *_asking(plan),
         "  inputs    " + ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in inputs.items()),
         *(f"  assistant {_assistant(assistant)}" for assistant in plan.assistants),

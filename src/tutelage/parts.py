@@ -27,6 +27,7 @@ __all__ = [
     "head_taught_by",
     "introduce",
     "labelled_order",
+    "load_data",
     "prepared",
     "supervised_loss",
     "teacher_data",
@@ -104,6 +105,18 @@ def labelled_order(data: TransferSet, training: Training, seed: int) -> Order:
     return Order(rows, training.batch_size, seed=seed, lengths=data.lengths(rows), views=data.views)
 
 
+def load_data(recipe: Recipe) -> TransferSet:
+    """The transfer set of a recipe whose teachers are loaded, with labels read as what the tasks say they are.
+
+    Raises:
+        UserError: It can't be read, or not so.
+    """
+    tasks = {"": recipe.task, **{head.labels: head.task for head in recipe.heads.values() if head.labels is not None}}
+    read = {"regression": True, "classification": False}
+    values = {name: read[task] for name, task in tasks.items() if task in read}
+    return recipe.data.load(recipe.teacher.tokenizer_folder, values=values)
+
+
 def teacher_data(recipe: Recipe, data: TransferSet) -> TransferSet:
     """The rows a teacher is trained on in the run: it is not short of the labels that are kept from the student.
 
@@ -113,7 +126,7 @@ def teacher_data(recipe: Recipe, data: TransferSet) -> TransferSet:
     """
     if recipe.data.labelled is None and recipe.data.limit is None:
         return data
-    return replace(recipe.data, labelled=None, limit=None, made=[]).load(recipe.teacher.tokenizer_folder)
+    return load_data(replace(recipe, data=replace(recipe.data, labelled=None, limit=None, made=[])))
 
 
 def prepared(

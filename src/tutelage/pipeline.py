@@ -262,7 +262,7 @@ def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, 
             "rows": dict(plan.data.sizes),
             "labelled_training_rows": len(plan.data.labelled_rows),
             "made_training_rows": plan.data.made_counts,
-            "classes": list(plan.data.classes),
+            "classes": list(plan.classes),
         },
     }
     finish_bundle(partial, workspace.bundle, provenance, findings)

@@ -24,13 +24,14 @@ from tutelage.governance.policy import check_budget, check_gates
 from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
 from tutelage.losses import Loss
 from tutelage.matching import Proposal, propose_for, with_pairs
-from tutelage.parts import baseline_losses, build_student, teacher_data
+from tutelage.parts import baseline_losses, build_student, load_data, teacher_data
 from tutelage.plan_notes import notes_on
 from tutelage.probe import ask_teacher, run_student
 from tutelage.recipe import Assistant, Recipe, check_types
 from tutelage.signals import Batch, Request
 from tutelage.students import ParameterCount, parameter_count
 from tutelage.taps import Layer, layers
+from tutelage.targets import with_standard_targets
 from tutelage.teachers import ModuleTeacher, Teacher, TransferFacts
 from tutelage.training.setup import make_accelerator, reseed
 from tutelage.transfer import TransferSet
@@ -106,6 +107,11 @@ class Plan:
         return self.lessons[-1].teacher
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes: the data's or, where it has none, the teacher's."""
+        return self.data.classes or self.recipe.teacher.classes
+
+    @property
     def steps(self) -> int:
         """Optimiser steps of a student over all its lessons; the baseline makes as many."""
         return sum(lesson.steps for lesson in self.lessons)
@@ -141,6 +147,7 @@ def make_plan(recipe: Recipe) -> Plan:
     device = make_accelerator(recipe.training.precision).device
     checks.check_precision(recipe, device)
     data, taught = _load(recipe, device)
+    recipe, on_targets = with_standard_targets(recipe, data, taught, device)
     guide, assistants, found = recipe.teacher, [], list[Proposal]()
     for key, derived in _assistants(recipe):
         with within(key):
@@ -152,6 +159,7 @@ def make_plan(recipe: Recipe) -> Plan:
     plan = _plan(full, data, taught, device, guide, trained=_is_ready(guide, recipe))
     plan.assistants = assistants
     plan.proposals = [*found, *plan.proposals]
+    plan.notes[:0] = on_targets
     plan.notes += [line for proposal in plan.proposals for line in (proposal.summary(), *proposal.notes)]
     return plan
 
@@ -326,15 +334,16 @@ def _load(recipe: Recipe, device: torch.device) -> tuple[TransferSet, TransferSe
             with within(key):
                 teacher.load(device)
 
-    def load_data() -> None:
+    def load_rows() -> None:
         with within("data"):
-            data = recipe.data.load(recipe.teacher.tokenizer_folder)
+            data = load_data(recipe)
             for split in ("train", "development", "test"):
                 data.rows(split)
         loaded.append(data)
 
-    check_all([load_teacher, load_data])
+    check_all([load_teacher, load_rows])
     data = loaded[0]
+    checks.check_kind(recipe, data)
     _introduce(recipe, data)
     return data, teacher_data(recipe, data) if recipe.teacher_training is not None else None
 

@@ -19,16 +19,18 @@ from torch.utils.hooks import RemovableHandle
 
 from tutelage.errors import ModelError, SignalError, did_you_mean
 from tutelage.signals import Inputs, Request, Signals, call, output_of
+from tutelage.standardized import unwrapped
 
 __all__ = ["Layer", "Taps", "find_layer", "layers", "observe"]
 
 
 def find_layer(module: nn.Module, path: str, *, model: str = "model") -> nn.Module:
-    """The inner module at a dotted path such as `encoder.layer.2`.
+    """The inner module at a dotted path such as `encoder.layer.2`; paths of a `Standardized` are those inside it.
 
     Raises:
         ModelError: There is none; the message names the nearest path.
     """
+    module = unwrapped(module)
     known: dict[str, nn.Module] = dict(module.named_modules(remove_duplicate=False))
     if path and path in known:
         return known[path]
@@ -167,6 +169,7 @@ class Layer:
 
 def layers(module: nn.Module, inputs: Inputs) -> list[Layer]:
     """Every inner layer that one forward pass reaches, in the order of the calls, with its output's shape."""
+    module = unwrapped(module)
     shapes: dict[str, tuple[int, ...]] = {}
     calls: dict[str, int] = {}
 

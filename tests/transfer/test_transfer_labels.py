@@ -28,7 +28,7 @@ def test_whole_numbers_are_class_numbers_as_they_stand() -> None:
     assert labels.labelled is not None
     assert labels.labelled.tolist() == [True, True, False, True]
     assert read_labels([1, None, 0], "k").labelled.tolist() == [True, False, True]  # type: ignore[union-attr]
-    assert read_labels([1, None, -1], "k").labelled.tolist() == [True, False, False]  # type: ignore[union-attr]
+    assert read_labels([2, None, -1, 0], "k").labelled.tolist() == [True, False, False, True]  # type: ignore[union-attr]
     assert read_labels(np.array([0, 1]), "k").labelled is None
 
 

@@ -361,6 +361,7 @@ ROLES: dict[str, Any] = {
     "label": "b",
     "classes": ["x"],
     "values": True,
+    "unlabelled": -1,
     "image": "i",
 }
 
@@ -369,7 +370,7 @@ ROLES: dict[str, Any] = {
     "source",
     [
         Table("p", "t", **ROLES, group="g", split="s", delimiter=";", missing=["?"]),
-        Arrays("x", "y", categories=["x"], group="g", split="s", classes=["x"], values=True),
+        Arrays("x", "y", categories=["x"], group="g", split="s", classes=["x"], values=True, unlabelled=-1),
         HuggingFaceDataset("p", "t", **ROLES, group="g"),
         Function("a:b", {"n": 1}),
     ],

@@ -4,7 +4,7 @@
 """
 
 from tutelage.checks.answers_of_task import check_kinds
-from tutelage.checks.labels import check_labels
+from tutelage.checks.labels import check_kind, check_labels
 from tutelage.checks.outputs import check_answers
 from tutelage.checks.parts import (
     check_batches,
@@ -28,6 +28,7 @@ __all__ = [
     "check_extras",
     "check_fewest_rows",
     "check_head",
+    "check_kind",
     "check_kinds",
     "check_labels",
     "check_loss",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -10,7 +13,47 @@ from tutelage.recipe import Recipe
 from tutelage.signals import Signals
 from tutelage.transfer import TransferSet
 
-__all__ = ["check_labels"]
+__all__ = ["check_kind", "check_labels"]
+
+MANY = 100
+"""Different labels above which most must have a second row to be classes."""
+
+
+def check_kind(recipe: Recipe, data: TransferSet) -> None:
+    """Labels are classes or values as the task says: looked at before a teacher is fitted on them.
+
+    Raises:
+        DataError: They are of the other kind, or so many classes that they can't be classes.
+    """
+    if data.labels is None or not data.labelled.any():
+        return
+    if recipe.task == "regression" and data.labels.dtype.kind == "i":
+        raise DataError(
+            "labels",
+            expected="values, for task regression",
+            found=f"{type(recipe.data.source).__name__} gives classes: {', '.join(data.classes[:8])}",
+            harm="the number of a class is no value",
+            mend="give float32 labels, or change the task",
+        )
+    if recipe.task != "classification":
+        return
+    if data.labels.dtype.kind != "i" or data.labels.ndim != 1:
+        raise DataError(
+            "labels",
+            expected="one class a row, for task classification",
+            found=f"numbers of type {data.labels.dtype}, shape {data.labels.shape}",
+            mend="give class numbers or names, or change the task",
+        )
+    rows = data.labels[data.labelled]
+    different = len(np.unique(rows))
+    if different > MANY and different > len(rows) / 2:
+        raise DataError(
+            "labels",
+            expected="classes, most of which have several rows",
+            found=f"{different:,} different labels in {len(rows):,} rows",
+            harm="nothing can be learnt of a class from one row, and models would need as many outputs",
+            mend="if these are values to be predicted, write task: regression; if they name rows, give another label",
+        )
 
 
 def check_labels(recipe: Recipe, data: TransferSet, teacher: Signals, student: Signals) -> None:
@@ -26,6 +69,7 @@ def check_labels(recipe: Recipe, data: TransferSet, teacher: Signals, student: S
                     mend="let the module's forward give one row of logits for each row of the data",
                 )
     if data.labels is None or not data.labelled.any():
+        _check_names(recipe, data, outputs)
         return
     if recipe.task == "classification":
         _check_classes(recipe, data, outputs)
@@ -44,13 +88,6 @@ def _check_classes(recipe: Recipe, data: TransferSet, outputs: dict[str, torch.T
             harm="labels and the teacher's logits would mean different classes by the same number",
             mend="give data.source the argument `classes` in the teacher's order",
         )
-    if data.labels.dtype.kind != "i" or data.labels.ndim != 1:
-        raise DataError(
-            "labels",
-            expected="one class a row, for task classification",
-            found=f"numbers of type {data.labels.dtype}, shape {data.labels.shape}",
-            mend="give class numbers or names, or change the task",
-        )
     labels = data.labels[data.labelled]
     highest = int(labels.max())
     for name, output in outputs.items():
@@ -61,12 +98,33 @@ def _check_classes(recipe: Recipe, data: TransferSet, outputs: dict[str, torch.T
                 f"{name}: output",
                 expected=f"logits of {classes} classes: (2, {classes})",
                 found=f"shape {tuple(output.shape)}",
-                mend=f"give the {name} {classes} outputs, or another data.source",
+                mend=f"give the {name} {classes} outputs, or another data.source{_as_names(labels, width, data)}",
             )
     if int(labels.min()) < 0:
         raise DataError(
             "labels", expected="class numbers from 0", found=str(int(labels.min())), mend="number them from 0"
         )
+
+
+def _as_names(labels: np.ndarray[Any, Any], width: int, data: TransferSet) -> str:
+    """What may be meant where a model has as many outputs as there are different whole numbers."""
+    numbers = np.unique(labels).tolist()
+    if len(numbers) != width or list(data.classes) != [str(i) for i in range(len(data.classes))]:
+        return ""
+    return f"; if the numbers are names, write data.source.classes: {json.dumps([str(n) for n in numbers[:40]])}"
+
+
+def _check_names(recipe: Recipe, data: TransferSet, outputs: dict[str, torch.Tensor]) -> None:
+    """Names of classes that stand for outputs without labels are as many as those."""
+    count = len(data.classes)
+    for name, output in outputs.items():
+        if recipe.task in ("classification", "multilabel") and count and output.shape[1] != count:
+            raise SignalError(
+                f"{name}: output",
+                expected=f"logits of the {count} classes that data.source names: (2, {count})",
+                found=f"shape {tuple(output.shape)}",
+                mend=f"name the classes of all outputs, or give the {name} {count} outputs",
+            )
 
 
 def _check_on_or_off(data: TransferSet, outputs: dict[str, torch.Tensor]) -> None:

@@ -165,7 +165,7 @@ def check_tokenizers(teacher: Teacher, student: Student, data: TransferSet, text
     if data.text_form is not None:
         stated = text is not None and text.prompt is not None
         check_all(functools.partial(require_same_form, each, data.text_form, stated) for each in readers(teacher))
-    if isinstance(made := student.delivered, HuggingFaceStudent):
+    if isinstance(made := student.innermost.delivered, HuggingFaceStudent):
         path = resolve_path(made.path, key="student.path", error=ModelError)
         require_same_ids("student.path", reader=read_layout(path).model, encoder=encoder)
 

@@ -73,6 +73,10 @@ class Loss(nn.Module, abc.ABC):
     """Whether the teacher's output may be a `TopK` in the place of dense logits. Like `per_sample`, to be read of an
     instance."""
 
+    compares_values: ClassVar[bool] = False
+    """Whether it compares outputs number by number, each with the target of its own place, so that it means the same
+    where targets are standardised one by one. Like `per_sample`, to be read of an instance."""
+
     fewest_rows: ClassVar[int] = 1
     """Rows of a piece below which the loss, or a part of it that is asked for, is constant and teaches nothing; the
     plan refuses smaller ones. To be read of an instance that is prepared: it may depend on what the loss was given."""
@@ -86,6 +90,9 @@ class Loss(nn.Module, abc.ABC):
         """The share of the training that is done, from 0 to 1; the training step keeps it up to date."""
         self.rows = 0
         """How many rows the transfer set has: `batch.rows` are numbers below it."""
+        self.units: tuple[float, ...] = ()
+        """The deviation of each target, in its own unit, where outputs and targets come in standard units; else none.
+        The training step sets it."""
         self._modules_lent: dict[str, nn.Module] = {}
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from tutelage.losses.base import Loss, Needs, Weight, require_same_shape
@@ -37,6 +39,8 @@ class LogitMSE(Loss):
     Args:
         weight: Factor of this term in the total.
     """
+
+    compares_values: ClassVar[bool] = True
 
     def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)

@@ -41,6 +41,7 @@ class MeanSquaredError(Loss):
     """
 
     supervised: ClassVar[bool] = True
+    compares_values: ClassVar[bool] = True
 
     def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -50,12 +50,15 @@ class Regression(Loss):
         kind: Which `φ`.
         beta: `β > 0` of "smooth_l1", in units of the scale.
         quantile: `q` of "quantile", between 0 and 1; or one for each output.
-        scales: `c_k > 0`, one for each output, such as the spread of its labels; null for 1.
+        scales: `c_k > 0`, one for each output, in its unit, such as the spread of its labels; null for 1, or for the
+            deviation of each target where the plan standardises them.
         weight: Factor of this term in the total.
 
     Raises:
         ValueError: `kind` is none of its choices, or another argument is out of its range.
     """
+
+    compares_values: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -98,6 +101,8 @@ class Regression(Loss):
             )
         if self.scales is not None:
             scales = self._per_output("scales", self.scales, s)
+            if self.units:  # the scales are in the unit of the targets, which come standardised
+                scales = scales / self._per_output("units", list(self.units), s)
             s, t = s / scales, t / scales
         # Not mean(1): its backward pass would write out a tensor of the outputs' size.
         return self._errors(s, t).sum(1) / s.shape[1]

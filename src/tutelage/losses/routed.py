@@ -80,6 +80,12 @@ class Routed(WrappedLoss):
         """Whether the inner loss does."""
         return self.loss.takes_top_k
 
+    @property
+    def compares_values(self) -> bool:  # type: ignore[override]
+        """Whether the inner loss does, and no target comes from elsewhere than from teacher and labels themselves."""
+        elsewhere = self.member or self.labels or (self.teacher and self.teacher_model == "teacher")
+        return self.loss.compares_values and not elsewhere
+
     @functools.cached_property
     def _inner(self) -> Needs:
         """What the inner loss needs: known once its pairs of layers are."""

@@ -62,6 +62,11 @@ class WrappedLoss(Loss):
         return self.loss.supervised
 
     @property
+    def compares_values(self) -> bool:  # type: ignore[override]
+        """Whether the inner loss does."""
+        return self.loss.compares_values
+
+    @property
     def fewest_rows(self) -> int:  # type: ignore[override]
         """Those of the inner loss."""
         return self.loss.fewest_rows

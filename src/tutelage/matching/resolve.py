@@ -22,6 +22,7 @@ from tutelage.matching.proposal import Proposal, as_recipe, propose
 from tutelage.matching.similarity import grams_of
 from tutelage.probe import forward_pass
 from tutelage.recipe import Recipe
+from tutelage.standardized import unwrapped
 from tutelage.teachers import SeveralTeachers, Teacher, uncached
 from tutelage.transfer import TransferSet
 
@@ -163,10 +164,10 @@ class _Matcher:
 
     def __init__(self, recipe: Recipe, student: nn.Module, data: TransferSet, device: torch.device) -> None:
         self.recipe, self.data, self.device = recipe, data, device
-        self.student = student.eval()
+        self.student = unwrapped(student.eval())
         # What is delivered is matched, not what surrounds it in training: the first of several peers.
-        delivered = recipe.student.deliver(student)
-        path = next((path for path, module in student.named_modules() if module is delivered), "")
+        delivered = unwrapped(recipe.student.deliver(student))
+        path = next((path for path, module in self.student.named_modules() if module is delivered), "")
         self.prefix = f"{path}." if path else ""
         self.batch = data.example(2).to(device)
         self._blocks: dict[nn.Module, list[Block]] = {}
@@ -174,7 +175,7 @@ class _Matcher:
 
     def propose(self, key: str, teacher: Teacher, loss: PairedLoss | None, *, trained: bool) -> Proposal:
         """Pairs for one loss, or for any; `trained` says whether its teacher is ready before the run."""
-        module = teacher.module
+        module = None if teacher.module is None else unwrapped(teacher.module)
         if module is None:
             raise RecipeError(
                 f"{key}: pairs",

@@ -8,6 +8,7 @@ from tutelage.students.parameters import ParameterCount, parameter_count
 from tutelage.students.peers import Peers
 from tutelage.students.pretrained import PretrainedStudent
 from tutelage.students.reused_classifier import ReusedClassifier
+from tutelage.students.standardized import StandardizedStudent
 
 __all__ = [
     "CutStudent",
@@ -17,6 +18,7 @@ __all__ = [
     "Peers",
     "PretrainedStudent",
     "ReusedClassifier",
+    "StandardizedStudent",
     "Student",
     "parameter_count",
 ]

@@ -43,6 +43,16 @@ class Student(abc.ABC):
         """
         return {}
 
+    @property
+    def innermost(self) -> Student:
+        """The student inside all that only changes the unit of its outputs: this one."""
+        return self
+
+    @property
+    def outputs_in_unit(self) -> bool:
+        """Whether its outputs come in the unit of the targets however it is trained: its head is a trained one."""
+        return False
+
     def from_nothing(self) -> Student:
         """The same student without what it takes over from one that was trained before: the baseline's start."""
         return self

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tutelage.errors import MissingExtra, ModelError, RecipeError
+from tutelage.standardized import unwrapped
 from tutelage.students.base import Student
 from tutelage.students.depth import copy_layers, layer_list
 from tutelage.students.dropout import set_dropout
@@ -83,6 +84,11 @@ class CutStudent(Student):
         self.intermediate_size = intermediate_size
         self.dropout = dropout
 
+    @property
+    def outputs_in_unit(self) -> bool:
+        """Yes: its head is the teacher's."""
+        return True
+
     def build(self, teacher: Teacher) -> nn.Module:
         """The cut copy of the teacher's module, in training mode. Nothing in it is random.
 
@@ -126,7 +132,7 @@ def hugging_face_model(teacher: Teacher) -> Any:
         from transformers import PreTrainedModel
     except ImportError as error:
         raise MissingExtra("transformers", "hf", "CutStudent cuts Hugging Face models") from error
-    module = teacher.module
+    module = None if teacher.module is None else unwrapped(teacher.module)
     model = module.model if isinstance(module, SentenceEncoder) else module
     if not isinstance(model, PreTrainedModel):
         raise ModelError(

@@ -60,6 +60,11 @@ class Peers(Student):
         return self.student.deliver(module.peers[0])
 
     @property
+    def outputs_in_unit(self) -> bool:
+        """Whether those of the student inside do."""
+        return self.student.outputs_in_unit
+
+    @property
     def delivered(self) -> Student:
         """What the first peer is made by."""
         return self.student.delivered

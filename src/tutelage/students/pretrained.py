@@ -85,6 +85,11 @@ class PretrainedStudent(Student):
         return self.student.deliver(module)
 
     @property
+    def outputs_in_unit(self) -> bool:
+        """Whether those of the student inside do."""
+        return self.student.outputs_in_unit
+
+    @property
     def delivered(self) -> Student:
         """What is delivered is made as the student inside is."""
         return self.student.delivered

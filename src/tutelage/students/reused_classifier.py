@@ -71,6 +71,11 @@ class ReusedClassifier(Student):
         """What makes the backbone; nothing where it was given ready-made."""
         return {} if isinstance(self.backbone, nn.Module) else {"backbone": self.backbone}
 
+    @property
+    def outputs_in_unit(self) -> bool:
+        """Yes: it ends in the teacher's classifier."""
+        return True
+
     def build(self, teacher: Teacher) -> nn.Module:
         """The three parts as one module in training mode, its classifier frozen.
 

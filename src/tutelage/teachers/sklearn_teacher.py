@@ -152,6 +152,17 @@ class SklearnTeacher(TabularTeacher):
         """See `TabularTeacher.train`."""
         assert self.estimator is not None
         estimator = _built(self.estimator, "teacher.estimator")
+        from sklearn.base import is_classifier
+
+        if is_classifier(estimator) != (labels.dtype.kind == "i"):
+            raise ModelError(
+                "teacher.estimator",
+                expected="a classifier, for labels that are classes"
+                if labels.dtype.kind == "i"
+                else "a regressor, for labels that are values",
+                found=f"a {type(estimator).__name__}",
+                mend="fit the other kind of estimator, or change the task",
+            )
         progress.at = type(estimator).__name__
         if reads_texts(estimator):
             rows: Any = self._texts(cells)

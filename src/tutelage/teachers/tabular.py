@@ -28,6 +28,8 @@ __all__ = ["TabularTeacher", "log_of_margins", "log_of_probabilities"]
 
 Array = np.ndarray[Any, Any]
 
+MANY = 100
+"""Classes above which a tenth must occur among the labels that a model is fitted on."""
 FLOOR = 1e-7
 """The least probability that is told of a class: losses on logits can't take minus infinity."""
 
@@ -186,6 +188,14 @@ class TabularTeacher(Teacher):
                 mend="name the label in data.source, or give a model that is fitted, without `fit`",
             )
         cells, labels = cells_of(batch, self.describe()).only(self.columns, (), None, "the model"), batch.labels.numpy()
+        if labels.dtype.kind == "i" and len(facts.classes) > max(MANY, 10 * (different := len(np.unique(labels)))):
+            raise ModelError(
+                "teacher.fit",
+                expected="labels most of whose classes occur",
+                found=f"{different:,} different whole numbers up to {len(facts.classes) - 1:,}",
+                harm=f"a classifier of {len(facts.classes):,} classes would be fitted",
+                mend="name the classes in data.source.classes; or write task: regression if these are values",
+            )
         path = Path(self.path).expanduser()
         fitted = Fitted(path, digest_of_rows(cells, labels), {self.library: arguments, "classes": len(facts.classes)})
         if not fitted.is_there():

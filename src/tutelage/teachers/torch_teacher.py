@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from tutelage.errors import ModelError
 from tutelage.signals import Batch, Request, Signals
+from tutelage.standardized import Standardized, unwrapped
 from tutelage.taps import find_layer, observe
 from tutelage.teachers.base import Teacher, refuse_members
 from tutelage.teachers.fingerprint import fingerprint_of
@@ -42,6 +44,12 @@ class TorchTeacher(Teacher):
             require_numbers(module, "teacher")
             self._module = module.eval()
         self._module.to(device)
+
+    def standardise(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Has the module learn targets of mean 0 and deviation 1, with outputs in their own unit (`Standardized`)."""
+        module = self._loaded()
+        device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+        self._module = Standardized(unwrapped(module), mean, std).to(device).eval()
 
     def check(self, request: Request) -> None:
         """Raises a `ModelError` with the nearest name if a requested layer does not exist."""

@@ -12,6 +12,7 @@ first forward pass of the student, and the gradient is the same however the batc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -22,6 +23,7 @@ from tutelage.losses import Loss
 from tutelage.losses.base import weight_at
 from tutelage.losses.counted import Counted
 from tutelage.signals import Batch, Request, Signals, call, output_of
+from tutelage.standardized import Standardized
 from tutelage.taps import Taps
 
 __all__ = ["Learner", "global_scales", "needs_of", "term_names"]
@@ -62,6 +64,9 @@ class Learner(nn.Module):
         # A list hides the compiled wrapper from nn.Module, so that names in the state dict stay those of the student.
         self._run: list[nn.Module] = [cast("nn.Module", torch.compile(student)) if compiled else student]
         self._every = [part for part in self.losses.modules() if isinstance(part, Loss)]  # those within wrappers too
+        self._standardized = student if isinstance(student, Standardized) else None
+        for loss in self._every:
+            loss.units = () if self._standardized is None else tuple(self._standardized.std)
         self.at(0.0)
 
     def at(self, progress: float) -> None:
@@ -91,6 +96,8 @@ class Learner(nn.Module):
             counted: What counts for each loss in this piece.
         """
         output = output_of(call(self._run[0], batch.inputs), "student")
+        if self._standardized is not None:
+            output, teacher, batch = in_standard_units(self._standardized, output, teacher, batch)
         student = Signals(output=output, features=self._taps.take())
         shares = [
             part.sum(cast("Loss", loss), student, teacher, batch) * scale
@@ -103,6 +110,17 @@ class Learner(nn.Module):
     def close(self) -> None:
         """Removes the taps: the student is as it was, but trained."""
         self._taps.close()
+
+
+def in_standard_units(
+    module: Standardized, output: Tensor, teacher: Signals, batch: Batch
+) -> tuple[Tensor, Signals, Batch]:
+    """A student's output, the teacher's and the labels where the losses compare them: a target's deviation is 1."""
+    if teacher.output is not None:
+        teacher = replace(teacher, output=module.standard(teacher.output))
+    if batch.labels is not None:
+        batch = replace(batch, labels=module.standard(batch.labels))
+    return module.standard(output), teacher, batch
 
 
 def global_scales(pieces: Sequence[Sequence[Counted]]) -> Tensor:

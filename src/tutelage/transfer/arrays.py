@@ -33,13 +33,14 @@ class Arrays(Source):
             an array); a DataFrame; or the path of a `.npy` or `.npz` file. Of a `.npz`, the arrays named below are
             labels, group and split, and the rest inputs.
         labels: `[N]` or `[N, K]`; the path of a `.npy` file; or the name of an array of the `.npz`. None: no labels.
-            A missing label is None, NaN, "" or, as a class number, -1.
+            A missing label is None, NaN, ""; the class number -1 where that can mean nothing else.
         categories: Names of inputs that are categories (texts, numbers, truth values, dates): they and the inputs with
             one number a row become a table, see `data.tabular`.
         group: `[N]` names of groups that must stay together, or the name of an array of the `.npz`.
         split: `[N]` "train", "development", "test" or "", or the name of an array of the `.npz`.
-        classes: Names of the classes, in the order of the model's outputs.
-        values: Whole-number labels are values to be predicted, not class numbers.
+        classes: Names of the classes, in the order of the model's outputs. Labels may be these names or class numbers.
+        values: Labels are values to be predicted, not classes. None: as the task of the recipe says.
+        unlabelled: What stands for a missing label, beside an empty cell and NaN, such as -1.
     """
 
     def __init__(
@@ -51,7 +52,8 @@ class Arrays(Source):
         group: Any = None,
         split: Any = None,
         classes: list[str] | None = None,
-        values: bool = False,
+        values: bool | None = None,
+        unlabelled: str | int | None = None,
     ) -> None:
         self.inputs = inputs
         self.labels = labels
@@ -60,23 +62,32 @@ class Arrays(Source):
         self.split = split
         self.classes = classes
         self.values = values
+        self.unlabelled = unlabelled
 
     def load(self) -> Rows:
         """See `Source.load`."""
         columns, stored = self._columns()
         found = {name: self._side(name, stored) for name in ("labels", "group", "split")}
-        labels = (
-            None
-            if found["labels"] is None
-            else read_labels(found["labels"], "labels", classes=self.classes, values=self.values)
-        )
+        split = found["split"]
+        split = None if split is None else [split_name(str(word), "split") for word in split]
+        labels = None
+        if found["labels"] is not None:
+            labels = read_labels(
+                found["labels"],
+                "labels",
+                classes=self.classes,
+                values=self.values,
+                unlabelled=self.unlabelled,
+                split=split,
+            )
         return Rows(
             columns=_table(columns, self.categories or ()),
             labels=None if labels is None else labels.values,
             labelled=None if labels is None else labels.labelled,
-            classes=() if labels is None else labels.classes,
+            classes=tuple(self.classes or ()) if labels is None else labels.classes,
             group=None if found["group"] is None else [str(name) for name in found["group"]],
-            split=None if found["split"] is None else [split_name(str(word), "split") for word in found["split"]],
+            split=split,
+            notes=() if labels is None else labels.notes,
         )
 
     def _columns(self) -> tuple[dict[str, Array | Sequence[str]], dict[str, Array]]:

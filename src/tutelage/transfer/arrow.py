@@ -36,7 +36,8 @@ class Roles:
         group: Column that names the group of a row.
         split: Column that names the split of a row.
         classes: Names of the classes, in the order of the model's outputs.
-        values: Whole-number labels are values to be predicted, not class numbers.
+        values: Labels are values to be predicted, not classes. None: as their numbers look.
+        unlabelled: What stands for a missing label.
     """
 
     text: tuple[str, ...] = ()
@@ -47,7 +48,8 @@ class Roles:
     group: str | None = None
     split: str | None = None
     classes: tuple[str, ...] = ()
-    values: bool = False
+    values: bool | None = None
+    unlabelled: str | int | None = None
 
     def __post_init__(self) -> None:
         if not (self.text or self.features or self.image):
@@ -147,22 +149,29 @@ def rows_of(table: pa.Table, roles: Roles) -> Rows:
         whole = [n for n in table_of if pa.types.is_integer(table[n].type) or pa.types.is_boolean(table[n].type)]
         columns["inputs"] = Features(table_of, roles.categories, whole)
     columns |= lists
+    split = None if roles.split is None else [str(v or "") for v in table[roles.split].to_pylist()]
+    if split is not None:
+        split = [split_name(word, f"column `{roles.split}`, row {row}") for row, word in enumerate(split)]
     labels = None
     if roles.label:
-        key = ", ".join(f"column `{name}`" for name in roles.label)
         raw = _label(table[roles.label[0]]) if len(roles.label) == 1 else _label_matrix(table, roles.label)
-        labels = read_labels(raw, key, classes=roles.classes or None, values=roles.values)
-    split = None if roles.split is None else [str(v or "") for v in table[roles.split].to_pylist()]
+        labels = read_labels(
+            raw,
+            ", ".join(f"column `{name}`" for name in roles.label),
+            classes=roles.classes or None,
+            values=roles.values,
+            unlabelled=roles.unlabelled,
+            split=split,
+        )
     group = None if roles.group is None else ["" if v is None else str(v) for v in table[roles.group].to_pylist()]
     return Rows(
         columns=columns,
         labels=None if labels is None else labels.values,
         labelled=None if labels is None else labels.labelled,
-        classes=() if labels is None else labels.classes,
+        classes=roles.classes if labels is None else labels.classes,
         group=group,
-        split=None
-        if split is None
-        else [split_name(w, f"column `{roles.split}`, row {i}") for i, w in enumerate(split)],
+        split=split,
+        notes=() if labels is None else labels.notes,
     )
 
 

@@ -47,6 +47,10 @@ class Rows:
 class Source(abc.ABC):
     """Base of all sources. Constructors only store; `load` reads."""
 
+    values: bool | None = None
+    """Whether labels are values to be predicted, not classes: what `load` reads them as. None: numbers with a fraction
+    are. The task of a recipe decides where it is None, and contradicts nothing else."""
+
     @abc.abstractmethod
     def load(self) -> Rows:
         """Reads the rows.

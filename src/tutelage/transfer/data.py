@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,17 +81,22 @@ class Data:
         for index, maker in enumerate(self.made):
             maker.check(f"data.made[{index}]")
 
-    def load(self, tokenizer_path: str | Path | None = None) -> TransferSet:
+    def load(
+        self, tokenizer_path: str | Path | None = None, *, values: Mapping[str, bool] | None = None
+    ) -> TransferSet:
         """Reads, checks, splits and encodes the rows.
 
         Args:
             tokenizer_path: The teacher's folder, where `text.tokenizer` is None.
+            values: Whether labels are values to be predicted (True) or classes (False), as the tasks say: by the names
+                of `tasks`, and "" for those of the source. Of others the source says it, or what they look like.
 
         Raises:
             DataError: The rows can't be used; the message names the place.
             RecipeError: The recipe asks for what these rows don't have.
         """
-        rows, tasks = _without_tasks(self.source.load(), self.tasks)
+        values = values or {}
+        rows, tasks = _without_tasks(_read_as(self.source, values.get("")).load(), self.tasks, values)
         _check_rows(rows)
         columns = Columns(rows.columns, images=self.images, views=self.views, tabular=self.tabular)
         tokenizer = None
@@ -103,9 +109,10 @@ class Data:
         group = None if rows.group is None else _group_digests(rows.group, content)
         codes, notes = assign(content, group, rows.split, self.splits)
         fitted_on = np.flatnonzero(codes == TRAIN)
-        notes += [*rows.notes, *columns.fit(fitted_on)]
+        notes = [*rows.notes, *notes, *columns.fit(fitted_on)]
         notes += self._keep_limit(codes, content)
         labelled = _labelled(rows)
+        notes += _never_trained(rows, labelled, codes)
         notes += self._keep_labels(labelled, codes, content, rows)
         made = None
         if self.made:
@@ -171,6 +178,21 @@ class Data:
         return [f"{count:,} of {int((codes == TRAIN).sum()):,} training rows keep their label (data.labelled)"]
 
 
+def _never_trained(rows: Rows, labelled: Array, codes: Array) -> list[str]:
+    """Which classes have rows to be judged on but none to be learnt from."""
+    train, others = (labelled & (codes == TRAIN)), labelled & (codes != TRAIN) & (codes != NONE)
+    if rows.labels is None or rows.labels.dtype.kind != "i" or not train.any():
+        return []
+    judged = np.bincount(rows.labels[others], minlength=len(rows.classes))
+    judged[np.unique(rows.labels[train])] = 0
+    absent = np.flatnonzero(judged)
+    if not len(absent):
+        return []
+    said = [f"{rows.classes[i] if i < len(rows.classes) else i} ({judged[i]:,} held-out rows)" for i in absent[:8]]
+    more = f" and {len(absent) - 8:,} more" if len(absent) > 8 else ""
+    return [f"no labelled training row is of the class {', '.join(said)}{more}: it can't be learnt from labels"]
+
+
 def _drop_copies(codes: Array, content: Digests, made: Made) -> list[str]:
     """Drops made rows that say the same as another row, in place: above all as one that is held out."""
     _, first = np.unique(content, return_index=True)  # given rows come first
@@ -201,7 +223,27 @@ def _longer(rows: Rows, tasks: dict[str, Labels], labelled: Array, made: Made) -
     return replace(rows, labels=labels), tasks, filled(labelled)
 
 
-def _without_tasks(rows: Rows, names: Sequence[str]) -> tuple[Rows, dict[str, Labels]]:
+def _read_as(source: Source, values: bool | None) -> Source:
+    """The source with labels read as values or as classes, where it leaves that open.
+
+    Raises:
+        RecipeError: It says the contrary.
+    """
+    if values is None or source.values == values:
+        return source
+    if source.values is not None:
+        raise RecipeError(
+            "data.source.values",
+            expected=f"{str(values).lower()}, or nothing: the task takes {'values' if values else 'classes'}",
+            found=str(source.values).lower(),
+            mend="remove it, or change the task",
+        )
+    read = copy.copy(source)
+    read.values = values
+    return read
+
+
+def _without_tasks(rows: Rows, names: Sequence[str], values: Mapping[str, bool]) -> tuple[Rows, dict[str, Labels]]:
     """The rows without the columns that are labels of further tasks, and those labels."""
     tasks = {}
     for name in names:
@@ -213,7 +255,7 @@ def _without_tasks(rows: Rows, names: Sequence[str]) -> tuple[Rows, dict[str, La
                 found=repr(name),
                 mend=did_you_mean(name, rows.columns),
             )
-        labels = read_labels(column, f"data.tasks: column `{name}`")
+        labels = read_labels(column, f"data.tasks: column `{name}`", values=values.get(name))
         if rows.labels is None or labels.labelled is not None:
             raise DataError(
                 f"data.tasks: column `{name}`",

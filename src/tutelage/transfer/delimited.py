@@ -61,8 +61,21 @@ def read_delimited(file: Path, roles: Roles, form: TextFormat, delimiter: str) -
             raise wrong_encoding(file, form)
         if name in numbers and (pa.types.is_string(table[name].type) or pa.types.is_temporal(table[name].type)):
             _refuse_text(file, name, form, delimiter)
+    if len(roles.label) == 1 and not roles.values:
+        table = _with_codes(table, roles.label[0], file, form, delimiter)
     gaps = [name for name in numbers if table[name].null_count]
     return table, _words_for_nothing(_read(file, gaps, gaps, form, delimiter)) if gaps else []
+
+
+def _with_codes(table: pa.Table, name: str, file: Path, form: TextFormat, delimiter: str) -> pa.Table:
+    """The table with a column as texts where it holds codes such as 007, which lose their zeros as numbers."""
+    if not pa.types.is_integer(table[name].type):
+        return table
+    texts = _read(file, [name], [name], form, delimiter)[name]
+    if not pc.any(pc.match_substring_regex(texts, r"^\s*0[0-9]")).as_py():
+        return table
+    texts = pc.if_else(table[name].is_null(), None, texts)
+    return table.set_column(table.column_names.index(name), name, texts)
 
 
 def _words_for_nothing(texts: pa.Table) -> list[str]:

@@ -48,12 +48,15 @@ class Table(Source):
             the inputs follow them. In CSV files an empty cell is a missing one, and a column is one of whole numbers
             only where all of its cells are, written plainly (7, not 007).
         image: Column of encoded images (bytes).
-        label: Column of the label, or several of numbers. Texts are classes, whole numbers class numbers, other
-            numbers values; an empty cell, NaN, or -1 as a class number, is a row without a label.
+        label: Column of the label, or several of numbers. Texts are classes, whole numbers class numbers (in a CSV file
+            names where one is written 007), other numbers values, and for a regression all numbers. An empty cell or
+            NaN is a row without a label, and the class number -1 where that can mean nothing else.
         group: Column that names groups whose rows must stay in one split.
         split: Column with "train", "development" (or "validation"), "test" or nothing.
-        classes: Names of the classes, in the order of the model's outputs. None: alphabetical.
-        values: Whole-number labels are values to be predicted, not class numbers.
+        classes: Names of the classes, in the order of the model's outputs. None: alphabetical. Labels that are all
+            among them are names, whole numbers too: `["3", "5", "8"]`.
+        values: Labels are values to be predicted, not classes. None: as the task of the recipe says.
+        unlabelled: What stands for a missing label, beside an empty cell and NaN, such as -1.
         delimiter: Character between the columns of a CSV file. None: a comma, or a tab where its name ends in .tsv.
         decimal: Decimal point of the numbers of a CSV file: "." or ",".
         encoding: Encoding of a CSV, TSV or JSON file: utf-8, cp1252, latin-1, utf-16 ...
@@ -72,11 +75,12 @@ class Table(Source):
         group: str | None = None,
         split: str | None = None,
         classes: list[str] | None = None,
-        values: bool = False,
+        values: bool | None = None,
         delimiter: str | None = None,
         decimal: str = ".",
         encoding: str = "utf-8",
         missing: list[str] | None = None,
+        unlabelled: str | int | None = None,
     ) -> None:
         self.path = path
         self.text = text
@@ -92,6 +96,7 @@ class Table(Source):
         self.decimal = decimal
         self.encoding = encoding
         self.missing = missing
+        self.unlabelled = unlabelled
         self._roles()
         self._form()
 
@@ -106,6 +111,7 @@ class Table(Source):
             split=self.split,
             classes=as_names(self.classes),
             values=self.values,
+            unlabelled=self.unlabelled,
         )
 
     def _form(self) -> TextFormat:
@@ -118,7 +124,8 @@ class Table(Source):
         roles, form = self._roles(), self._form()
         files = _files(resolve_path(self.path, key="data.source.path"))
         read = [_read(file, roles, form) for file in files]
-        tables, notes = [table for table, _ in read], [note for _, told in read for note in told]
+        tables = _with_labels_alike([table for table, _ in read], roles.label)
+        notes = [note for _, told in read for note in told]
         try:
             table = pa.concat_tables(tables, promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -132,7 +139,17 @@ class Table(Source):
         if _kind(files[0]) in ("csv", "tsv"):
             table = with_whole_numbers(table, roles.categories)
         notes += _words_as_categories(table, roles.categories)
-        return replace(rows_of(table, roles), notes=notes)
+        rows = rows_of(table, roles)
+        return replace(rows, notes=[*rows.notes, *notes])
+
+
+def _with_labels_alike(tables: list[pa.Table], names: Sequence[str]) -> list[pa.Table]:
+    """The tables with labels as texts where they are in one of them: codes such as 007 beside a file of plain ones."""
+    for name in names:
+        kinds = {table[name].type for table in tables}
+        if pa.string() in kinds and any(pa.types.is_integer(kind) for kind in kinds):
+            tables = [t.set_column(t.column_names.index(name), name, t[name].cast(pa.string())) for t in tables]
+    return tables
 
 
 def _words_as_categories(table: pa.Table, names: Sequence[str]) -> list[str]:
