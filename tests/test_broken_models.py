@@ -102,7 +102,7 @@ def test_a_class_beyond_the_outputs_is_found_wherever_it_is() -> None:
 
 
 def test_values_are_no_classes() -> None:
-    refused(recipe("classification", numbers()), r"labels\n.*one class a row")
+    refused(recipe("classification", numbers()), r"labels, row 0\n.*one class a row")
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel"])

@@ -141,12 +141,10 @@ def test_corrupt_and_cut_images_are_named(tmp_path: Path) -> None:
     whole = (tmp_path / "a" / "0.jpg").read_bytes()
     (tmp_path / "a" / "1.jpg").write_bytes(whole[: len(whole) // 2])
     splits = Splits(development=0, test=0)
-    data = Data(source=ImageFolder(str(tmp_path)), splits=splits).load()
-    data.batch(np.array([0]))
     with pytest.raises(DataError, match=r"1\.jpg(.|\n)*Pillow can decode"):
-        data.batch(np.array([1]))
+        Data(source=ImageFolder(str(tmp_path)), splits=splits).load()
     (tmp_path / "a" / "2.png").write_bytes(b"not an image at all")
-    with pytest.raises(DataError, match=r"2\.png(.|\n)*repair or remove"):
+    with pytest.raises(DataError, match=r"2 of 3 images(.|\n)*1\.jpg(.|\n)*2\.png(.|\n)*repair or remove"):
         Data(source=ImageFolder(str(tmp_path)), splits=splits).load()
 
 

@@ -106,7 +106,7 @@ class PretrainedStudent(Student):
         if path.suffix != ".safetensors":
             refuse_pickle(Path(path), "student.weights")
         try:
-            return dict(load_file(path))
+            stored = load_file(path)
         except (OSError, SafetensorError) as error:
             raise ModelError(
                 "student.weights",
@@ -114,3 +114,5 @@ class PretrainedStudent(Student):
                 found=f"{self.weights}: {error}",
                 mend="give the folder `bundle` of a run that is complete",
             ) from error
+        standardized = {"shift", "scale"} < stored.keys()  # the layers of such a student are those inside it
+        return {name.removeprefix("module.") if standardized else name: weight for name, weight in stored.items()}

@@ -6,8 +6,9 @@ from tutelage.transfer.data import Data
 from tutelage.transfer.features import Features
 from tutelage.transfer.function import Function
 from tutelage.transfer.huggingface import HuggingFaceDataset
+from tutelage.transfer.image_files import ImageFiles
 from tutelage.transfer.image_folder import ImageFolder
-from tutelage.transfer.images import ImageFiles, Images
+from tutelage.transfer.images import Images
 from tutelage.transfer.labels import read_labels
 from tutelage.transfer.made import Given, Made, MadeRows, Maker
 from tutelage.transfer.masked_words import MaskedWords

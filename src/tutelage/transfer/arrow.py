@@ -14,7 +14,7 @@ from tutelage.categories import MISSING_WORDS
 from tutelage.errors import DataError, RecipeError, did_you_mean
 from tutelage.transfer.base import Column, Rows
 from tutelage.transfer.features import Features
-from tutelage.transfer.images import ImageFiles
+from tutelage.transfer.image_files import ImageFiles
 from tutelage.transfer.labels import read_labels
 from tutelage.transfer.splits import split_name
 

@@ -15,7 +15,8 @@ from tutelage.signals import Inputs
 from tutelage.transfer.base import Column
 from tutelage.transfer.features import Features
 from tutelage.transfer.hashing import Digests, array_digests, mixed, normalised, text_digests
-from tutelage.transfer.images import ImageFiles, Images, is_image
+from tutelage.transfer.image_files import ImageFiles, is_image
+from tutelage.transfer.images import Images
 from tutelage.transfer.tabular import Encoding, Tabular
 from tutelage.transfer.text import Tokenizer, Tokens
 from tutelage.transfer.views import Views
@@ -169,12 +170,22 @@ class Columns:
         them apart.
         """
         numbers = [array_digests(array) for array in self.arrays.values()]
-        numbers += [p.digests() if isinstance(p, ImageFiles) else array_digests(p) for p in self.pictures.values()]
+        numbers += [
+            p.digests(self.images) if isinstance(p, ImageFiles) else array_digests(p) for p in self.pictures.values()
+        ]
         if self.tabular is not None and self.features is not None:
             numbers.append(self.features.digests())
         alike = [text_digests([normalised(text) for text in texts]) for texts in self.texts.values()]
         exact = [text_digests(texts) for texts in self.texts.values()]
         return _joined(alike + numbers), _joined(exact + numbers)
+
+    def _files(self) -> list[ImageFiles]:
+        return [picture for picture in self.pictures.values() if isinstance(picture, ImageFiles)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the images, once they have been decoded."""
+        return [note for files in self._files() for note in files.notes]
 
     def inputs(self, rows: Array, views: Array) -> tuple[Inputs, Tensor | None]:
         """What the models are called with, and the token mask, for some rows in some views."""
@@ -261,6 +272,7 @@ class Columns:
             sha.update(self.tokens.digest())
         if self.pictures:
             sha.update(repr(self.images).encode())
+            sha.update("".join(p.differs for p in self._files()).encode())
         if self.encoding is not None:
             sha.update(repr(self.encoding).encode())
         if self.views is not None:

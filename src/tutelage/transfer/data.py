@@ -109,7 +109,7 @@ class Data:
         group = None if rows.group is None else _group_digests(rows.group, content)
         codes, notes = assign(content, group, rows.split, self.splits)
         fitted_on = np.flatnonzero(codes == TRAIN)
-        notes = [*rows.notes, *notes, *columns.fit(fitted_on)]
+        notes = [*rows.notes, *columns.notes, *notes, *columns.fit(fitted_on)]
         notes += self._keep_limit(codes, content)
         labelled = _labelled(rows)
         notes += _never_trained(rows, labelled, codes)

@@ -1,28 +1,23 @@
-"""Images as the models see them, and image files that are read when they are needed."""
+"""Images as the models see them."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.errors import DataError, MissingExtra, RecipeError
-from tutelage.transfer.hashing import Digests, bytes_digests
+from tutelage.errors import DataError, RecipeError
 
-__all__ = ["ImageFiles", "Images", "is_image"]
+__all__ = ["Images"]
 
 Array = np.ndarray[Any, Any]
 
 _CHANNELS = (1, 3, 4)
-_KEEP_BYTES = 2**31
-"""Decoded images are kept for the next epoch when all of them fit in this much memory."""
 
 
 @dataclass(kw_only=True)
@@ -36,7 +31,7 @@ class Images:
         std: Of each channel, or one for all.
         size: Height and width; one number for a square; None for the size they have.
         channels: Which axis of an array `[N, ., ., .]` holds the channels. None: the one axis of 1, 3 or 4.
-        mode: Decode image files to colour or to grey. None: as the first file is.
+        mode: Decode image files to colour or to grey. None: to grey if all of them are.
     """
 
     mean: list[float] = field(default_factory=lambda: [0.0])
@@ -107,123 +102,3 @@ class Images:
                 )
         mean, std = (torch.tensor(numbers).view(1, -1, 1, 1) for numbers in (self.mean, self.std))
         return (images - mean) / std
-
-
-def is_image(column: object) -> bool:
-    """Whether a column holds images: image files, or uint8 with 3 or 4 axes."""
-    if isinstance(column, ImageFiles):
-        return True
-    return isinstance(column, np.ndarray) and column.dtype == np.uint8 and column.ndim in (3, 4)
-
-
-class ImageFiles(Sequence[str]):
-    """Image files, as a column: a sequence of their names that can also be read.
-
-    Args:
-        names: What each is called in messages.
-        read: The file's bytes, by number.
-    """
-
-    def __init__(self, names: Sequence[str], read: Callable[[int], bytes]) -> None:
-        self.names = list(names)
-        self.read = read
-        self._kept: Array | None = None
-        self._have = np.zeros(len(self.names), dtype=bool)
-        self._form: tuple[str, tuple[int, ...]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        return self.names[index]
-
-    def digests(self) -> Digests:
-        """A digest of each file's bytes, `[N, 2]`. Files whose header or checksums are broken are refused here."""
-        return bytes_digests(self._checked(row) for row in range(len(self)))
-
-    def _checked(self, row: int) -> bytes:
-        data = self.read(row)
-        with _opened(self.names[row], data) as image:
-            image.verify()
-        return data
-
-    def pixels(self, rows: Array, images: Images) -> Array:
-        """uint8 `[B, H, W]` (grey) or `[B, H, W, 3]`, decoded the first time a row is asked for.
-
-        Raises:
-            DataError: A file can't be decoded, or differs in size from the first one and `images.size` is not set.
-        """
-        if self._form is None:
-            self._form = self._first_form(images)
-        mode, size = self._form
-        shape = (*size, 3) if mode == "RGB" else size
-        if self._kept is None and len(self) * int(np.prod(shape)) <= _KEEP_BYTES:
-            self._kept = np.empty((len(self), *shape), dtype=np.uint8)
-        if self._kept is None:
-            return np.stack([self._decode(int(row), mode, size, images) for row in rows])
-        for row in np.unique(rows[~self._have[rows]]):
-            self._kept[row] = self._decode(int(row), mode, size, images)
-            self._have[row] = True
-        taken: Array = self._kept[rows]
-        return taken
-
-    def _first_form(self, images: Images) -> tuple[str, tuple[int, ...]]:
-        with _opened(self.names[0], self.read(0)) as image:
-            mode = images.mode or ("L" if image.mode in ("1", "L", "LA") else "RGB")
-            return mode, images.height_width or (image.height, image.width)
-
-    def _decode(self, row: int, mode: str, size: tuple[int, ...], images: Images) -> Array:
-        pillow = _pillow()
-        with _opened(self.names[row], self.read(row)) as image:
-            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                raise DataError(
-                    self.names[row],
-                    expected="8 bits a channel",
-                    found=f"Pillow mode {image.mode}",
-                    harm="brighter pixels than 255 would be clipped",
-                    mend="convert the images to 8 bits with the scaling that is right for them",
-                )
-            decoded = image.convert(mode)
-        found = (decoded.height, decoded.width)
-        if found != size:
-            if images.size is None:
-                raise DataError(
-                    self.names[row],
-                    expected=f"{size[0]} x {size[1]} pixels as in {self.names[0]}",
-                    found=f"{found[0]} x {found[1]}",
-                    mend="set data.images.size, to which all are then resized",
-                )
-            decoded = decoded.resize((size[1], size[0]), resample=pillow.Resampling.BILINEAR)
-        return np.asarray(decoded, dtype=np.uint8)
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtra("pillow", "images", "decoding image files") from error
-    return Image
-
-
-@contextlib.contextmanager
-def _opened(name: str, data: bytes) -> Iterator[Any]:
-    """An image opened by Pillow; whatever goes wrong with it is the file's fault and names it."""
-    pillow = _pillow()
-    try:
-        with pillow.open(io.BytesIO(data)) as image:
-            yield image
-    except DataError:
-        raise
-    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others
-        raise DataError(
-            name,
-            expected="an image file that Pillow can decode",
-            found=f"{type(error).__name__}: {error}",
-            mend="repair or remove the file",
-        ) from error

@@ -140,7 +140,7 @@ def _of_cells(array: Array, key: str, reading: _Reading) -> Labels:
         row = int(np.flatnonzero(np.array(fraction)[place])[0])
         raise DataError(
             f"{key}, row {row}",
-            expected="a class: a whole number, a text or a truth value",
+            expected="one class a row: a whole number, a text or a truth value",
             found=f"{cells[place[row]]}",
             harm="a number with a fraction is no class",
             mend="if these are values to be predicted, the task is regression, without `classes` in data.source",

@@ -12,7 +12,7 @@ import numpy as np
 from tutelage.errors import DataError, RecipeError
 from tutelage.transfer.columns import Columns
 from tutelage.transfer.features import Features
-from tutelage.transfer.images import ImageFiles
+from tutelage.transfer.image_files import ImageFiles
 
 __all__ = ["Given", "Made", "MadeRows", "Maker", "add_made", "given_rows", "positions"]
 
