@@ -244,7 +244,7 @@ class _Column:
         numbers = {str(i): i for i in range(-1, len(classes))}
         strangers = [name for name in self.known if name not in number]
         if not strangers:
-            other = [name for name in self.known if numbers.get(name, number[name]) != number[name]]
+            other = [name for name in self.known if name != "-1" and numbers.get(name, number[name]) != number[name]]
             both = bool(other) and all(name in numbers for name in self.known)
             notes = [f"{self.key}: `{n}` is read as the class of that name, not as class number {n}" for n in other[:1]]
             return self.labels(number, classes, notes if both else [])
