@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 
 from tutelage.errors import DataError
 from tutelage.transfer import read_labels
-from tutelage.transfer.labels import choose_labelled
+from tutelage.transfer.labels import Labels, choose_labelled
 
 
 def test_texts_are_classes_in_alphabetical_order_or_in_the_order_given() -> None:
@@ -114,3 +117,90 @@ def test_which_rows_are_labelled_depends_on_their_digests_and_not_on_their_place
     chosen = order[choose_labelled(np.arange(60), classes, order, 12)]
     again = order[shuffle][choose_labelled(np.arange(60), classes[shuffle], order[shuffle], 12)]
     assert set(chosen.tolist()) == set(again.tolist())
+
+
+def named(labels: Labels) -> list[str | None]:
+    """The name of each row's class, None where it has none."""
+    has = np.ones(len(labels.values), bool) if labels.labelled is None else labels.labelled
+    return [labels.classes[value] if known else None for value, known in zip(labels.values, has, strict=True)]
+
+
+@pytest.mark.parametrize("kind", [list, np.array, lambda cells: [str(cell) for cell in cells], np.float64])
+def test_digits_in_classes_are_names_and_not_class_numbers(kind: Callable[[list[int]], Any]) -> None:
+    labels = read_labels(kind([3, 8, 5, 3]), "k", classes=["3", "5", "8"])
+    assert named(labels) == ["3", "8", "5", "3"]
+    assert named(read_labels(kind([1, 0]), "k", classes=["1", "0"])) == ["1", "0"]
+    assert named(read_labels(kind([1, 0, 2]), "k", classes=["ant", "bee", "cow"])) == ["bee", "ant", "cow"]
+    # Stars 1 to 5 as names of the numbers 0 to 4: 0 is no name, so all are numbers.
+    assert named(read_labels(kind([0, 4, 1]), "k", classes=list("12345"))) == ["1", "5", "2"]
+
+
+def test_digits_that_are_names_and_numbers_are_said_to_be_read_as_names() -> None:
+    labels = read_labels([1, 2, 3], "k", classes=list("12345"))
+    assert named(labels) == ["1", "2", "3"]
+    assert "`1` is read as the class of that name" in labels.notes[0]
+    assert not read_labels([0, 1, 2], "k", classes=list("012")).notes
+
+
+def test_codes_whose_zeros_are_lost_are_refused_and_not_taken_for_numbers() -> None:
+    with pytest.raises(DataError, match=r"found: +`7`"):
+        read_labels([7, 10, 21], "k", classes=["007", "010", "021"])
+    assert named(read_labels(["021", "007"], "k")) == ["021", "007"]
+
+
+@pytest.mark.parametrize("others", [[1], [0], [0, 1]])
+def test_minus_one_beside_one_or_two_classes_is_refused_with_both_readings(others: list[int]) -> None:
+    cells = [-1, *others, -1]
+    with pytest.raises(DataError, match=r'classes: \["-1"(.|\n)*unlabelled: -1'):
+        read_labels(cells, "k")
+    assert named(read_labels(cells, "k", unlabelled=-1)) == [None, *map(str, others), None]
+    every = [str(n) for n in sorted({*cells})]
+    assert named(read_labels(cells, "k", classes=every)) == [str(n) for n in cells]
+    others_named = ["no", "yes"]
+    assert named(read_labels(cells, "k", classes=others_named)) == [None, *(others_named[n] for n in others), None]
+
+
+def test_minus_one_is_no_label_where_it_can_mean_nothing_else() -> None:
+    whole = read_labels([0, 1, -1, -1], "k", split=["train", "train", "test", "test"])
+    assert named(whole) == ["0", "1", None, None]
+    with pytest.raises(DataError, match="-1 in 2 rows"):
+        read_labels([0, -1, 1, -1], "k", split=["train", "train", "test", "test"])
+    many = read_labels([0, 1, 2, -1], "k")
+    assert named(many) == ["0", "1", "2", None]
+    assert 'classes: ["-1", ...]' in many.notes[0]
+
+
+@pytest.mark.parametrize("cells", [["a", "?", "b"], ["1.5", "?", "2.5"], [1.5, -999, 2.5]])
+def test_a_marker_of_the_source_is_a_missing_label(cells: list[Any]) -> None:
+    values = cells[0] != "a"
+    labels = read_labels(cells, "k", values=values, unlabelled=cells[1])
+    assert labels.labelled is not None
+    assert labels.labelled.tolist() == [True, False, True]
+    assert labels.values.dtype == (np.float32 if values else np.int64)
+    # A marker that is a text does not make texts of numbers, whose order would be 10 before 2.
+    assert read_labels(["2", "?", "10", "0", *map(str, range(11))], "k", unlabelled="?").classes[2] == "2"
+
+
+def test_the_task_decides_whether_numbers_are_values_or_classes() -> None:
+    assert read_labels(np.array([250_000, -1]), "k", values=True).values.tolist() == [250_000.0, -1.0]
+    assert read_labels(["3", 4.5, True], "k", values=True).values.tolist() == [3.0, 4.5, 1.0]
+    assert named(read_labels(np.array([1.0, np.nan, 0.0]), "k", values=False)) == ["1", None, "0"]
+    with pytest.raises(DataError, match=r"row 1(.|\n)*`cat`(.|\n)*classification"):
+        read_labels(["1", "cat"], "k", values=True)
+    with pytest.raises(DataError, match=r"row 1(.|\n)*regression"):
+        read_labels(np.array([1.0, 0.5]), "k", values=False)
+
+
+def test_whole_numbers_with_gaps_say_how_to_make_names_of_them() -> None:
+    assert "if the labels begin at 1" in read_labels([1, 2, 3], "k").notes[0]
+    assert 'classes: ["3", "5", "8"]' in read_labels([3, 5, 8], "k").notes[0]
+    assert not read_labels([0, 2, 1], "k").notes
+    with pytest.raises(DataError, match="350,001 outputs"):
+        read_labels([350_000, 1], "k")
+
+
+def test_names_that_look_missing_or_alike_are_said() -> None:
+    labels = read_labels(["nan", "a", "A"], "k")
+    assert labels.classes == ("A", "a", "nan")
+    assert "`nan` is a class" in labels.notes[0]
+    assert "`A` and `a` differ by case alone" in labels.notes[1]

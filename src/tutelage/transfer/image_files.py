@@ -183,10 +183,10 @@ class ImageFiles(Sequence[str]):
             with _opened(self.names[row], data) as image:
                 image.verify()  # the checksums of a PNG, at which decoding does not look
             with _opened(self.names[row], data) as image:
+                turned = _orientation(image) != 1
                 self._require(row, image, images)
                 grey, clear = image.mode in _GREY, "A" in image.getbands() or "transparency" in image.info
                 pages = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))  # MPO: a photo's previews
-                turned = _orientation(image) != 1
                 mode = images.mode or ("L" if grey else "RGB")
                 if keep:
                     return _Found(digests, self._decoded(image, mode), grey, turned, pages, clear)
@@ -256,6 +256,8 @@ def _orientation(image: Any) -> int:
 
 def _upright_size(image: Any) -> tuple[int, int]:
     """Height and width, once the image is upright."""
+    if image.format == "TIFF":  # Pillow turns these itself as it decodes them, and takes the tag away
+        image.load()
     return (image.width, image.height) if _orientation(image) >= 5 else (image.height, image.width)
 
 
