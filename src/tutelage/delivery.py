@@ -65,10 +65,15 @@ def export_student(
     with torch.no_grad():
         eager = [output_of(call(student, inputs)) for inputs in batches]
     class_axis = -1 if recipe.task == "classification" else None
-    export["onnx"] = {
-        **about,
-        **compare(partial / "model.onnx", batches, eager, class_axis=class_axis, tolerance=recipe.export.tolerance),
-    }
+    differences = compare(
+        partial / "model.onnx",
+        batches,
+        eager,
+        class_axis=class_axis,
+        values=recipe.task == "regression",
+        tolerance=recipe.export.tolerance,
+    )
+    export["onnx"] = {**about, **differences}
     teacher = recipe.teacher.as_module()
     if teacher is None:
         return export, None, notes

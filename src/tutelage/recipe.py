@@ -39,7 +39,8 @@ class Export:
     Args:
         onnx: Also as ONNX with a dynamic batch, compared with the student over the whole test split.
         tolerance: Largest difference allowed between an output of the ONNX file and the student's, as a share of the
-            student's largest output in absolute value, which counts for at least 1. A predicted class may differ only
+            student's largest output in absolute value, which counts for at least 1; values of a regression count in
+            deviations from their mean. A predicted class may differ only
             where the student's outputs of the two classes are that close.
     """
 

@@ -171,3 +171,24 @@ def test_a_batch_that_was_traced_as_a_number_is_found(tmp_path: Path) -> None:
     export_onnx(TwoRows(), torch.randn(2, 6), tmp_path / "net.onnx")
     x = torch.randn(4, 6)
     assert not compare(tmp_path / "net.onnx", x.split(2), x)["agrees"]
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_a_value_in_small_units_is_compared_as_closely_as_one_in_large_ones(tmp_path: Path, column: int) -> None:
+    """Outputs of 250,000 and of 0.002: a graph whose second output is off by all of its spread is another model."""
+    torch.manual_seed(0)
+    net, x = nn.Linear(4, 2), torch.randn(60, 4)
+    with torch.no_grad():
+        net.weight.mul_(torch.tensor([[70_000.0], [0.002]]))
+        net.bias.copy_(torch.tensor([250_000.0, 0.01]))
+        eager = net(x)
+    export_onnx(net.eval(), x[:2], tmp_path / "net.onnx")
+    found = compare(tmp_path / "net.onnx", [x], [eager], values=True, tolerance=1e-3)
+    assert found["agrees"]
+    assert found["unit"] == "deviations"
+    off = eager.clone()
+    off[:, column] += 0.1 * off[:, column].std()
+    assert not compare(tmp_path / "net.onnx", [x], [off], values=True, tolerance=1e-3)["agrees"]
+    apart = ((off[:, column] - eager[:, column]).double().abs() / off[:, column].double().std(correction=0)).max()
+    measured = compare(tmp_path / "net.onnx", [x], off, values=True, tolerance=1e-3)["max_abs_difference"]
+    assert measured == pytest.approx(float(apart), rel=1e-3)

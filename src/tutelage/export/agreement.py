@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ def compare(
     eager: Iterable[Tensor] | Tensor,
     *,
     class_axis: int | None = None,
+    values: bool = False,
     tolerance: float = 1e-4,
     device: str = "cpu:1",
 ) -> dict[str, Any]:
@@ -43,6 +44,8 @@ def compare(
         batches: The evaluation set.
         eager: The module's outputs for it in the same order: one tensor a batch, or one for all rows.
         class_axis: The axis whose argmax is the class (-1 for logits `[B, C]`); None when outputs are no classes.
+        values: Whether outputs are values, in whatever units: each is then compared in deviations of its eager outputs
+            from their mean, but none below a thousandth of the largest, of which float32 has no more digits.
         tolerance: The largest difference that passes, as a share of the largest output, which counts for at least 1.
             float32 in another order of summation gives about 1e-6; TF32 on a GPU about 1e-3.
         device: As `Target.parse` takes it.
@@ -51,14 +54,17 @@ def compare(
         For `export.json`: `rows`, `batch_sizes`, `max_abs_difference`, `mean_abs_difference`, `flips` (rows with
         another argmax anywhere; None without `class_axis`), `flips_beyond_ties` (those of them in which the eager
         outputs of the two classes are further apart than the tolerance), `tolerance` (absolute), `agrees`: no
-        difference is above the tolerance and no row flips but in a tie, at any batch size. When the graph can't be
+        difference is above the tolerance and no row flips but in a tie, at any batch size; `unit` of differences and
+        tolerance where outputs are values. When the graph can't be
         run on a batch or gives another shape, it does not agree, the differences are infinite, and `error` says why.
 
     Raises:
         ModelError: The file can't be loaded, or there are not as many outputs as rows.
     """
     model = OnnxModel(path, device)
-    total, tried = _Differences(class_axis), _Differences(class_axis)
+    eager = eager if isinstance(eager, Tensor) else list(eager)
+    mean, unit = _scale_of(eager) if values else (torch.zeros(()), torch.ones(()))
+    total, tried = (_Differences(class_axis, mean, unit) for _ in range(2))
     sizes: set[int] = set()
     failure: ModelError | None = None
     for inputs, expected in _pairs(batches, eager):
@@ -74,20 +80,28 @@ def compare(
     if not sizes:
         raise ModelError(f"comparing {path.name}", expected="rows to compare on", found="none")
     largest = torch.inf if failure else max(total.largest, tried.largest)
-    mean = torch.inf if failure else total.sum / max(1, total.count)
+    average = torch.inf if failure else total.sum / max(1, total.count)
     allowed = tolerance * max(1.0, total.scale)
     flipped = total.flips_apart(allowed)
     return {
         "rows": total.rows,
         "batch_sizes": sorted(sizes),
         "max_abs_difference": min(largest, sys.float_info.max),
-        "mean_abs_difference": min(mean, sys.float_info.max),
+        "mean_abs_difference": min(average, sys.float_info.max),
         "flips": None if class_axis is None else len(total.flip_gaps),
         "flips_beyond_ties": None if class_axis is None else flipped,
         "tolerance": allowed,
         "agrees": largest <= allowed and not flipped and not tried.flips_apart(allowed),
+        **({"unit": "deviations"} if values else {}),
         **({"error": str(failure)} if failure else {}),
     }
+
+
+def _scale_of(eager: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each value over all rows, and the unit in which it is compared."""
+    every = (eager if isinstance(eager, Tensor) else torch.cat(list(eager))).detach().cpu().double()
+    unit = every.std(0, correction=0).maximum(every.abs().amax(0) / 1000)
+    return every.mean(0), torch.where(unit > 0, unit, 1.0)
 
 
 @dataclass
@@ -95,6 +109,8 @@ class _Differences:
     """Differences so far; `flip_gaps` has for each row that flips how far apart the two classes were."""
 
     class_axis: int | None
+    mean: Tensor
+    unit: Tensor
     rows: int = 0
     count: int = 0
     sum: float = 0.0
@@ -111,7 +127,7 @@ class _Differences:
             )
         if self.class_axis is not None:
             self.flip_gaps += _flip_gaps(expected.double(), found, self.class_axis)
-        a, b = expected.double(), found.double()
+        a, b = ((each.double() - self.mean) / self.unit for each in (expected, found))
         difference = torch.where(a == b, 0.0, (a - b).abs()).nan_to_num(nan=torch.inf, posinf=torch.inf)
         self.rows += len(expected)
         self.count += difference.numel()

@@ -91,8 +91,9 @@ def judge_export(export: dict[str, Any] | None) -> list[GateResult]:
     changed = "" if flips is None else f", and {flips:,} predicted classes differ"
     if flips and beyond is not None:
         changed += f", {flips - beyond:,} of them ties (outputs of two classes within the tolerance of each other)"
+    most = f"{found:.3g} {onnx['unit']}" if onnx.get("unit") else f"{found:.3g}"
     told = (
-        f"On {onnx['rows']:,} rows the outputs of {onnx['file']} differ from the student's by {found:.3g} at most "
+        f"On {onnx['rows']:,} rows the outputs of {onnx['file']} differ from the student's by {most} at most "
         f"(tolerance {tolerance:.3g}){changed}: {'PASS' if agrees else 'FAIL'}."
     )
     harm = "" if agrees else " What was evaluated is not what the exported file computes."

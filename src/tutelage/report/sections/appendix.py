@@ -36,7 +36,7 @@ def _onnx(onnx: dict[str, Any]) -> Markup:
     flips, rows = onnx.get("flips"), onnx.get("rows")
     worst, tolerance = onnx.get("max_abs_difference"), onnx.get("tolerance")
     facts = [
-        f"largest difference {plain(worst)}",
+        f"largest difference {plain(worst)} {onnx.get('unit', '')}".rstrip(),
         f"mean {plain(onnx.get('mean_abs_difference'))}",
         f"tolerance {plain(tolerance)}",
     ]
