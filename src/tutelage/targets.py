@@ -57,6 +57,8 @@ class Targets:
     @classmethod
     def of(cls, rows: Array, targets: Array, source: str) -> Targets:
         """Targets `[N]` or `[N, K]` of rows `[N]`."""
+        if targets.ndim > 2:
+            return cls(rows[:0], targets[:0], [], [], source)
         values = targets.reshape(len(targets), -1).astype(np.float64)
         mean, std = values.mean(0), values.std(0)
         std = np.where(std <= 1e-6 * np.abs(mean) + np.finfo(np.float32).tiny, 1.0, std)
@@ -76,6 +78,11 @@ class Targets:
         """Whether outputs that begin near 0, with a deviation near 1, are there already."""
         std = np.array(self.std)
         return bool(np.all((np.abs(self.mean) <= NEAR_MEAN) & (std <= NEAR_STD) & (std >= 1 / NEAR_STD)))
+
+    @property
+    def have_places(self) -> bool:
+        """Whether they are maps or sequences, `[B, ..., K]`, whose values have no column of their own."""
+        return not self.mean
 
     @torch.no_grad()
     def known_to(self, module: nn.Module, data: TransferSet, device: torch.device, name: str) -> bool:
@@ -123,7 +130,7 @@ def with_standard_targets(
     if targets is None:
         note = "targets are not standardised: without labels their scale is not known before the teacher is asked"
         return recipe, [*notes, note]
-    if targets.is_near:
+    if targets.is_near or targets.have_places:
         return recipe, notes
     if reason := _against(recipe):
         return recipe, [*notes, f"targets are not standardised ({targets}): {reason}"]
