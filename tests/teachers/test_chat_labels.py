@@ -53,6 +53,7 @@ AROUND = {
     "fence on one line": "```{}```",
     "thinking": "<think>\nspam? not spam? Label: c\n</think>\n\n{}",
     "thinking without its beginning": "Is it spam? Label: c\n</think>\n{}",
+    "thinking afterwards": "{}\n<think>Label: c</think>",
     "two thoughts": "<thinking>a</thinking><Reasoning>Label: 3</Reasoning>\n{}",
     "thinking and fence": "<think>\n```json\n{{\"label\": \"c\"}}\n```</think>\n```json\n{}\n```",
     "final channel": "<|channel|>analysis<|message|>Label: c<|end|><|channel|>final<|message|>{}",
@@ -107,6 +108,8 @@ def test_of_an_answer_that_was_cut_off_only_whole_json_counts() -> None:
         with pytest.raises(ValueError, match="none of the classes"):
             label_in(text, CLASSES, cut=True)
     assert label_in('{"label": "spam"} for it', CLASSES, cut=True) == 0
+    for ended, read in (("length", {"unread", "ended", "why"}), ("stop", {"label"}), (None, {"label"})):
+        assert set(chat.read_label({"unread": "spam", "ended": ended}, CLASSES)) == read
 
 
 # What can't be read, and what it costs.

@@ -84,7 +84,8 @@ KINDS = {
     "short": Kind(transformer={"max_seq_length": 6}),
     "short, as before version 6": Kind(config={"max_seq_length": 5}),
     "short, with a prompt": Kind("lasttoken", transformer={"max_seq_length": 6}, settings=PROMPTS),
-    "lower case": Kind(transformer={"do_lower_case": True}, config={"do_lower_case": True}),
+    "lower case": Kind(config={"do_lower_case": True}),
+    "lower case, also in the tokenizer": Kind(transformer={"do_lower_case": True}, config={"do_lower_case": True}),
 }
 
 
@@ -157,13 +158,17 @@ def test_a_run_delivers_a_student_that_encode_prepares_texts_for_as_they_were_in
     """All layers are kept and nothing is learnt, so the student in the bundle is the teacher, whoever loads it."""
     kind = Kind("lasttoken", (dense(WIDTH, torch.nn.Tanh()), Normalize()), {"max_seq_length": 6}, PROMPTS)
     folder = folder_of(token_model, kind, tmp_path / "folder")
-    asked = recipe(folder, tt.CutStudent(layers=[0, 1]))
+    asked = recipe(folder, tt.CutStudent(layers=[0, 1]), prompt="find: ", max_length=5)
     asked.training = tt.Training(steps=1, batch_size=4, learning_rate=1e-12)
     asked.export, asked.measure = tt.Export(onnx=False), tt.Measure(rounds=2, seconds=0.1, batch_sizes=[1])
     notes = make_plan(asked).notes
-    assert any("begins with the prompt 'ask: '" in note for note in notes)
+    assert any("begins with the prompt 'find: '" in note for note in notes)
+    assert any("cut to 5 tokens (data.text.max_length)" in note for note in notes)
     tt.distill(asked, tmp_path / "run")
-    np.testing.assert_allclose(encoded(tmp_path / "run" / "bundle"), encoded(folder), atol=1e-5)
+    whole = SentenceTransformer(str(folder), device="cpu")
+    whole.max_seq_length = 5
+    expected = whole.encode(TEXTS, prompt="find: ")
+    np.testing.assert_allclose(encoded(tmp_path / "run" / "bundle"), expected, atol=1e-5)
 
 
 def test_a_stated_prompt_and_length_win_and_the_plan_says_what_the_library_does(
