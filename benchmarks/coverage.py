@@ -8,7 +8,7 @@ A sample is drawn many times from a population whose metrics are known, and ever
 fewer resamples. What populations there are is in `tests/evaluation/coverage_case.py`.
 
 The exit status is 1 if a gate exactly at the true value passes in more than 3.5% of runs (2.5% is nominal), or if more
-than 7% of intervals miss the true value without a reservation, in either case by more than two standard errors of the
+than 7% of intervals miss the true value without a reservation, in either case by more than three standard errors of the
 simulation.
 """
 

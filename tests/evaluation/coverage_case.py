@@ -66,10 +66,10 @@ class Found:
     width: float
 
     def excess(self, passed: float = 0.035, missed: float = 0.07) -> list[str]:
-        """Which limits are missed by more than two standard errors of this simulation."""
+        """Which limits are missed by more than three standard errors of this simulation: there are hundreds of cells."""
 
         def above(found: float, limit: float) -> bool:
-            return found > limit + 2 * (limit * (1 - limit) / self.runs) ** 0.5
+            return found > limit + 3 * (limit * (1 - limit) / self.runs) ** 0.5
 
         return [
             word
