@@ -66,7 +66,7 @@ class Found:
     width: float
 
     def excess(self, passed: float = 0.035, missed: float = 0.07) -> list[str]:
-        """Which limits are missed by more than three standard errors of this simulation: there are hundreds of cells."""
+        """Which limits are missed by more than three standard errors of the simulation: there are hundreds of cells."""
 
         def above(found: float, limit: float) -> bool:
             return found > limit + 3 * (limit * (1 - limit) / self.runs) ** 0.5
