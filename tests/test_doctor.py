@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,13 @@ def metric(name: str, difference: tuple[float, float, float] | None, **changes: 
 )
 def test_what_distillation_gained_is_told_by_its_interval(found: MetricResult, said: str) -> None:
     assert describe_benefit([found]).startswith(said)
+
+
+def test_a_gain_by_an_interval_with_a_reservation_is_not_told_as_one() -> None:
+    found = metric("nll", (-0.2, -0.3, -0.1), higher_is_better=False, unit="")
+    unsure = Estimate(value=-0.2, low=-0.3, high=-0.1, reservation="1 of 40 rows makes up half of the variance")
+    said = describe_benefit([replace(found, differences={"student - baseline": unsure})])
+    assert said.startswith("distillation: not shown to help: -0.2 in nll over")
 
 
 def test_the_gain_told_is_that_of_the_metric_which_the_policy_judges_and_not_of_agreement() -> None:

@@ -230,6 +230,6 @@ def describe_benefit(metrics: Sequence[MetricResult], gated: Collection[str] = (
     scale, places, what = (100, ".1f", "points of ") if metric.unit == "%" else (1, ".3g", "in ")
     value, low, high = (f"{scale * x:+{places}}" for x in (found.value, found.low, found.high))
     better, worse = (found.low > 0, found.high < 0) if metric.higher_is_better else (found.high < 0, found.low > 0)
-    shown = "" if better else "did harm: " if worse else "not shown to help: "
+    shown = "" if better and not found.reservation else "did harm: " if worse else "not shown to help: "
     interval = f"{metric.confidence:.0%} interval {low} to {high}"
     return f"distillation: {shown}{value} {what}{metric.name} over the same student without it ({interval})"

@@ -10,11 +10,11 @@ import pytest
 
 from tutelage.errors import SignalError
 from tutelage.evaluation.evidence import Evidence, PairEvidence
-from tutelage.evaluation.intervals import Drawn, difference_interval, effective_rows, value_interval
+from tutelage.evaluation.intervals import difference_interval, effective_rows, value_interval
 from tutelage.evaluation.metrics import metrics_for, point_values
-from tutelage.evaluation.metrics.base import SHARE, Mean, RankCorrelation, Statistic
+from tutelage.evaluation.metrics.base import SHARE, Difference, Mean, RankCorrelation, Statistic
 from tutelage.evaluation.results import Estimate, MetricResult
-from tutelage.evaluation.statistics import evaluate, resample
+from tutelage.evaluation.statistics import draw, evaluate
 from tutelage.sampling import design_effect
 
 Groups = np.ndarray | None
@@ -43,11 +43,14 @@ def grouped(task: str, n: int = 120, size: int = 10, **changes: object) -> Evide
 
 def intervals(statistics: list[Statistic], groups: Groups, seed: int, *, share: bool) -> Estimate:
     """Of the first, or of the difference when there are two."""
-    draws = resample(statistics, statistics[0].n, 300, seed=seed, groups=groups)
-    drawn = [Drawn(statistic, of, groups) for statistic, of in zip(statistics, draws, strict=True)]
+    both = [Difference(*statistics)] if len(statistics) == 2 else []
+    one, *two = draw([*statistics, *both], statistics[0].n, 300, seed=seed, groups=groups)
     bounds = SHARE if share else (-np.inf, np.inf)
-    one_or_two = value_interval if len(drawn) == 1 else difference_interval
-    estimate = one_or_two(*drawn, bounds=bounds, share=share, confidence=0.95)
+    estimate = (
+        difference_interval(one, two[0], difference=two[1], bounds=bounds, share=share, confidence=0.95)
+        if two
+        else value_interval(one, bounds=bounds, share=share, confidence=0.95)
+    )
     assert estimate is not None
     return estimate
 

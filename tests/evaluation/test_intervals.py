@@ -10,10 +10,10 @@ from scipy.stats import binomtest, bootstrap, t
 
 from tutelage.evaluation.draw import bootstrap_counts, integers, shuffled
 from tutelage.evaluation.intervals import Drawn, difference_interval, expansion, value_interval, wilson
-from tutelage.evaluation.metrics.base import SHARE, Mean, OfMeans, RankCorrelation, Statistic
+from tutelage.evaluation.metrics.base import SHARE, Difference, Mean, OfMeans, RankCorrelation, Statistic
 from tutelage.evaluation.metrics.classification import BINS, bin_of
 from tutelage.evaluation.results import Estimate
-from tutelage.evaluation.statistics import resample
+from tutelage.evaluation.statistics import draw
 from tutelage.sampling import t_quantile
 
 ANY = (-np.inf, np.inf)
@@ -21,14 +21,13 @@ Pair = tuple[Statistic, Statistic]
 
 
 def drawn(statistics: list[Statistic], seed: int, resamples: int = 300) -> list[Drawn]:
-    draws = resample(statistics, statistics[0].n, resamples, seed=seed)
-    return [Drawn(statistic, of) for statistic, of in zip(statistics, draws, strict=True)]
+    return draw(statistics, statistics[0].n, resamples, seed=seed)
 
 
 def difference(pair: Pair, seed: int, *, share: bool = False) -> Estimate:
-    a, b = drawn(list(pair), seed)
+    a, b, both = drawn([*pair, Difference(*pair)], seed)
     bounds = SHARE if share else ANY
-    estimate = difference_interval(a, b, bounds=bounds, share=share, confidence=0.95)
+    estimate = difference_interval(a, b, difference=both, bounds=bounds, share=share, confidence=0.95)
     assert estimate is not None
     return estimate
 
@@ -86,7 +85,8 @@ def calibration(rng: np.random.Generator, n: int, too_sure: float) -> Statistic:
     """The calibration error of a model whose confidence is above its accuracy by `too_sure`."""
     confidence = rng.uniform(0.5, 0.95, n)
     gap = confidence - (rng.random(n) < confidence - too_sure)
-    return OfMeans(np.eye(BINS)[bin_of(confidence)] * gap[:, None], lambda means: np.abs(means).sum(axis=1))
+    columns = np.eye(BINS)[bin_of(confidence)] * gap[:, None]
+    return OfMeans(columns, lambda means: np.abs(means).sum(axis=1), smooth=False)
 
 
 @pytest.mark.parametrize("too_sure", [0.01, 0.03, 0.2])
@@ -169,8 +169,8 @@ def test_large_samples_agree_with_scipys_paired_percentile_bootstrap() -> None:
     ours, theirs = graded(np.random.default_rng(1), 2_000)
     assert isinstance(ours, Mean)
     assert isinstance(theirs, Mean)
-    a, b = drawn([ours, theirs], 0, resamples=2_000)
-    estimate = difference_interval(a, b, bounds=ANY, share=False, confidence=0.95)
+    a, b, both = drawn([ours, theirs, Difference(ours, theirs)], 0, resamples=2_000)
+    estimate = difference_interval(a, b, difference=both, bounds=ANY, share=False, confidence=0.95)
     assert estimate is not None
     reference = bootstrap(
         (ours.values - theirs.values,), np.mean, n_resamples=2_000, method="percentile", rng=np.random.default_rng(0)

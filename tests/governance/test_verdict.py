@@ -191,6 +191,43 @@ def test_a_metric_without_a_row_deviation_says_that_the_number_is_unknown() -> N
     assert "2.5 times as narrow" in result.explanation
 
 
+def test_an_interval_that_is_longer_to_one_side_promises_rows_for_that_side() -> None:
+    skewed = Estimate(value=0.3, low=0.28, high=0.36)
+    found = lower(0.0, -0.1, 0.1, models={"student": skewed})
+    result = one(found, Gate("nll", at_most=0.33))
+    assert result.outcome == "INCONCLUSIVE"
+    assert result.more_samples == pytest.approx(1000 * (0.06 / 0.03) ** 2 - 1000, abs=2)
+    failing = one(found, Gate("nll", at_most=0.29))
+    assert failing.more_samples == pytest.approx(1000 * (0.02 / 0.01) ** 2 - 1000, abs=2)
+
+
+# --- intervals that make a reservation ---
+
+
+RESERVED = "3 of 200 rows make up half of the variance"
+
+
+@pytest.mark.parametrize(
+    ("at_most", "outcome"), [(0.5, "INCONCLUSIVE"), (0.2, "INCONCLUSIVE"), (0.15, "INCONCLUSIVE"), (0.05, "FAIL")]
+)
+def test_no_gate_passes_by_an_interval_with_a_reservation_but_it_may_fail(at_most: float, outcome: str) -> None:
+    student = Estimate(value=0.15, low=0.1, high=0.2, reservation=RESERVED)
+    result = one(lower(0.0, -0.1, 0.1, models={"student": student}), Gate("nll", at_most=at_most))
+    assert result.outcome == outcome
+    assert (RESERVED in result.explanation) == (outcome == "INCONCLUSIVE")
+    assert f": {outcome}" in result.explanation
+
+
+def test_a_margin_is_judged_by_the_reservation_of_the_difference_not_of_the_value() -> None:
+    sure, unsure = (Estimate(value=0.0, low=-0.01, high=0.01, reservation=of) for of in ("", RESERVED))
+    for value, difference, outcome in ((unsure, sure, "PASS"), (sure, unsure, "INCONCLUSIVE")):
+        found = metric(models={"student": value}, differences={"student - teacher": difference})
+        result = one(found, Gate("accuracy", margin=0.05))
+        assert result.outcome == outcome
+    assert "a gate on a metric that few rows don't decide" in result.explanation
+    assert judge([found], None, [Gate("accuracy", margin=0.05)], None, None).exit_status == 3
+
+
 def test_no_flips_in_a_hundred_need_three_hundred_for_one_point() -> None:
     none = metric(
         "negative_flips",
@@ -253,7 +290,9 @@ def test_that_many_samples_do_decide_and_fewer_do_not() -> None:
     assert first.outcome == "INCONCLUSIVE"
     assert first.more_samples is not None
     needed = 200 + first.more_samples
-    assert needed == rows_to_decide(0.5, 0.05, 0.95) or abs(needed - 385) <= 3
+    assert rows_to_decide(0.5, 0.05, 0.95) == 385
+    # The interval that judges is Student's, and the longer of two: by some 3% longer than 1.96 standard errors.
+    assert 385 <= needed <= 1.08 * 385
     enough = [one(regression(int(1.15 * needed), seed), gate).outcome for seed in range(1, 9)]
     too_few = [one(regression(int(0.85 * needed), seed), gate).outcome for seed in range(1, 9)]
     assert enough == ["PASS"] * 8

@@ -208,11 +208,15 @@ def test_markup_is_not_safe_as_an_attribute() -> None:
     assert tag("p", escape("<")) == "<p>&lt;</p>"
 
 
-def with_difference(folder: Path, value: float, low: float, high: float, **metric: Any) -> str:
+def with_difference(
+    folder: Path, value: float, low: float, high: float, *, reservation: str = "", **metric: Any
+) -> str:
     """The section on the benefit, with the first quality metric's difference from the baseline laid down."""
     metrics = json.loads((folder / "metrics.json").read_text())
     first = next(m for m in metrics["metrics"] if m["name"] == "accuracy")
-    first["differences"]["student - baseline"] = {"value": value, "low": low, "high": high}
+    first["differences"]["student - baseline"] = {
+        "value": value, "low": low, "high": high, "reservation": reservation
+    }  # fmt: skip
     first.update(metric)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return text_of(section(read(folder), "benefit"))
@@ -236,6 +240,16 @@ def test_the_page_says_plainly_whether_distillation_helps(
     answers = [a for a in ("Yes.", "No.", "Not shown.", "Not measured.") if f" {a} " in said]
     assert answers == [answer]
     assert ("without the teacher" in said) and ("do harm" in said) == (answer == "No.")
+
+
+def test_no_benefit_is_claimed_by_an_interval_with_a_reservation(bundle: Path) -> None:
+    why = "2 of 300 rows make up half of the variance"
+    said = with_difference(bundle, 0.02, 0.01, 0.03, reservation=why)
+    assert " Not shown. " in said and " Yes. " not in said
+    assert f"be relied on: {why}" in said
+    table = text_of(section(read(bundle), "results"))
+    assert re.search(rf"† Accuracy, student . baseline: the interval may be too short, as {why}", table)
+    assert table.count("†") == 2  # beside the interval, and where it is told why
 
 
 def test_one_lucky_seed_is_not_called_a_benefit(tmp_path: Path) -> None:

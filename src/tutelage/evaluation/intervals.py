@@ -1,6 +1,11 @@
 """Confidence intervals from bootstrap resamples, with what the plain percentile interval gets wrong put right.
 
-The percentile interval is the start. It is then
+Means of graded values and smooth functions of means (losses, errors, F1, correlations) have **studentised** intervals,
+which reach further where values are skewed (`studentised.py`), and as far as rows that the sample lacks may move them
+(`unseen.py`). Where that doesn't hold either, the interval makes a reservation, and no gate passes by it.
+
+For the others the percentile interval is the start: for shares of rows, which have exact limits; for calibration errors
+and rank correlations, whose standard error on a resample isn't known. It is then
 
 * **centred** for statistics that are not means: resampling adds its own bias, so the resamples are shifted to have
   their mean at the estimate. The estimate itself may be biased too, as a calibration error of noise is never 0. The
@@ -12,6 +17,7 @@ The percentile interval is the start. It is then
 * **never shorter than a score interval** for rows that are 0 or 1. With few events the bootstrap is too sure of itself:
   for shares it is widened to Wilson's interval; for paired differences to the interval that combines Wilson's
   intervals of both kinds of discordant rows (Newcombe 1998; Zou and Donner 2008, "MOVER").
+* **as long as rows that the sample lacks** may make it, where the rows are not 0 or 1 (`unseen.py`).
 * **never of no width** for shares: when every row says the same, n rows can't tell the share of others from 0, but it
   is below 3 / n ("rule of three"): the interval is widened by 3 / n to both sides.
 * cut at the least and the greatest value there can be.
@@ -29,7 +35,7 @@ below the latter: of each pair of pairs with a text in common its covariance onc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
 
@@ -37,8 +43,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.evaluation.evidence import Floats
-from tutelage.evaluation.metrics.base import Mean, Statistic
+from tutelage.evaluation.metrics.base import Difference, Mean, OfMeans, Statistic
 from tutelage.evaluation.results import Estimate
+from tutelage.evaluation.studentised import FEW, HELPED, effective_number, reach_of, rows_of_half
 from tutelage.sampling import design_effect, t_quantile
 
 __all__ = [
@@ -48,6 +55,7 @@ __all__ = [
     "expansion",
     "value_interval",
     "wilson",
+    "zero_or_one",
 ]
 
 NOISE_BIAS = 1 / (math.sqrt(2) - 1)
@@ -64,12 +72,22 @@ class Drawn:
         draws: `[R]`; NaN where it is undefined.
         groups: `[n]` numbers from 0 of the group of each row, when groups were drawn.
         by_pair: `[r]` of resamples of pairs, when `draws` are of the texts of pairs.
+        errors: `[R]` the standard error on each resample, where the statistic is smooth and not a share of rows.
+        error: The standard error.
+        influence: `[n]` how far each row moves the value, where there are `errors`.
+        independent: How many independent rows show as much of what single rows are like; None: `n`.
+        unseen: How far below and above its value, `(<= 0, >= 0)`, rows that the sample lacks may move it.
     """
 
     statistic: Statistic
     draws: Floats
     groups: NDArray[np.int64] | None = None
     by_pair: Floats | None = None
+    errors: Floats | None = None
+    error: float = 0.0
+    influence: Floats | None = None
+    independent: float | None = None
+    unseen: tuple[float, float] = (0.0, 0.0)
 
     @property
     def drawn(self) -> int:
@@ -87,8 +105,14 @@ class Drawn:
         known = self.draws[np.isfinite(self.draws)]
         return 0.0 if isinstance(self.statistic, Mean) or not len(known) else float(known.mean()) - self.value
 
+    def reach(self, sign: int) -> float:
+        """How far below the estimate (`sign` 1) or above it (-1) the truth may be for its bias."""
+        return NOISE_BIAS * max(sign * self.bias, 0.0)
 
-def value_interval(drawn: Drawn, *, bounds: tuple[float, float], share: bool, confidence: float) -> Estimate | None:
+
+def value_interval(
+    drawn: Drawn, *, bounds: tuple[float, float], share: bool, confidence: float, higher_is_better: bool = True
+) -> Estimate | None:
     """The value of a statistic and its interval.
 
     Args:
@@ -96,41 +120,69 @@ def value_interval(drawn: Drawn, *, bounds: tuple[float, float], share: bool, co
         bounds: The least and the greatest value there can be.
         share: Whether it is a share, so that an interval of no width is widened to 3 / n (or groups).
         confidence: Coverage.
+        higher_is_better: A reservation is made where the lower end can't be relied on, else where the upper can't.
 
     Returns:
         None when there is no value, or no interval: fewer than two rows or groups, or the statistic is undefined.
     """
+    if drawn.errors is not None:
+        return _studentised(drawn, bounds, share, confidence, higher_is_better)
     statistic, value = drawn.statistic, drawn.value
     ends = _bootstrap(value, drawn.draws - drawn.bias, drawn.by_pair, drawn.drawn, confidence)
     if ends is None:
         return None
-    ends = ends[0] - _reach(drawn.bias), ends[1] + _reach(-drawn.bias)
-    if isinstance(statistic, Mean) and _zero_or_one(statistic.values) and 0 < value < 1:
+    ends = ends[0] - drawn.reach(1), ends[1] + drawn.reach(-1)
+    ends = _hull(ends, (value + drawn.unseen[0], value + drawn.unseen[1]))
+    if isinstance(statistic, OfMeans):  # bins of few rows have a bias that resampling doesn't show, all of it upwards
+        ends = ends[0] + drawn.unseen[0], ends[1]
+    if isinstance(statistic, Mean) and zero_or_one(statistic.values) and 0 < value < 1:
         rows = effective_rows(statistic.values, drawn.groups, confidence)
         ends = _hull(ends, wilson(value, rows, confidence))
     return _estimate(value, ends, bounds, drawn.drawn if share else None)
 
 
 def difference_interval(
-    ours: Drawn, theirs: Drawn, *, bounds: tuple[float, float], share: bool, confidence: float
+    ours: Drawn,
+    theirs: Drawn,
+    *,
+    bounds: tuple[float, float],
+    share: bool,
+    confidence: float,
+    higher_is_better: bool = True,
+    difference: Drawn | None = None,
 ) -> Estimate | None:
-    """The paired difference `ours - theirs` on the same resamples; arguments and result as for `value_interval`."""
+    """The paired difference `ours - theirs` on the same resamples; arguments and result as for `value_interval`.
+
+    Args:
+        ours: The minuend on its resamples.
+        theirs: The subtrahend on the same.
+        bounds: Of either side.
+        share: Of either side.
+        confidence: Coverage.
+        higher_is_better: Of either side.
+        difference: The difference as one statistic with its standard errors, where it is smooth.
+    """
     value, n = ours.value - theirs.value, ours.drawn
+    widest = bounds[1] - bounds[0]
+    # Either side may lack rows while the other has them.
+    unseen = ours.unseen[0] - theirs.unseen[1], ours.unseen[1] - theirs.unseen[0]
+    if difference is not None and difference.errors is not None:
+        return _studentised(replace(difference, unseen=unseen), (-widest, widest), share, confidence, higher_is_better)
     by_pair = None if ours.by_pair is None or theirs.by_pair is None else ours.by_pair - theirs.by_pair
     ends = _bootstrap(value, (ours.draws - ours.bias) - (theirs.draws - theirs.bias), by_pair, n, confidence)
     if ends is None:
         return None
     # Each side's bias is between none and what it may be, whatever the other's is: they need not cancel.
     ends = (
-        ends[0] - _reach(ours.bias) - _reach(-theirs.bias),
-        ends[1] + _reach(-ours.bias) + _reach(theirs.bias),
+        ends[0] - ours.reach(1) - theirs.reach(-1),
+        ends[1] + ours.reach(-1) + theirs.reach(1),
     )
+    ends = _hull(ends, (value + unseen[0], value + unseen[1]))
     if isinstance(ours.statistic, Mean) and isinstance(theirs.statistic, Mean):
         a, b = ours.statistic.values, theirs.statistic.values
-        if _zero_or_one(a) and _zero_or_one(b) and (a != b).any():
+        if zero_or_one(a) and zero_or_one(b) and (a != b).any():
             rows = effective_rows(a - b, ours.groups, confidence)
             ends = _hull(ends, _paired_shares(a, b, rows, confidence=confidence))
-    widest = bounds[1] - bounds[0]
     return _estimate(value, ends, (-widest, widest), n if share else None)
 
 
@@ -157,6 +209,56 @@ def expansion(n: int, confidence: float) -> float:
     return math.sqrt(n / (n - 1)) * t_quantile(0.5 + confidence / 2, n - 1) / _z(confidence)
 
 
+def _studentised(
+    drawn: Drawn, bounds: tuple[float, float], share: bool, confidence: float, higher_is_better: bool
+) -> Estimate | None:
+    """The studentised interval, with what the sample lacks, and its reservation."""
+    assert drawn.errors is not None and drawn.influence is not None, "a smooth statistic has both"
+    value, n = drawn.value, drawn.drawn
+    plain = _bootstrap(value, drawn.draws, None, n, confidence)
+    if plain is None:
+        return None
+    reached = reach_of(value, drawn.error, drawn.draws, drawn.errors, confidence)
+    shown = 1.0 if drawn.independent is None else drawn.independent / drawn.statistic.n
+    few = shown * effective_number(drawn.influence) < FEW
+    ends, reservations = [], []
+    for side in (0, 1):
+        sign = 2 * side - 1
+        seen, unseen, bound = reached[side], abs(drawn.unseen[side]), bounds[side]
+        if drawn.error == 0 and share:
+            unseen = max(unseen, 3 / n)
+        found = math.isfinite(seen) or math.isfinite(bound)
+        if not math.isfinite(seen):
+            seen = abs((bound if found else plain[side]) - value)
+        ends.append(value + sign * (seen + unseen if few else max(seen, unseen)))
+        known = _is_bounded_mean(drawn.statistic, bounds) or unseen >= HELPED * seen
+        reservations.append(_reservation(drawn, found=found and not (few and not known), nothing=seen + unseen == 0))
+    estimate = _estimate(value, (ends[0], ends[1]), bounds, None)
+    return replace(estimate, reservation=reservations[0 if higher_is_better else 1])
+
+
+def _is_bounded_mean(statistic: Statistic, bounds: tuple[float, float]) -> bool:
+    """Whether no row can be far further off than those of the sample: a mean, or a difference of two, within bounds."""
+    sides = (statistic.ours, statistic.theirs) if isinstance(statistic, Difference) else (statistic,)
+    return all(isinstance(side, Mean) for side in sides) and all(map(math.isfinite, bounds))
+
+
+def _reservation(drawn: Drawn, *, found: bool, nothing: bool) -> str:
+    """Why an end can't be relied on; empty where it can."""
+    assert drawn.influence is not None
+    n = drawn.statistic.n
+    if nothing:
+        return f"all {n:,} rows give the same value, which says nothing of others"
+    if found:
+        return ""
+    half = rows_of_half(drawn.influence)
+    make = "makes" if half == 1 else "make"
+    return (
+        f"{half:,} of {n:,} rows {make} up half of the variance: as many of their kind may be missing by chance, and "
+        "how large those would be can't be told"
+    )
+
+
 def _bootstrap(
     value: float, draws: Floats, by_pair: Floats | None, n: int, confidence: float
 ) -> tuple[float, float] | None:
@@ -175,11 +277,6 @@ def _pairs_once(by_text: Floats, by_pair: Floats) -> float:
     """The factor that takes the deviation of resampled texts to one in which what is a pair's own counts once."""
     texts, pairs = float(by_text.var()), float(np.nanvar(by_pair))
     return math.sqrt(max(texts - 2 * pairs, pairs) / texts) if texts > 0 else 1.0
-
-
-def _reach(bias: float) -> float:
-    """How far below the estimate the truth may be for its bias."""
-    return NOISE_BIAS * max(bias, 0.0)
 
 
 def _paired_shares(ours: Floats, theirs: Floats, n: float, *, confidence: float) -> tuple[float, float]:
@@ -205,7 +302,8 @@ def _hull(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]
     return min(a[0], b[0]), max(a[1], b[1])
 
 
-def _zero_or_one(values: Floats) -> bool:
+def zero_or_one(values: Floats) -> bool:
+    """Whether each row says 0 or 1."""
     return bool(((values == 0) | (values == 1)).all())
 
 

@@ -12,11 +12,20 @@ Model = Literal["teacher", "student", "baseline", "untrained"]
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A measured value and its confidence interval."""
+    """A measured value and its confidence interval.
+
+    Attributes:
+        value: The estimate.
+        low: Lower end.
+        high: Upper end.
+        reservation: Why the end that a good student is judged by (`low` where higher is better) can't be relied on:
+            whoever is better than a threshold by it is not shown to be. Empty where it can.
+    """
 
     value: float
     low: float
     high: float
+    reservation: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

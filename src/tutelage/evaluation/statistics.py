@@ -12,21 +12,30 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.evaluation.draw import bootstrap_counts
 from tutelage.evaluation.evidence import Evidence, Floats, PairEvidence, shipped
-from tutelage.evaluation.intervals import Drawn, difference_interval, value_interval
+from tutelage.evaluation.intervals import (
+    Drawn,
+    difference_interval,
+    value_interval,
+    zero_or_one,
+)
+from tutelage.evaluation.linearised import Linearised
 from tutelage.evaluation.metrics import Metric, metrics_for
-from tutelage.evaluation.metrics.base import Mean, RankCorrelation, Statistic
+from tutelage.evaluation.metrics.base import Difference, Mean, OfMeans, RankCorrelation, Statistic
 from tutelage.evaluation.results import Estimate, MetricResult
+from tutelage.evaluation.unseen import Confusion, unseen_share
 from tutelage.sampling import design_effect
 
-__all__ = ["evaluate", "resample"]
+__all__ = ["draw", "evaluate"]
 
 Groups = NDArray[np.int64] | None
+OTHERS = ("teacher", "baseline", "untrained")
 
 
 def evaluate(
@@ -62,22 +71,36 @@ def evaluate(
     for metric in metrics:
         groups = _groups(metric, evidence)
         alike[metric.n, metric.costly, b"" if groups is None else groups.tobytes()].append((metric, groups))
+    confusion = Confusion(evidence)
     drawn: dict[str, dict[str, Drawn]] = {}
     for (n, costly, _), members in alike.items():
-        statistics = [statistic for metric, _ in members for statistic in metric.statistics.values()]
-        groups = members[0][1]
-        draws = iter(resample(statistics, n, costly_resamples if costly else resamples, seed=seed, groups=groups))
+        compared = [(s, metric.about.unit == "%") for metric, _ in members for s in _compared(metric).values()]
+        statistics, shares = zip(*compared, strict=True)
+        groups, times = members[0][1], costly_resamples if costly else resamples
+        resampled = iter(draw(statistics, n, times, seed=seed, groups=groups, shares=shares))
         for metric, _ in members:
-            drawn[metric.about.name] = {
-                model: Drawn(statistic, next(draws), groups, _by_pair(metric, statistic, resamples, seed))
-                for model, statistic in metric.statistics.items()
-            }
+            drawn[metric.about.name] = {name: next(resampled) for name in _compared(metric)}
+            for model, statistic in metric.statistics.items():
+                alone = drawn[metric.about.name][model]
+                drawn[metric.about.name][model] = replace(
+                    alone,
+                    by_pair=_by_pair(metric, statistic, resamples, seed),
+                    unseen=_unseen(metric, model, alone, confusion, confidence),
+                )
     results = (_result(metric, drawn[metric.about.name], evidence.set, confidence) for metric in metrics)
     return [result for result in results if result is not None]
 
 
-def resample(statistics: Sequence[Statistic], n: int, resamples: int, *, seed: int, groups: Groups = None) -> Floats:
-    """Each statistic on the same resamples of `n` rows, or of the groups they are in, `[statistics, resamples]`.
+def draw(
+    statistics: Sequence[Statistic],
+    n: int,
+    resamples: int,
+    *,
+    seed: int,
+    groups: Groups = None,
+    shares: Sequence[bool] | None = None,
+) -> list[Drawn]:
+    """Each statistic on the same resamples of `n` rows, or of the groups they are in; with standard errors if known.
 
     Args:
         statistics: All over the same `n` rows.
@@ -85,14 +108,80 @@ def resample(statistics: Sequence[Statistic], n: int, resamples: int, *, seed: i
         resamples: How many.
         seed: Of the draws.
         groups: `[n]` numbers from 0 of the group of each row; a resample draws as many groups as there are.
+        shares: Whether each is a share, which has exact limits where every row is 0 or 1; None: all are.
     """
-    width = max((len(s.x.group) for s in statistics if isinstance(s, RankCorrelation)), default=n)
-    drawn = n if groups is None else int(groups.max()) + 1
-    pieces = [
-        np.stack([statistic.of(counts if groups is None else counts[:, groups]) for statistic in statistics])
-        for counts in bootstrap_counts(drawn, resamples, seed=seed, width=width)
+    shares = [True] * len(statistics) if shares is None else shares
+    units = n if groups is None else int(groups.max()) + 1
+    smooth = [
+        None if units == 1 or (share and _is_zero_or_one(statistic)) else Linearised.of(statistic, groups)
+        for statistic, share in zip(statistics, shares, strict=True)
     ]
-    return np.concatenate(pieces, axis=1)
+    width = max((len(s.x.group) for s in statistics if isinstance(s, RankCorrelation)), default=n)
+    pieces: list[list[tuple[Floats, Floats]]] = [[] for _ in statistics]
+    for counts in bootstrap_counts(units, resamples, seed=seed, width=width):
+        by_row = counts if groups is None or all(smooth) else counts[:, groups]
+        for piece, statistic, linear in zip(pieces, statistics, smooth, strict=True):
+            piece.append((statistic.of(by_row), counts[:, 0]) if linear is None else linear.under(counts))
+    drawn = []
+    for piece, statistic, linear in zip(pieces, statistics, smooth, strict=True):
+        values, errors = (np.concatenate(part) for part in zip(*piece, strict=True))
+        of = Drawn(statistic, values, groups)
+        if linear is not None:
+            error = float(linear.under(np.ones((1, units)))[1][0])
+            single = Linearised.of(statistic) or linear
+            of = replace(of, errors=errors, error=error, influence=single.influence())
+        drawn.append(replace(of, independent=_independent(statistic, groups, of.influence)))
+    return drawn
+
+
+def _compared(metric: Metric) -> dict[str, Statistic]:
+    """The statistic of each model and, where its standard error is known, its difference from the student's."""
+    student = metric.statistics["student"]
+    differences = {
+        f"student - {other}": Difference(student, metric.statistics[other])
+        for other in OTHERS
+        if other in metric.statistics
+    }
+    return {
+        **metric.statistics,
+        **{
+            name: difference
+            for name, difference in differences.items()
+            if difference.as_means() is not None and not (metric.about.unit == "%" and _is_zero_or_one(difference))
+        },
+    }
+
+
+def _unseen(metric: Metric, model: str, drawn: Drawn, confusion: Confusion, confidence: float) -> tuple[float, float]:
+    """How far rows that the sample lacks may move a metric of a model; shares of rows have exact limits instead."""
+    if isinstance(drawn.statistic, Mean) and drawn.errors is None:
+        return 0.0, 0.0
+    share = unseen_share(drawn.independent or drawn.statistic.n, confidence)
+    below, above = confusion.reach(metric.about.name, model, share)
+    if isinstance(drawn.statistic, OfMeans) and not drawn.statistic.smooth and metric.about.unit == "%":
+        below = min(below, -share)  # gaps of either sign: unseen ones may make up for those that were seen
+    return below, above
+
+
+def _independent(statistic: Statistic, groups: Groups, influence: Floats | None) -> float:
+    """How many independent rows show as much of what rows are like.
+
+    It is `n` over the design effect of the rows that matter most: the tenth with the greatest influence (on a
+    calibration error: gap). For rank correlations it isn't known, and is `n`.
+    """
+    if isinstance(statistic, OfMeans) and influence is None:
+        influence = np.abs(statistic.columns).sum(axis=1)
+    if groups is None or influence is None:
+        return statistic.n
+    size = np.abs(influence)
+    return statistic.n / design_effect((size > np.quantile(size, 0.9)).astype(np.float64), groups)
+
+
+def _is_zero_or_one(statistic: Statistic) -> bool:
+    """Whether each row is 0 or 1, or the difference of two such."""
+    if isinstance(statistic, Difference):
+        return _is_zero_or_one(statistic.ours) and _is_zero_or_one(statistic.theirs)
+    return isinstance(statistic, Mean) and zero_or_one(statistic.values)
 
 
 def _groups(metric: Metric, evidence: Evidence | PairEvidence) -> Groups:
@@ -108,25 +197,29 @@ def _by_pair(metric: Metric, statistic: Statistic, resamples: int, seed: int) ->
     """The statistic on resamples of pairs, where those of the metric draw texts."""
     if metric.pairs is None or not isinstance(statistic, RankCorrelation):
         return None
-    draws: Floats = resample([statistic.of_independent_pairs()], metric.pairs, resamples, seed=seed)[0]
-    return draws
+    return draw([statistic.of_independent_pairs()], metric.pairs, resamples, seed=seed)[0].draws
 
 
 def _result(metric: Metric, drawn: dict[str, Drawn], name: str, confidence: float) -> MetricResult | None:
     about, groups = metric.about, drawn["student"].groups
 
-    def of(model: str) -> Estimate | None:
-        return value_interval(drawn[model], bounds=about.bounds, share=about.unit == "%", confidence=confidence)
+    limits: dict[str, Any] = {
+        "bounds": about.bounds,
+        "share": about.unit == "%",
+        "confidence": confidence,
+        "higher_is_better": about.higher_is_better,
+    }
 
     def difference(other: str) -> Estimate | None:
-        return difference_interval(
-            drawn["student"], drawn[other], bounds=about.bounds, share=about.unit == "%", confidence=confidence
-        )
+        apart = drawn.get(f"student - {other}")
+        return difference_interval(drawn["student"], drawn[other], difference=apart, **limits)
 
-    models = {model: estimate for model in drawn if (estimate := of(model)) is not None}
-    if "student" not in models or ("teacher" in drawn and "teacher" not in models):
+    models = {
+        model: found for model in metric.statistics if (found := value_interval(drawn[model], **limits)) is not None
+    }
+    if "student" not in models or ("teacher" in metric.statistics and "teacher" not in models):
         return None
-    others = [model for model in ("teacher", "baseline", "untrained") if model in models]
+    others = [model for model in OTHERS if model in models]
     differences = {f"student - {o}": estimate for o in others if (estimate := difference(o)) is not None}
     return MetricResult(
         name=about.name,

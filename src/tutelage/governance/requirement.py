@@ -29,7 +29,7 @@ class Demand:
 
 
 def judge_gate(gate: Gate, metric: MetricResult | None) -> GateResult:
-    """Judges one gate; without evidence it is INCONCLUSIVE.
+    """Judges one gate; without evidence it is INCONCLUSIVE, and so it is where it would pass by an unreliable interval.
 
     Args:
         gate: Checked before (`check_gates`).
@@ -52,6 +52,8 @@ def judge_gate(gate: Gate, metric: MetricResult | None) -> GateResult:
         )
     outcome = decide(estimate.low, estimate.high, demand.threshold, at_least=demand.at_least)
     more, advice = (None, "") if outcome != "INCONCLUSIVE" else _advice(gate, metric, estimate, demand)
+    if estimate.reservation and outcome != "FAIL":
+        outcome, advice = "INCONCLUSIVE", f"{advice}{_reserved(estimate)}"
     return GateResult(
         name=gate.metric,
         kind=metric.kind,
@@ -150,8 +152,9 @@ def _advice(gate: Gate, metric: MetricResult, estimate: Estimate, demand: Demand
     if distance < 1e-12:
         return None, " The estimate is exactly at the limit: no number of samples would decide while it stays there."
     side = f"{'inside' if met else 'outside'} the limit"
-    deviation = _row_deviation(gate, metric, estimate)
+    # The side that would have to be shorter: intervals of skewed values are longer to one side.
     half = estimate.value - estimate.low if met == demand.at_least else estimate.high - estimate.value
+    deviation = _row_deviation(gate, metric, estimate, half)
     if deviation is None:
         narrower = half / distance
         return None, (
@@ -170,7 +173,15 @@ def _advice(gate: Gate, metric: MetricResult, estimate: Estimate, demand: Demand
     )
 
 
-def _row_deviation(gate: Gate, metric: MetricResult, estimate: Estimate) -> float | None:
+def _reserved(estimate: Estimate) -> str:
+    """Why an interval that may lie inside the limit shows nothing, and what would."""
+    return (
+        f" The interval can't be relied on towards the limit: {estimate.reservation}. More samples would tell, or a "
+        "gate on a metric that few rows don't decide, such as a share of rows."
+    )
+
+
+def _row_deviation(gate: Gate, metric: MetricResult, estimate: Estimate, half: float) -> float | None:
     """The standard deviation of a row's contribution to what the gate looks at; None when it is no mean over rows."""
     if metric.sd_difference is None:
         return None
@@ -180,7 +191,7 @@ def _row_deviation(gate: Gate, metric: MetricResult, estimate: Estimate) -> floa
         return 0.0
     # The record holds the deviation of the difference only; that of the student's value is read off its interval.
     z = NormalDist().inv_cdf(0.5 + metric.confidence / 2)
-    return (estimate.high - estimate.low) / 2 * math.sqrt(metric.n) / z
+    return half * math.sqrt(metric.n) / z
 
 
 def metric_title(metric: MetricResult) -> str:

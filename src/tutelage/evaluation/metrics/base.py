@@ -18,9 +18,22 @@ from numpy.typing import NDArray
 
 from tutelage.evaluation.evidence import Floats
 
-__all__ = ["SHARE", "Description", "Kind", "Mean", "Metric", "OfMeans", "RankCorrelation", "Statistic"]
+__all__ = [
+    "SHARE",
+    "Combine",
+    "Description",
+    "Difference",
+    "Kind",
+    "Mean",
+    "Metric",
+    "OfMeans",
+    "RankCorrelation",
+    "Statistic",
+]
 
 Kind = Literal["quality", "fidelity"]
+Combine = Callable[[Floats], Floats]
+"""From means of columns `[R, M]` to values `[R]`; NaN where undefined."""
 SHARE = (0.0, 1.0)
 """Bounds of a share of rows."""
 
@@ -63,6 +76,14 @@ class Statistic(ABC):
         """The statistic with every row counted once."""
         return float(self.of(np.ones((1, self.n)))[0])
 
+    def as_means(self) -> tuple[Floats, Combine] | None:
+        """The statistic as a smooth function of the means of columns `[n, M]`, where it is one.
+
+        Its standard error then follows by linearisation, and its interval is studentised; else the interval is that of
+        the percentiles of the resamples.
+        """
+        return None
+
 
 @final
 class Mean(Statistic):
@@ -77,6 +98,10 @@ class Mean(Statistic):
         means: Floats = counts @ self.values / counts.sum(axis=1)
         return means
 
+    def as_means(self) -> tuple[Floats, Combine]:
+        """The one column itself."""
+        return self.values[:, None], lambda means: means[:, 0]
+
 
 @final
 class OfMeans(Statistic):
@@ -85,17 +110,47 @@ class OfMeans(Statistic):
     Args:
         columns: `[n, M]`.
         combine: From means `[R, M]` to values `[R]`; NaN where undefined.
+        smooth: Whether `combine` has a gradient. Not if it takes absolute values of means that are near 0.
     """
 
-    def __init__(self, columns: NDArray[Any], combine: Callable[[Floats], Floats]) -> None:
+    def __init__(self, columns: NDArray[Any], combine: Combine, *, smooth: bool = True) -> None:
         self.columns: Floats = np.asarray(columns, np.float64)
         self.combine = combine
+        self.smooth = smooth
         self.n = len(self.columns)
 
     def of(self, counts: Floats) -> Floats:
         """The function of the weighted means."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.combine(counts @ self.columns / counts.sum(axis=1, keepdims=True))
+
+    def as_means(self) -> tuple[Floats, Combine] | None:
+        """The columns and the function, if it is smooth."""
+        return (self.columns, self.combine) if self.smooth else None
+
+
+@final
+class Difference(Statistic):
+    """The difference `ours - theirs` of two statistics of the same rows."""
+
+    def __init__(self, ours: Statistic, theirs: Statistic) -> None:
+        self.ours = ours
+        self.theirs = theirs
+        self.n = ours.n
+
+    def of(self, counts: Floats) -> Floats:
+        """The differences under each weighting."""
+        return self.ours.of(counts) - self.theirs.of(counts)
+
+    def as_means(self) -> tuple[Floats, Combine] | None:
+        """A function of both sides' columns, if both are smooth; one column where both are means."""
+        if isinstance(self.ours, Mean) and isinstance(self.theirs, Mean):
+            return Mean(self.ours.values - self.theirs.values).as_means()
+        ours, theirs = self.ours.as_means(), self.theirs.as_means()
+        if ours is None or theirs is None:
+            return None
+        (a, f), (b, g) = ours, theirs
+        return np.hstack([a, b]), lambda means: f(means[:, : a.shape[1]]) - g(means[:, a.shape[1] :])
 
 
 @final

@@ -155,7 +155,8 @@ def _gives_mass(log_p: Floats, labels: NDArray[np.int64]) -> bool:
 def _ece(log_p: Floats, labels: NDArray[np.int64]) -> Statistic:
     confidence = np.exp(log_p.max(axis=1))
     gap = confidence - (log_p.argmax(axis=1) == labels)
-    return OfMeans(np.eye(BINS)[bin_of(confidence)] * gap[:, None], lambda means: np.abs(means).sum(axis=1))
+    columns = np.eye(BINS)[bin_of(confidence)] * gap[:, None]
+    return OfMeans(columns, lambda means: np.abs(means).sum(axis=1), smooth=False)
 
 
 def _means(about: Description, models: dict[str, Any], values: Callable[[str], NDArray[Any]]) -> Metric:

@@ -67,10 +67,10 @@ class Comparison:
 
     @property
     def answer(self) -> Answer:
-        """Yes or no only when every interval there is lies on one side of zero."""
+        """Yes or no only when every interval there is lies on one side of zero, and yes by none with a reservation."""
         sign = 1 if self.metric.higher_is_better else -1
         known = [e for e in (self.rows, self.seeds) if e]
-        if all(min(sign * e.low, sign * e.high) > 0 for e in known):
+        if all(min(sign * e.low, sign * e.high) > 0 and not e.reservation for e in known):
             return "yes"
         if all(max(sign * e.low, sign * e.high) < 0 for e in known):
             return "no"
@@ -165,6 +165,12 @@ def _sentence(lead: Comparison) -> Markup:
             "alone, so the teacher's signals do harm here."
         )
         return tag("p", tag("b", "No. "), text, class_="answer no")
+    if lead.rows.reservation:
+        text = (
+            f"{title} is {amount} {moved} than without the teacher {bracket}, but the interval can't be relied on: "
+            f"{lead.rows.reservation}."
+        )
+        return tag("p", tag("b", "Not shown. "), text, class_="answer open")
     text = (
         f"{title} with and without the teacher can't be told apart {bracket}. The same student trained "
         "without the teacher is, as far as this test can tell, as good."

@@ -16,7 +16,8 @@ __all__ = ["gates"]
 HEADINGS = ("Gate", "Requirement", "Interval against the line", "Measured", "Outcome")
 LEDE = (
     "A gate passes when the whole interval lies on the tinted side of its line, fails when it lies wholly on the "
-    "other, and is inconclusive when the line runs through it: then more test rows are needed, and it blocks."
+    "other, and is inconclusive when the line runs through it or the rows are too few to rely on it: then more test "
+    "rows are needed, and it blocks."
 )
 
 

@@ -197,4 +197,6 @@ def _fidelity(bundle: Bundle) -> Markup | None:
     bounded = metric.higher_is_better and all(0 <= v <= 1 for v in shown.values())
     drawn = bars(shown, f"{metric.title}: {said}", top=1.0 if bounded else None)
     under = [join(*others, separator="  "), tag("br") if others else None, f"interval {between}"]
+    if ours.reservation:
+        under += [tag("br"), "the interval may be too short"]
     return _tile(f"Fidelity: {lower_first(split_title(metric.title)[0])}", figure, drawn, *under)

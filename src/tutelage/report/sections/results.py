@@ -19,6 +19,8 @@ WHO = {
     "untrained": "untrained: the student before training",
 }
 PAIRS = ("student - teacher", "student - baseline", "student - untrained")
+MARK = "†"
+"""Beside an interval with a reservation."""
 KINDS = {
     "quality": ("Against the labels", "Is it right?"),
     "fidelity": ("Against the teacher", "Does it answer as the teacher does?"),
@@ -47,6 +49,7 @@ def results(bundle: Bundle) -> Markup:
         of_kind = [m for m in bundle.metrics if m.kind == kind]
         if of_kind:
             parts += [tag("h3", heading, " ", tag("span", question, class_="aside")), _table(of_kind)]
+            parts += [note(text) for text in _reservations(of_kind)]
         elif kind == "quality":
             parts.append(note("No quality metric: the data has no labels, so only fidelity to the teacher is known."))
     parts += [note(text) for text in bundle.notes]
@@ -92,10 +95,24 @@ def _grouped(metric: MetricResult) -> str:
     return f" in {metric.groups:,} groups; intervals resample groups"
 
 
+def _reservations(metrics: list[MetricResult]) -> list[str]:
+    """What is to be known of the intervals that are marked, each reason once."""
+    by_reason: dict[str, list[str]] = {}
+    for metric in metrics:
+        for name, found in {**metric.models, **metric.differences}.items():
+            if found.reservation:
+                by_reason.setdefault(found.reservation, []).append(
+                    f"{split_title(full_title(metric))[0]}, {typeset(name)}"
+                )
+    return [f"{MARK} {'; '.join(of)}: the interval may be too short, as {why}." for why, of in by_reason.items()]
+
+
 def _cell(found: Estimate | None, unit: str, name: str, *, signed: bool = False) -> Markup:
     label = typeset(name).capitalize()
     if found is None:
         return tag("td", "—", class_="number none", data_label=label)
     figure, between = estimate(found.value, found.low, found.high, unit, signed=signed)
+    if found.reservation:
+        between = f"{between} {MARK}"
     figure_ = tag("b" if name == "student" else "span", figure)
     return tag("td", figure_, tag("span", between, class_="ci"), class_="number", data_label=label)
