@@ -19,6 +19,7 @@ from tutelage.answers import TeacherSays, answers, teacher_answers
 from tutelage.evaluation.evidence import read_evidence
 from tutelage.export import load_student
 from tutelage.export.onnx import OnnxModel
+from tutelage.losses.counted import Counted
 from tutelage.parts import build_student
 from tutelage.recipe import Assistant
 from tutelage.recipe_file import dump_recipe
@@ -251,8 +252,9 @@ def test_scales_of_a_regression_stay_in_the_unit_of_the_targets(scales: list[flo
     module = StandardizedStudent(tt.ModuleStudent(lambda: Net(2)), [250_000.0, 0.01], std).build(_Steady())
     batch = Batch(inputs=torch.from_numpy(INPUTS[:8]), rows=torch.arange(8), views=torch.zeros(8))
     teacher = torch.from_numpy(PAIR[:8].astype(np.float32))
-    learner = Learner(module, [losses.Regression("mse", scales=scales)])
-    total, _ = learner(batch, Signals(output=teacher), torch.tensor([1 / 8]))
+    loss = losses.Regression("mse", scales=scales)
+    counted = [Counted.of(loss, batch)]
+    total, _ = Learner(module, [loss])(batch, Signals(output=teacher), torch.tensor([1 / 8]), counted)
     with torch.no_grad():
         error = module(batch.inputs).double().numpy() - teacher.double().numpy()
     expected = ((error / np.array(scales or std)) ** 2).mean()
