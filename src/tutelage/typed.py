@@ -20,6 +20,7 @@ from torch import nn
 
 from tutelage.errors import blame, did_you_mean
 from tutelage.losses import Loss
+from tutelage.verbatim import wrapped
 
 __all__ = ["Problem", "check_value", "describe", "family", "parameters"]
 
@@ -205,6 +206,9 @@ def _check_class(value: Any, base: type, key: str, problems: list[Problem]) -> A
         return value
     arguments = value.get("init_args")
     checked = _check_fields({} if arguments is None else arguments, target, key, problems)
+    for name in getattr(target, "verbatim", ()):
+        if isinstance(checked.get(name), dict):
+            checked[name] = wrapped(checked[name])
     return {"class_path": f"{target.__module__}.{target.__qualname__}", "init_args": checked}
 
 

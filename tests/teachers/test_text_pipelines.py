@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from tables import facts
 
 from tutelage.errors import ModelError
+from tutelage.recipe_file import load_recipe
 from tutelage.signals import Request
 from tutelage.teachers import SklearnTeacher
 from tutelage.transfer import Data, Splits, Table, Tabular, Text, TransferSet
+from tutelage.typed import describe
 
 CPU = torch.device("cpu")
 N = 120
@@ -190,6 +193,30 @@ def test_text_pipelines_are_fitted_in_the_run_as_the_library_fits_them(tmp_path:
     np.testing.assert_allclose(asked(both, data), says(by_hand, table[order]), atol=1e-6)
     with pytest.raises(ModelError, match=r"teacher\.columns(.|\n)*one column, of texts(.|\n)*columns: \[review\]"):
         asked(SklearnTeacher(str(tmp_path / "c.skops"), estimator=spec([["t", vectorizer]])), data)
+
+
+def test_a_recipe_names_a_pipeline_whose_steps_are_estimators(tmp_path: Path) -> None:
+    """Catches steps that are made where the recipe is read: a file fitted with others would not be refused."""
+    estimator = spec([["t", part("feature_extraction.text.TfidfVectorizer", sublinear_tf=True)]])
+    teacher = {"class_path": "SklearnTeacher", "init_args": {"path": "t.skops", "estimator": estimator}}
+    student = {"class_path": "ModuleStudent", "init_args": {"module": {"class_path": "torch.nn.Linear"}}}
+    student["init_args"]["module"]["init_args"] = {"in_features": 2, "out_features": 2}  # type: ignore[index]
+    recipe = {
+        "name": "t",
+        "task": "classification",
+        "data": {"source": {"class_path": "Table", "init_args": {"path": "t.csv", "text": "review", "label": "y"}}},
+        "student": student,
+        "losses": [{"class_path": "KLDivergence"}],
+        "training": {"steps": 1},
+    }
+    pair = {"class_path": "Ensemble", "init_args": {"members": [teacher, teacher]}}
+    for form in (teacher, pair):
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe | {"teacher": form}))
+        read = load_recipe(tmp_path / "r.yaml").teacher
+        found = read.members[0] if form is pair else read  # type: ignore[union-attr]
+        assert isinstance(found, SklearnTeacher)
+        assert found.estimator == estimator and found.arguments() == {"estimator": estimator, "fit": {}}
+        assert describe(found)["init_args"]["estimator"] == estimator
 
 
 def test_a_missing_text_is_refused_as_the_library_refuses_it(tmp_path: Path) -> None:

@@ -328,7 +328,7 @@ def test_a_data_frame_gives_the_rows_of_its_file(tmp_path: Path) -> None:
             "c": pd.Categorical(["ant", None, "bee"]),
             "d": pd.array([True, False, None], dtype="boolean"),
             "e": pd.to_datetime(["2024-01-01", None, "2024-01-02 10:00"], format="mixed"),
-            "y": ["x", None, "z"],
+            "y": pd.array(["x", pd.NA, "z"], dtype="string"),
         }
     )
     table.to_parquet(tmp_path / "t.parquet")

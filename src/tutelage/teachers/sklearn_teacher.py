@@ -6,7 +6,7 @@ import importlib
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from tutelage.teachers.pickles import refuse_pickle_file
 from tutelage.teachers.sklearn_encoders import Encoders
 from tutelage.teachers.sklearn_texts import reads_texts, text_columns
 from tutelage.teachers.tabular import TabularTeacher, log_of_margins, log_of_probabilities
+from tutelage.verbatim import unwrapped
 
 __all__ = ["SklearnTeacher"]
 
@@ -56,6 +57,8 @@ class SklearnTeacher(TabularTeacher):
     Source: Pedregosa et al., "Scikit-learn: Machine Learning in Python", 2011; skops.
     """
 
+    verbatim: ClassVar = ("estimator",)
+    """Arguments that no recipe makes objects of."""
     library = "scikit-learn"
     _encoders: Encoders
     _reads_texts = False
@@ -73,7 +76,7 @@ class SklearnTeacher(TabularTeacher):
     ) -> None:
         self.path = path
         self.columns = columns
-        self.estimator = estimator
+        self.estimator = unwrapped(estimator)
         self.fit = fit
         self.missing_category = missing_category
         self.trusted = trusted
