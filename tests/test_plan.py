@@ -13,7 +13,8 @@ from torch import nn
 import tutelage as tt
 from tutelage import forecast
 from tutelage.errors import DataError, RecipeError
-from tutelage.plan import higher_is_better, make_plan
+from tutelage.plan import make_plan
+from tutelage.selection import higher_is_better
 from tutelage.teachers import Cached, FunctionTeacher
 
 

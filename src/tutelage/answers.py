@@ -10,18 +10,20 @@ import numpy as np
 import torch
 from torch import nn
 
+from tutelage.balance import decisions, note_on
 from tutelage.errors import RunError
 from tutelage.evaluation.evidence import Evidence, PairEvidence
 from tutelage.forecast import EVALUATION_BATCH
-from tutelage.parts import build_student
+from tutelage.parts import baseline_losses, build_student
 from tutelage.plan import Plan
 from tutelage.recipe import Head
+from tutelage.selection import selection_of
 from tutelage.signals import Batch, Request, Signals, call, output_of
 from tutelage.taps import observe
 from tutelage.teachers import Teacher
 from tutelage.transfer import SimilarityPairs, TransferSet, evaluation_batches, in_original_order
 
-__all__ = ["EVALUATION_BATCH", "TeacherSays", "answers", "gather_evidence", "teacher_answers"]
+__all__ = ["EVALUATION_BATCH", "TeacherSays", "answers", "gather_evidence", "select_anew", "teacher_answers"]
 
 Array = np.ndarray[Any, Any]
 
@@ -85,6 +87,29 @@ def _heard_of(ask: Callable[[Batch], Signals], data: TransferSet, rows: Array, d
             yield at, signals.dense().float().cpu()
 
     return TeacherSays(np.ascontiguousarray(in_original_order(parts()).numpy()), heard)
+
+
+def select_anew(plan: Plan, says: TeacherSays) -> list[str]:
+    """Chooses anew how weights are kept, where no development label but only the teacher says how answers are spread.
+
+    Args:
+        plan: Of the run; its selections, and those of its assistants, are set.
+        says: What the teacher says about the development split.
+
+    Returns:
+        Notes for the user.
+    """
+    task, data = plan.recipe.task, plan.data
+    if task not in ("classification", "multilabel") or data.labelled[data.rows("development")].any():
+        return []
+    said = says.outputs[says.heard]
+    for each in (plan, *plan.assistants):
+        stated: dict[str, Any] = {"key": "select", "metric": each.recipe.select}
+        each.lessons[-1].select = selection_of(each.recipe, each.losses, data, **stated, teacher_says=said)
+        supervised = baseline_losses(each.recipe)
+        each.baseline_selection = selection_of(each.recipe, supervised, data, **stated, teacher_says=said)
+    whose = f"the teacher's answers to {len(said):,} development rows"
+    return note_on(task, decisions(task, said), data.classes, whose, labels=False)
 
 
 def _where_heard(evidence: Evidence, heard: Array) -> Evidence:

@@ -202,20 +202,21 @@ def model_card(provenance: dict[str, Any], findings: Findings, *, of_table: bool
         f"* Rows: {rows['train']:,} for training{f' ({made:,} of them made)' if made else ''}, "
         f"{rows['development']:,} for development, {rows['test']:,} held out",
         "",
-        "| metric | teacher | student | baseline | n |",
-        "|---|---|---|---|---|",
+        "| metric | teacher | student | baseline | constant | n |",
+        "|---|---|---|---|---|---|",
     ]
     for metric in findings.metrics:
         cells = [
             f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" if (e := metric.models.get(model)) else ""
-            for model in ("teacher", "student", "baseline")
+            for model in ("teacher", "student", "baseline", "constant")
         ]
         n = f"{metric.n:,}" + (f" in {metric.groups} groups" if metric.groups else "")
         lines.append(f"| {metric.title} (`{metric.name}`) | " + " | ".join(cells) + f" | {n} |")
     lines += [
         "",
         "Intervals are 95% paired bootstrap intervals. `baseline` is the same student, trained for as many steps",
-        "without the teacher. `report.html` shows all of it; `evidence.parquet` holds the raw answers behind it.",
+        "without the teacher; `constant` is the best answer that is the same for every row, which looks at no input.",
+        "`report.html` shows all of it; `evidence.parquet` holds the raw answers behind it.",
         "",
         "```",
         "tutelage evaluate .      # recompute every metric and the verdict from the raw answers",

@@ -50,7 +50,7 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
         + (f" in {recipe.training.micro_batches} pieces" if recipe.training.micro_batches > 1 else "")
         + f", for each of {len(recipe.seeds)} seed(s)"
         + (", and as many for the baseline" if plan.has_baseline else ""),
-        f"  keeps     the weights with the best {plan.select} on the development split",
+        f"  keeps     the weights with the best value on the development split of {plan.selection}",
         f"  metrics   {', '.join(plan.metrics)}",
     ]
     lines += [f"  judged by {gate}" for gate in _gates(plan)] or ["  judged by nothing"]

@@ -17,6 +17,7 @@ from tutelage.losses.base import require_form
 from tutelage.parts import introduce, labelled_order
 from tutelage.probe import ask_teacher
 from tutelage.recipe import Recipe
+from tutelage.selection import Selection
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers import Teacher
 from tutelage.training import Training
@@ -37,7 +38,7 @@ class Lesson:
         losses: Copies of the recipe's; `prepare` prepares them, and each training takes a copy.
         training: How the student is trained.
         steps: Optimiser steps.
-        select: The metric on the development split by which the best weights are kept; None keeps the last ones.
+        select: How the best weights on the development split are told; None keeps the last ones. The plan chooses it.
     """
 
     key: str
@@ -45,7 +46,7 @@ class Lesson:
     losses: list[Loss]
     training: Training
     steps: int
-    select: str | None
+    select: Selection | None = None
 
     def order(self, data: TransferSet, seed: int) -> Order:
         """The rows that each step sees: the labelled ones alone where no loss could learn from another."""
@@ -56,17 +57,16 @@ class Lesson:
         return {f"{self.key}losses[{index}] ({type(loss).__name__})": loss for index, loss in enumerate(self.losses)}
 
 
-def lessons_of(recipe: Recipe, guide: Teacher, data: TransferSet, select: str) -> list[Lesson]:
+def lessons_of(recipe: Recipe, guide: Teacher, data: TransferSet) -> list[Lesson]:
     """The earlier stages of a recipe and its main training, unprepared.
 
     Args:
         recipe: The recipe.
         guide: Who teaches in the main training: the recipe's teacher, or the last of its assistants.
         data: The rows.
-        select: The metric that the main training keeps its best weights by.
     """
     parts = [
-        (f"earlier_stages[{index}].", stage.teacher or guide, stage.losses, stage.training, stage.select)
+        (f"earlier_stages[{index}].", stage.teacher or guide, stage.losses, stage.training)
         for index, stage in enumerate(recipe.earlier_stages)
     ]
     return [
@@ -76,9 +76,8 @@ def lessons_of(recipe: Recipe, guide: Teacher, data: TransferSet, select: str) -
             losses=copy.deepcopy(losses),
             training=training,
             steps=training.total_steps(order_of(losses, training, data, 0).steps_per_epoch),
-            select=metric,
         )
-        for key, teacher, losses, training, metric in [*parts, ("", guide, recipe.losses, recipe.training, select)]
+        for key, teacher, losses, training in [*parts, ("", guide, recipe.losses, recipe.training)]
     ]
 
 

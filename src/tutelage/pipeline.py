@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tutelage.answers import gather_evidence, teacher_answers
+from tutelage.answers import gather_evidence, select_anew, teacher_answers
 from tutelage.asking import Round
 from tutelage.bundle import Findings, finish_bundle, write_findings
 from tutelage.delivery import export_student, measure_models
@@ -40,6 +40,7 @@ from tutelage.rounds import RECORD, asking_record, first_round, run_rounds
 from tutelage.stages import train_assistants, train_baseline, train_student, train_teacher, trainings
 from tutelage.students import ParameterCount
 from tutelage.teachers.fingerprint import fingerprint_of
+from tutelage.training.progress import rank
 from tutelage.training.setup import make_accelerator
 from tutelage.workspace import Workspace, notes_on_training, write_json
 
@@ -161,6 +162,8 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
     before = _fingerprints(recipe)
     _label(plan if recipe.asking is None else first_round(plan), say, progress=show)
     says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device)
+    for note in (skewed := select_anew(plan, says)):
+        say(f"note: {note}")
     taught, rounds = plan, list[Round]()
     if recipe.asking is not None:
         label = functools.partial(_label, say=say, progress=show)
@@ -198,7 +201,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
             cost=cost,
             export=export,
             verdict=judge(metrics, cost, recipe.policy, recipe.budget, export),
-            notes=[*plan.notes, *untaught, *notes, *unmeasured, *([_silent(left_out)] if left_out else [])],
+            notes=[*plan.notes, *skewed, *untaught, *notes, *unmeasured, *([_silent(left_out)] if left_out else [])],
         )
         if rounds:
             write_json(partial / RECORD, asking_record(plan, rounds))
@@ -233,11 +236,10 @@ def _new_folder(path: Path) -> Path:
 def _best_seed(plan: Plan, workspace: Workspace) -> int:
     """The seed whose student was best on the development split."""
 
-    def value(seed: int) -> float:
-        done = json.loads((workspace.stage("student", seed) / "done.json").read_text(encoding="utf-8"))
-        return float(done["development"][plan.select]) * (1.0 if plan.higher_is_better else -1.0)
+    def development(seed: int) -> dict[str, float]:
+        return dict(_read(workspace.stage("student", seed) / "done.json")["development"])
 
-    return max(plan.recipe.seeds, key=value)
+    return max(plan.recipe.seeds, key=lambda seed: rank(development(seed), plan.selection.directions))
 
 
 def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, teacher_digest: str) -> None:

@@ -17,8 +17,8 @@ import torch
 from tutelage import checks
 from tutelage.asking import asked_about, check_asking
 from tutelage.devices import Target
-from tutelage.errors import RecipeError, check_all, did_you_mean, within
-from tutelage.evaluation.metrics import available_metrics, describe
+from tutelage.errors import check_all, within
+from tutelage.evaluation.metrics import available_metrics
 from tutelage.forecast import Forecast, make_forecast
 from tutelage.governance.policy import check_budget, check_gates
 from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
@@ -28,6 +28,7 @@ from tutelage.parts import baseline_losses, build_student, load_data, teacher_da
 from tutelage.plan_notes import notes_on
 from tutelage.probe import ask_teacher, run_student
 from tutelage.recipe import Assistant, Recipe, check_types
+from tutelage.selection import Selection, selection_of
 from tutelage.signals import Batch, Request
 from tutelage.students import ParameterCount, parameter_count
 from tutelage.taps import Layer, layers
@@ -36,30 +37,7 @@ from tutelage.teachers import ModuleTeacher, Teacher, TransferFacts
 from tutelage.training.setup import make_accelerator, reseed
 from tutelage.transfer import TransferSet
 
-__all__ = [
-    "SELECT",
-    "Forecast",
-    "Plan",
-    "higher_is_better",
-    "load_parts",
-    "make_plan",
-    "propose_pairs",
-]
-
-SELECT = {
-    "classification": ("accuracy", "agreement"),
-    "multilabel": ("micro_f1", "agreement"),
-    "regression": ("rmse", "rmse_to_teacher"),
-    "embedding": ("cosine", "pair_spearman"),
-}
-"""The metric the best weights are kept by: the first that the development split allows."""
-
-
-def higher_is_better(metric: str) -> bool:
-    """Direction of a metric, as the evaluation describes it."""
-    about = describe(metric)
-    assert about is not None, f"no task has the metric {metric}"
-    return about.higher_is_better
+__all__ = ["Forecast", "Plan", "load_parts", "make_plan", "propose_pairs"]
 
 
 @dataclass(kw_only=True)
@@ -73,7 +51,7 @@ class Plan:
         device: Where training happens.
         lessons: The trainings that a student goes through, the main one last; their losses are prepared.
         assistants: The plans of the models between teacher and student, in order.
-        select: The metric the best weights are kept by; `higher_is_better` is its direction.
+        baseline_selection: How the best weights of the baseline are told.
         metrics: The metrics this run will have, and their kinds.
         teacher_parameters: None for a teacher that is not a module.
         student_parameters: Before any training.
@@ -87,7 +65,7 @@ class Plan:
     teacher_data: TransferSet | None
     device: torch.device
     lessons: list[Lesson]
-    select: str
+    baseline_selection: Selection
     metrics: dict[str, str]
     teacher_parameters: ParameterCount | None
     student_parameters: ParameterCount
@@ -117,9 +95,16 @@ class Plan:
         return sum(lesson.steps for lesson in self.lessons)
 
     @property
-    def higher_is_better(self) -> bool:
-        """Direction of `select`."""
-        return higher_is_better(self.select)
+    def selection(self) -> Selection:
+        """How the best weights of the main training are told."""
+        selection = self.lessons[-1].select
+        assert selection is not None, "only an earlier stage keeps its last weights"
+        return selection
+
+    @property
+    def select(self) -> str:
+        """The metric that the best weights are kept by."""
+        return self.selection.metric
 
     def layers(self) -> dict[str, list[Layer]]:
         """The layers of teacher and student that taps can be set on, with their shapes for two rows."""
@@ -255,7 +240,7 @@ def _plan(
     """
     student = build_student(recipe, recipe.seeds[0], device)
     recipe, proposals = with_pairs(recipe, guide, student, data, device, trained=trained)
-    lessons, heads = lessons_of(recipe, guide, asked_about(recipe.asking, data), ""), recipe.heads
+    lessons, heads = lessons_of(recipe, guide, asked_about(recipe.asking, data)), recipe.heads
     request = Request(output=True)
     check_all(
         [
@@ -282,23 +267,26 @@ def _plan(
     labelled = bool(data.labelled[data.rows("test")].any())
     same_width = teacher_says.dense().shape == student_says.dense().shape
     sets = [pairs.name for pairs in recipe.similarity_sets]
-    metrics = available_metrics(recipe.task, labels=labelled, sets=sets, same_width=same_width)
+    several = teacher_says.dense()[0].numel() > 1
+    metrics = available_metrics(recipe.task, labels=labelled, sets=sets, same_width=same_width, several=several)
     for name, head in recipe.heads.items():
         metrics |= available_metrics(head.task, labels=labelled and head.labels is not None, on=name)
     check_gates(recipe.policy, metrics)
-    select = _select(recipe, data, same_width)
-    for lesson in lessons[:-1]:
-        if lesson.select is not None:
-            _check_select(f"{lesson.key}select", lesson.select, recipe, data, same_width)
-    lessons[-1].select = select
-    has_baseline = recipe.baseline and len(data.labelled_rows) > 0 and bool(baseline_losses(recipe))
+    select = functools.partial(selection_of, recipe, data=data, same_width=same_width, several=several)
+    for lesson, metric in zip(
+        lessons, [*(stage.select for stage in recipe.earlier_stages), recipe.select], strict=True
+    ):
+        if metric is not None or lesson is lessons[-1]:
+            lesson.select = select(lesson.losses, key=f"{lesson.key}select", metric=metric)
+    supervised = baseline_losses(recipe)
+    has_baseline = recipe.baseline and len(data.labelled_rows) > 0 and bool(supervised)
     return Plan(
         recipe=recipe,
         data=data,
         teacher_data=taught,
         device=device,
         lessons=lessons,
-        select=select,
+        baseline_selection=select(supervised, key="select", metric=recipe.select),
         metrics=dict(metrics),
         teacher_parameters=None if (measured := recipe.teacher.as_module()) is None else parameter_count(measured),
         student_parameters=parameter_count(recipe.student.deliver(student)),
@@ -364,25 +352,3 @@ def _introduce(recipe: Recipe, data: TransferSet) -> None:
     for key, teacher in recipe.teachers().items():
         with within(key):
             teacher.meet(facts)
-
-
-def _select(recipe: Recipe, data: TransferSet, same_width: bool) -> str:
-    """The metric by which the best weights are kept."""
-    if recipe.select is not None:
-        _check_select("select", recipe.select, recipe, data, same_width)
-        return recipe.select
-    known = _known_metrics(recipe, data, same_width)
-    return next(name for name in SELECT[recipe.task] if name in known)
-
-
-def _known_metrics(recipe: Recipe, data: TransferSet, same_width: bool) -> dict[str, str]:
-    labelled = bool(data.labelled[data.rows("development")].any())
-    return dict(available_metrics(recipe.task, labels=labelled, sets=[], same_width=same_width))
-
-
-def _check_select(key: str, metric: str, recipe: Recipe, data: TransferSet, same_width: bool) -> None:
-    known = _known_metrics(recipe, data, same_width)
-    if metric not in known:
-        raise RecipeError(
-            key, expected="a metric of the development split", found=metric, mend=did_you_mean(metric, known)
-        )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from tutelage.balance import label_notes
 from tutelage.checks import note_on_timing
 from tutelage.governance.licence import licence_records
 from tutelage.lessons import Lesson
@@ -64,6 +65,7 @@ def notes_on(
             f"the teacher calls its classes {', '.join(known)}, the data {', '.join(data.classes)}: "
             "see that they stand in the same order"
         )
+    notes += label_notes(recipe, data)
     if recipe.task != "embedding" and recipe.baseline and not has_baseline:
         notes.append("no baseline: there are no labels to train the student on without its teacher")
     if not recipe.policy and not recipe.budget.limits():

@@ -16,8 +16,9 @@ from torch import nn
 from tqdm import tqdm
 
 from tutelage.answers import TeacherSays, answers
+from tutelage.balance import share_of_constant
 from tutelage.evaluation.evidence import Evidence
-from tutelage.evaluation.metrics import point_values
+from tutelage.evaluation.metrics import available_metrics, point_values
 from tutelage.parts import (
     baseline_losses,
     build_student,
@@ -27,8 +28,9 @@ from tutelage.parts import (
     prepared,
     teacher_loss,
 )
-from tutelage.plan import SELECT, Plan, higher_is_better
+from tutelage.plan import Plan
 from tutelage.recipe import Task
+from tutelage.selection import Selection, choose
 from tutelage.training.checkpoint import latest_step
 from tutelage.training.loop import EvaluationRecord, Fit, StepRecord, fit
 from tutelage.training.setup import make_accelerator
@@ -81,18 +83,17 @@ def _run(job: Fit, role: str, work: Path, *, progress: bool) -> None:
     title = f"{role} (seed {job.seed})"
     lines = progress and not sys.stderr.isatty()  # a log gets lines: a bar would write itself into it hundreds of times
     with tqdm(total=job.steps, initial=resumed_at, desc=title, unit="step", disable=lines or not progress) as bar:
-        for record in _told(_shown(records, bar), title) if lines else _shown(records, bar):
+        for record in _told(_shown(records, bar, job), title, job) if lines else _shown(records, bar, job):
             history.write(record)
 
 
-def _told(records: Iterator[Record], title: str, *, seconds: float = 30.0) -> Iterator[Record]:
+def _told(records: Iterator[Record], title: str, job: Fit, *, seconds: float = 30.0) -> Iterator[Record]:
     """Passes records on and writes a line to standard error for each evaluation, and when so many seconds are over."""
     last = time.monotonic()
     for record in records:
         said = ""
         if isinstance(record, EvaluationRecord):
-            name, value = next(iter(record.development.items()))
-            said = f"dev {name} {value:.4f}"
+            said = " ".join(f"dev {name} {value:.4f}" for name, value in _selected(record, job))
         elif time.monotonic() - last >= seconds:
             said = f"loss {record.loss:.4g}, {record.samples_per_second:.0f} rows/s"
         if said:
@@ -101,7 +102,12 @@ def _told(records: Iterator[Record], title: str, *, seconds: float = 30.0) -> It
         yield record
 
 
-def _shown(records: Iterator[Record], bar: tqdm[Any]) -> Iterator[Record]:
+def _selected(record: EvaluationRecord, job: Fit) -> list[tuple[str, float]]:
+    """The metric that the weights are kept by and its value, where it is defined."""
+    return [(name, value) for name, value in record.development.items() if name == job.select]
+
+
+def _shown(records: Iterator[Record], bar: tqdm[Any], job: Fit) -> Iterator[Record]:
     """Passes records on and shows them on the bar: loss, rows a second, last evaluation."""
     shown: dict[str, str] = {}
     for record in records:
@@ -109,8 +115,7 @@ def _shown(records: Iterator[Record], bar: tqdm[Any]) -> Iterator[Record]:
             bar.update(record.step - bar.n)
             shown |= {"loss": f"{record.loss:.4g}", "rows/s": f"{record.samples_per_second:.0f}"}
         else:
-            name, value = next(iter(record.development.items()))
-            shown |= {f"dev {name}": f"{value:.4f}"}
+            shown |= {f"dev {name}": f"{value:.4f}" for name, value in _selected(record, job)}
         bar.set_postfix(shown, refresh=False)
         yield record
 
@@ -124,22 +129,24 @@ def train_teacher(plan: Plan, workspace: Workspace, *, progress: bool) -> None:
         assert loss is not None
         task = recipe.task if head is None else head.task
         labels = data.labels if head is None or head.labels is None else data.tasks[head.labels].values
-        select = SELECT[task][0]
+        known = [name for name, kind in available_metrics(task, labels=True).items() if kind == "quality"]
+        assert labels is not None  # the plan has seen to it
+        development = labels[data.rows("development")[data.labelled[data.rows("development")]]]
+        selection = choose(task, [loss], known, share=share_of_constant(task, development))
         role = f"teacher {name}".rstrip()
         order = labelled_order(data, training, seed=number)
-        job = Fit(
+        job = _job(
+            data,
+            selection,
+            _evaluator(task, data, None, plan.device, labels),
             student=module,
             losses=prepared([loss], module, data, plan.device, name="teacher"),
             teacher=None,
-            make_batch=data.batch,
             order=order,
             training=training,
             steps=training.total_steps(order.steps_per_epoch),
             seed=number,
             folder=workspace.stage(role, 0),
-            evaluate=_evaluator(task, data, None, plan.device, labels),
-            select=select,
-            higher_is_better=higher_is_better(select),
         )
         _run(job, role, workspace.work, progress=progress)
         module.eval()
@@ -175,7 +182,7 @@ def train_student(
         losses = copy.deepcopy(lesson.losses)
         introduce(losses, lesson.teacher, plan.data)  # again, for the teacher may have been trained since
         job = _job(
-            plan,
+            plan.data,
             lesson.select,
             evaluate,
             training=lesson.training,
@@ -198,8 +205,8 @@ def train_baseline(
     recipe = plan.recipe
     student = build_student(recipe, seed, plan.device, from_nothing=True)
     job = _job(
-        plan,
-        plan.select,
+        plan.data,
+        plan.baseline_selection,
         _evaluator(recipe.task, plan.data, teacher_says, plan.device, plan.data.labels),
         training=recipe.training,
         steps=plan.steps,
@@ -226,12 +233,12 @@ def trainings(plan: Plan) -> list[tuple[str, int]]:
     return found
 
 
-def _job(plan: Plan, select: str | None, evaluate: Callable[[nn.Module], dict[str, float]], **parts: Any) -> Fit:
-    """A training that keeps its best weights by the metric `select`, or its last ones where that is None."""
-    return Fit(
-        make_batch=plan.data.batch,
-        evaluate=evaluate if select else None,
-        select=select or "",
-        higher_is_better=higher_is_better(select) if select else True,
-        **parts,
-    )
+def _job(
+    data: TransferSet, select: Selection | None, evaluate: Callable[[nn.Module], dict[str, float]], **parts: Any
+) -> Fit:
+    """A training that keeps its best weights as `select` tells them, or its last ones where that is None."""
+    if select is None:
+        return Fit(make_batch=data.batch, **parts)
+    (metric, higher), *ties = select.directions.items()
+    best: dict[str, Any] = {"evaluate": evaluate, "select": metric, "higher_is_better": higher, "ties": dict(ties)}
+    return Fit(make_batch=data.batch, **best, **parts)

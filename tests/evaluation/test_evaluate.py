@@ -44,9 +44,10 @@ def by_name(results: list[MetricResult]) -> dict[str, MetricResult]:
 def test_the_record_is_whole_and_survives_its_file_form() -> None:
     results = evaluate(classifiers(), resamples=200)
     accuracy, kl = (by_name(results)[name] for name in ("accuracy", "kl"))
-    assert list(accuracy.models) == ["teacher", "student", "baseline", "untrained"]
-    assert list(kl.models) == ["student", "baseline", "untrained"]
-    assert list(accuracy.differences) == ["student - teacher", "student - baseline", "student - untrained"]
+    others = ["student - baseline", "student - untrained", "student - constant"]
+    assert list(accuracy.models) == ["teacher", "student", "baseline", "untrained", "constant"]
+    assert list(kl.models) == ["student", "baseline", "untrained", "constant"]
+    assert list(accuracy.differences) == ["student - teacher", *others]
     assert "student - teacher" not in kl.differences
     for result in results:
         assert MetricResult.from_dict(result.to_dict()) == result

@@ -267,9 +267,10 @@ def test_an_absolute_demand_uses_the_students_deviation_not_that_of_the_differen
 
 
 def regression(n: int, seed: int) -> MetricResult:
-    """Errors of student and teacher whose mean difference is exactly 0.05 in every sample."""
+    """Errors of student and teacher whose mean difference is exactly 0.05 in every sample, on labels far apart."""
     rng = np.random.default_rng(seed)
     teacher = np.abs(rng.normal(size=n)) + 1
+    labels = 100.0 * (np.arange(n) % 2)
     change = rng.normal(size=n)
     student = teacher + 0.05 + 0.5 * (change - change.mean()) / change.std()
     evidence = Evidence(
@@ -277,8 +278,8 @@ def regression(n: int, seed: int) -> MetricResult:
         task="regression",
         rows=np.arange(n),
         digests=["d"] * n,
-        outputs={"teacher": teacher.astype(np.float32), "student": student.astype(np.float32)},
-        labels=np.zeros(n),
+        outputs={"teacher": (labels + teacher).astype(np.float32), "student": (labels + student).astype(np.float32)},
+        labels=labels,
         labelled=np.ones(n, bool),
     )
     return next(result for result in evaluate(evidence, resamples=1000) if result.name == "mae")
@@ -303,13 +304,15 @@ def answers(n: int, lost: int, gained: int) -> MetricResult:
     """The accuracy of a teacher and a student who differ in these rows; the others both get right."""
     right = {"teacher": np.ones(n, bool), "student": np.ones(n, bool)}
     right["student"][:lost] = right["teacher"][lost : lost + gained] = False
+    labels = np.arange(n) % 2
+    said = {model: np.where(x, labels, 1 - labels) for model, x in right.items()}
     evidence = Evidence(
         set="test",
         task="classification",
         rows=np.arange(n),
         digests=["d"] * n,
-        outputs={model: np.stack([~x, x], 1).astype(np.float32) for model, x in right.items()},
-        labels=np.ones(n, np.int64),
+        outputs={model: np.eye(2, dtype=np.float32)[classes] for model, classes in said.items()},
+        labels=labels,
         labelled=np.ones(n, bool),
     )
     return next(result for result in evaluate(evidence, resamples=1000) if result.name == "accuracy")
@@ -379,5 +382,5 @@ def test_verdict_survives_strict_json() -> None:
     text = json.dumps(verdict.to_dict(), allow_nan=False)
     assert Verdict.from_dict(json.loads(text)) == verdict
     schema = {"name", "kind", "requirement", "outcome", "value", "low", "high", "threshold", "explanation"}
-    schema |= {"more_samples", "unit"}
+    schema |= {"more_samples", "unit", "warning"}
     assert all(set(gate) == schema for gate in verdict.to_dict()["gates"])

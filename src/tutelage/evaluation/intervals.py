@@ -20,6 +20,9 @@ and rank correlations, whose standard error on a resample isn't known. It is the
 * **as long as rows that the sample lacks** may make it, where the rows are not 0 or 1 (`unseen.py`).
 * **never of no width** for shares: when every row says the same, n rows can't tell the share of others from 0, but it
   is below 3 / n ("rule of three"): the interval is widened by 3 / n to both sides.
+* as wide as **those rows that decide** make it: where a statistic rests on few of the rows (those of a rare class), "n"
+  in the points above is how many these are. Means of the shares of classes are never shorter than Wilson's interval at
+  that many rows (their differences than 3 / n to both sides), areas under curves than one symmetric in the log-odds.
 * cut at the least and the greatest value there can be.
 
 Where rows come in groups, whole groups are resampled, and "n" above is the number of groups, but for the score
@@ -94,6 +97,12 @@ class Drawn:
         """How many rows, groups or texts a resample draws."""
         return self.statistic.n if self.groups is None else int(self.groups.max()) + 1
 
+    @property
+    def known_by(self) -> int:
+        """How many rows, groups or texts it rests on: those drawn, or the fewer that decide it."""
+        events = self.statistic.events
+        return self.drawn if events is None else min(self.drawn, events)
+
     @cached_property
     def value(self) -> float:
         """The statistic with every row counted once."""
@@ -126,9 +135,10 @@ def value_interval(
         None when there is no value, or no interval: fewer than two rows or groups, or the statistic is undefined.
     """
     if drawn.errors is not None:
-        return _studentised(drawn, bounds, share, confidence, higher_is_better)
+        found = _studentised(drawn, bounds, share, confidence, higher_is_better)
+        return _of_few(found, drawn, bounds, confidence)
     statistic, value = drawn.statistic, drawn.value
-    ends = _bootstrap(value, drawn.draws - drawn.bias, drawn.by_pair, drawn.drawn, confidence)
+    ends = _bootstrap(value, drawn.draws - drawn.bias, drawn.by_pair, drawn.known_by, confidence)
     if ends is None:
         return None
     ends = ends[0] - drawn.reach(1), ends[1] + drawn.reach(-1)
@@ -138,7 +148,7 @@ def value_interval(
     if isinstance(statistic, Mean) and zero_or_one(statistic.values) and 0 < value < 1:
         rows = effective_rows(statistic.values, drawn.groups, confidence)
         ends = _hull(ends, wilson(value, rows, confidence))
-    return _estimate(value, ends, bounds, drawn.drawn if share else None)
+    return _estimate(value, ends, bounds, drawn.known_by if share else None)
 
 
 def difference_interval(
@@ -162,12 +172,14 @@ def difference_interval(
         higher_is_better: Of either side.
         difference: The difference as one statistic with its standard errors, where it is smooth.
     """
-    value, n = ours.value - theirs.value, ours.drawn
+    value, n = ours.value - theirs.value, min(ours.known_by, theirs.known_by)
     widest = bounds[1] - bounds[0]
     # Either side may lack rows while the other has them.
     unseen = ours.unseen[0] - theirs.unseen[1], ours.unseen[1] - theirs.unseen[0]
     if difference is not None and difference.errors is not None:
-        return _studentised(replace(difference, unseen=unseen), (-widest, widest), share, confidence, higher_is_better)
+        apart = replace(difference, unseen=unseen)
+        found = _studentised(apart, (-widest, widest), share, confidence, higher_is_better)
+        return _of_few(found, apart, (-widest, widest), confidence)
     by_pair = None if ours.by_pair is None or theirs.by_pair is None else ours.by_pair - theirs.by_pair
     ends = _bootstrap(value, (ours.draws - ours.bias) - (theirs.draws - theirs.bias), by_pair, n, confidence)
     if ends is None:
@@ -214,7 +226,7 @@ def _studentised(
 ) -> Estimate | None:
     """The studentised interval, with what the sample lacks, and its reservation."""
     assert drawn.errors is not None and drawn.influence is not None, "a smooth statistic has both"
-    value, n = drawn.value, drawn.drawn
+    value, n = drawn.value, drawn.known_by
     plain = _bootstrap(value, drawn.draws, None, n, confidence)
     if plain is None:
         return None
@@ -300,6 +312,35 @@ def _estimate(value: float, ends: tuple[float, float], bounds: tuple[float, floa
 
 def _hull(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
     return min(a[0], b[0]), max(a[1], b[1])
+
+
+def _of_few(found: Estimate | None, drawn: Drawn, bounds: tuple[float, float], confidence: float) -> Estimate | None:
+    """An interval made no shorter than few rows of the scarcest class allow, where a statistic rests on them.
+
+    Of shares of classes it is Wilson's, at as many rows as decide: `Σ_c p_c (1 - p_c) / n_c / C²` is never above
+    `p (1 - p) / (C · min n_c)`; of their differences 3 / n to both sides. Of areas under curves it is one that is
+    symmetric in the log-odds, so that it is longer away from 1.
+    """
+    statistic, value, rows = drawn.statistic, drawn.value, drawn.known_by
+    if found is None or statistic.events is None:
+        return found
+    if isinstance(statistic, Difference):
+        ends = (value - 3 / rows, value + 3 / rows) if statistic.of_shares else (value, value)
+    elif not (isinstance(statistic, Mean) and 0 < value < 1):
+        return found
+    elif statistic.of_shares:
+        ends = wilson(value, rows, confidence)
+    else:
+        odds, half = math.log(value / (1 - value)), t_quantile(0.5 + confidence / 2, rows - 1) * drawn.error
+        half /= value * (1 - value)
+        ends = _share_of(odds - half), _share_of(odds + half)
+    low, high = _hull((found.low, found.high), ends)
+    return replace(found, low=max(low, bounds[0]), high=min(high, bounds[1]))
+
+
+def _share_of(odds: float) -> float:
+    """The share whose log-odds these are."""
+    return 1 / (1 + math.exp(-min(max(odds, -700.0), 700.0)))
 
 
 def zero_or_one(values: Floats) -> bool:

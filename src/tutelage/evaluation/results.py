@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 __all__ = ["Estimate", "MetricResult"]
 
-Model = Literal["teacher", "student", "baseline", "untrained"]
+Model = Literal["teacher", "student", "baseline", "untrained", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,10 @@ class MetricResult:
         groups: How many groups those rows came in, when rows of a group are not independent: intervals resample
             groups. For pairs of texts, how many texts: intervals resample texts. None: each row by itself.
         confidence: Coverage of the intervals, 0.95.
-        models: By model: teacher (quality only), student, baseline, untrained.
-        differences: Paired: `student - teacher` (quality only), `student - baseline`, `student - untrained`.
+        models: By model: teacher (quality only), student, baseline, untrained; and `constant`, the best answer that is
+            the same for every row, where such an answer has a value.
+        differences: Paired: `student - teacher` (quality only), `student - baseline`, `student - untrained`,
+            `student - constant`.
         sd_difference: Standard deviation, over rows, of the paired difference `student - teacher` (for a quality
             metric that is a mean over rows) or of the student's values (for a fidelity metric that is one); None for
             others. In groups it is `√design effect` times that, so that `sd / √n` is the standard error. It says how

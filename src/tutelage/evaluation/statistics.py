@@ -26,7 +26,7 @@ from tutelage.evaluation.intervals import (
     zero_or_one,
 )
 from tutelage.evaluation.linearised import Linearised
-from tutelage.evaluation.metrics import Metric, metrics_for
+from tutelage.evaluation.metrics import CONSTANT, Metric, metrics_for
 from tutelage.evaluation.metrics.base import Difference, Mean, OfMeans, RankCorrelation, Statistic
 from tutelage.evaluation.results import Estimate, MetricResult
 from tutelage.evaluation.unseen import Confusion, unseen_share
@@ -35,7 +35,7 @@ from tutelage.sampling import design_effect
 __all__ = ["draw", "evaluate"]
 
 Groups = NDArray[np.int64] | None
-OTHERS = ("teacher", "baseline", "untrained")
+OTHERS = ("teacher", "baseline", "untrained", CONSTANT)
 
 
 def evaluate(

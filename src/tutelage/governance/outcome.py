@@ -28,6 +28,7 @@ class GateResult:
         explanation: Sentences for people.
         more_samples: How many more samples would decide, should the estimates stay as they are. None when the gate
             is decided, or the number can't be told, or no number would do.
+        warning: What the outcome is to be read with, as a sentence; it is in the explanation too.
         unit: `"%"` for shares (as fractions), `"ms"`, `"MB"`, or `""`.
     """
 
@@ -42,6 +43,7 @@ class GateResult:
     high: float | None = None
     more_samples: int | None = None
     unit: str = ""
+    warning: str = ""
 
 
 def decide(low: float, high: float, threshold: float, *, at_least: bool) -> Outcome:

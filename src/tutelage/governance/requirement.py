@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from tutelage.evaluation.metrics import describe
+from tutelage.evaluation.metrics import CONSTANT, describe
 from tutelage.evaluation.results import Estimate, MetricResult
+from tutelage.governance.constant import is_met_by_constant, is_shown_better
 from tutelage.governance.outcome import GateResult, Kind, decide
 from tutelage.governance.policy import Gate
 
@@ -54,6 +55,7 @@ def judge_gate(gate: Gate, metric: MetricResult | None) -> GateResult:
     more, advice = (None, "") if outcome != "INCONCLUSIVE" else _advice(gate, metric, estimate, demand)
     if estimate.reservation and outcome != "FAIL":
         outcome, advice = "INCONCLUSIVE", f"{advice}{_reserved(estimate)}"
+    warning = _constant_warning(gate, metric)
     return GateResult(
         name=gate.metric,
         kind=metric.kind,
@@ -63,9 +65,10 @@ def judge_gate(gate: Gate, metric: MetricResult | None) -> GateResult:
         low=estimate.low,
         high=estimate.high,
         threshold=demand.threshold,
-        explanation=f"{_finding(gate, metric, estimate)}: {outcome}.{advice}",
+        explanation=f"{_finding(gate, metric, estimate)}: {outcome}.{advice} {warning}".rstrip(),
         more_samples=more,
         unit=metric.unit,
+        warning=warning,
     )
 
 
@@ -133,7 +136,10 @@ def _finding(gate: Gate, metric: MetricResult, estimate: Estimate) -> str:
         value, low, high, bound = (
             metric_value(x, metric.unit) for x in (estimate.value, estimate.low, estimate.high, limit or 0.0)
         )
-        return f"The student's {title} is {value} ({confidence} {low} to {high}); the policy demands {word} {bound}"
+        constant = metric.models.get(CONSTANT)
+        beside = f"; best constant answer {metric_value(constant.value, metric.unit)}" if constant else ""
+        found = f"The student's {title} is {value} ({confidence} {low} to {high}{beside})"
+        return f"{found}; the policy demands {word} {bound}"
     low, high = (metric_change(x, metric.unit) for x in (estimate.low, estimate.high))
     size = metric_amount(abs(estimate.value), metric.unit)
     side = "above" if estimate.value > 0 else "below"
@@ -143,6 +149,15 @@ def _finding(gate: Gate, metric: MetricResult, estimate: Estimate) -> str:
         f"allows {metric_amount(gate.margin, metric.unit)} {wrong_side}" if gate.margin else "allows nothing worse"
     )
     return f"The student's {title} is {compared} ({confidence} {low} to {high}); the policy {allowed}"
+
+
+def _constant_warning(gate: Gate, metric: MetricResult) -> str:
+    """A sentence on a gate that an answer which looks at no input meets too."""
+    if not is_met_by_constant(gate, metric):
+        return ""
+    value = metric_value(metric.models[CONSTANT].value, metric.unit)
+    better = "" if is_shown_better(metric) else ", and the student is not shown to be better"
+    return f"The best constant answer, which looks at no input, has {value} and meets this too{better}."
 
 
 def _advice(gate: Gate, metric: MetricResult, estimate: Estimate, demand: Demand) -> tuple[int | None, str]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from tutelage.devices.cost import Cost
 from tutelage.evaluation.results import MetricResult
+from tutelage.governance.constant import constant_reason, constant_warnings
 from tutelage.governance.limits import judge_budget, judge_export
 from tutelage.governance.outcome import GateResult, Outcome
 from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
@@ -31,8 +32,9 @@ class Verdict:
 
     Attributes:
         verdict: FAIL if any gate failed, else INCONCLUSIVE if any is or there is another reason, else PASS.
-        reasons: Why it is not a PASS: the explanations of the gates that did not pass, failures first, and where the
-            teacher is no measure for a gate that compares with it.
+        reasons: Why it is not a PASS: the explanations of the gates that did not pass, failures first; where the
+            teacher is no measure for a gate that compares with it, and where no gate tells the student from an answer
+            that looks at no input.
         gates: Every gate that was judged.
         warnings: What it is to be read with: the gates let it pass, but a reader would not. They do not change the
             exit status.
@@ -95,10 +97,12 @@ def judge(
     reasons = [*(gate.explanation for gate in blocking), *overtaken(metrics, policy)]
     if not stated:
         reasons.append(NOTHING_STATED)
+    warnings = [] if reasons else constant_warnings(metrics, policy)
+    reasons = reasons or constant_reason(metrics, policy)
     failed = any(gate.outcome == "FAIL" for gate in gates)
     return Verdict(
         verdict="FAIL" if failed else "INCONCLUSIVE" if reasons else "PASS",
         reasons=reasons,
         gates=gates,
-        warnings=warnings_on(metrics, policy),
+        warnings=[*warnings, *warnings_on(metrics, policy)],
     )

@@ -76,6 +76,10 @@ class Loss(nn.Module, abc.ABC):
     compares_values: ClassVar[bool] = False
     """Whether it compares outputs number by number, each with the target of its own place, so that it means the same
     where targets are standardised one by one. Like `per_sample`, to be read of an instance."""
+    leaves_free: ClassVar[frozenset[str]] = frozenset()
+    """What may be done to the student's outputs without changing the loss: `shift` (a number added to all values of a
+    row), `scale` (a row times a positive number), `rotation` (one of all rows). A metric that would change by it can't
+    show what the loss learns, so the weights are kept by another. To be read of an instance."""
 
     fewest_rows: ClassVar[int] = 1
     """Rows of a piece below which the loss, or a part of it that is asked for, is constant and teaches nothing; the

@@ -94,6 +94,7 @@ class CrossEntropy(Loss):
     """
 
     supervised: ClassVar[bool] = True
+    leaves_free: ClassVar[frozenset[str]] = frozenset({"shift"})
 
     def __init__(self, label_smoothing: float = 0.0, *, axis: int = -1, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)

@@ -130,6 +130,11 @@ class DIST(Loss):
         return math.ceil(3 / self._positions) if self.gamma > 0 else 1
 
     @property
+    def leaves_free(self) -> frozenset[str]:  # type: ignore[override]
+        """A softmax ignores a number added to all classes."""
+        return frozenset({"shift"}) if self.outputs == "softmax" else frozenset()
+
+    @property
     def needs(self) -> Needs:
         """Both outputs."""
         return Needs(student=Request(output=True), teacher=Request(output=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -71,6 +71,8 @@ class EmbeddingCosine(Embeddings):
             where the widths differ. It does not ship: the student's own embeddings stay in their own space.
         weight: Factor of this term in the total.
     """
+
+    leaves_free: ClassVar[frozenset[str]] = frozenset({"scale"})
 
     def __init__(self, *, projector: bool = False, weight: Weight = 1.0) -> None:
         super().__init__(projector=projector, weight=weight)

@@ -71,6 +71,8 @@ class ForwardCorrection(Loss):
     temperature: ClassVar[float] = 1.0
     """Noise acts on the answer as it is: no other temperature has a meaning."""
 
+    leaves_free: ClassVar[frozenset[str]] = frozenset({"shift"})
+
     def __init__(
         self,
         noise_rate: float | None = None,

@@ -110,6 +110,11 @@ class KLDivergence(Loss):
         return self.outputs == "softmax"
 
     @property
+    def leaves_free(self) -> frozenset[str]:  # type: ignore[override]
+        """A softmax ignores a number added to all classes."""
+        return frozenset({"shift"}) if self.outputs == "softmax" else frozenset()
+
+    @property
     def needs(self) -> Needs:
         """Both outputs."""
         return Needs(student=Request(output=True), teacher=Request(output=True))

@@ -38,6 +38,8 @@ class LabelledLogits(Loss):
     reads_teacher: ClassVar[bool] = True
     """Whether the teacher's output is read; where it is not, `compare` gets the student's own in its place."""
 
+    leaves_free: ClassVar[frozenset[str]] = frozenset({"shift"})
+
     def __init__(self, *, axis: int = -1, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)
         self.axis = axis

@@ -85,6 +85,11 @@ class LogitStandardization(WrappedLoss):
         self.variant = variant
         self.axis = axis
 
+    @property
+    def leaves_free(self) -> frozenset[str]:  # type: ignore[override]
+        """What the inner loss leaves free, and what standardising takes away."""
+        return self.loss.leaves_free | {"shift", "scale"}
+
     def handed(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         """The outputs standardised, the features as they are."""
         assert student.output is not None and teacher.output is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from tutelage.errors import SignalError
@@ -41,6 +43,8 @@ class MarginMSE(Loss):
     Args:
         weight: Factor of this term in the total.
     """
+
+    leaves_free: ClassVar[frozenset[str]] = frozenset({"shift"})
 
     def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)

@@ -90,6 +90,7 @@ class MultiLevelLogit(Loss):
 
     per_sample: ClassVar[bool] = False
     fewest_rows: ClassVar[int] = 2
+    leaves_free: ClassVar[frozenset[str]] = frozenset({"shift"})
 
     def __init__(
         self,

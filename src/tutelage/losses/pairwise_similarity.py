@@ -48,6 +48,7 @@ class PairwiseSimilarity(Loss):
 
     per_sample: ClassVar[bool] = False
     fewest_rows: ClassVar[int] = 2
+    leaves_free: ClassVar[frozenset[str]] = frozenset({"rotation", "scale"})
 
     def __init__(self, *, weight: Weight = 1.0) -> None:
         super().__init__(weight=weight)

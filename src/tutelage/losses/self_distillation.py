@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -49,6 +51,8 @@ class SelfDistillation(Loss):
     Raises:
         ValueError: There is no layer, `temperature` is not positive, or `alpha` is not between 0 and 1.
     """
+
+    leaves_free: ClassVar[frozenset[str]] = frozenset({"shift"})
 
     def __init__(
         self, layers: list[str], temperature: float = 3.0, alpha: float = 0.3, *, weight: Weight = 1.0

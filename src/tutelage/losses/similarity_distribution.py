@@ -87,6 +87,11 @@ class SimilarityDistribution(Loss):
         self.similarity = similarity
 
     @property
+    def leaves_free(self) -> frozenset[str]:  # type: ignore[override]
+        """A rotation of all embeddings, and of cosines their lengths."""
+        return frozenset({"rotation", "scale"} if self.similarity == "cosine" else {"rotation"})
+
+    @property
     def needs(self) -> Needs:
         """Both outputs."""
         return Needs(student=Request(output=True), teacher=Request(output=True))

@@ -72,6 +72,11 @@ class WrappedLoss(Loss):
         return self.loss.fewest_rows
 
     @property
+    def leaves_free(self) -> frozenset[str]:  # type: ignore[override]
+        """What the inner loss leaves free."""
+        return self.loss.leaves_free
+
+    @property
     def needs(self) -> Needs:
         """Those of the inner loss."""
         return self.loss.needs

@@ -19,7 +19,7 @@ __all__ = ["ROLES", "Bundle", "read_bundle"]
 
 T = TypeVar("T")
 
-ROLES = ("teacher", "student", "baseline", "untrained")
+ROLES = ("teacher", "student", "baseline", "untrained", "constant")
 # What a run always writes; without one of the first two there is nothing to report.
 EXPECTED = (
     "verdict.json",

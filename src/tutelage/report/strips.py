@@ -86,9 +86,10 @@ def _anchor(at: float) -> str:
 def dots(models: Mapping[str, Estimate], unit: str, label: str) -> Markup:
     """One row a model on a common scale, with intervals; the teacher's value runs through as a line.
 
-    The untrained student is mostly so far off that the others would be one blot: then it is an arrow at the edge.
+    The untrained student and the constant answer are mostly so far off that the others would be one blot: then they are
+    arrows at the edge.
     """
-    trained = {name: e for name, e in models.items() if name != "untrained"}
+    trained = {name: e for name, e in models.items() if name not in ("untrained", "constant")}
     shown = trained if len(trained) > 1 else models
     scale = Scale.over([v for e in shown.values() for v in (e.value, e.low, e.high)], padding=0.14)
     drawn: list[Child] = []

@@ -22,6 +22,7 @@ SHAPES = {
     "student": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
     "baseline": "M0-5.8L5.8 0L0 5.8L-5.8 0z",
     "untrained": "M0-5.4L5.2 4H-5.2z",
+    "constant": "M-6-1.6h12v3.2h-12z",
     "seed": "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z",
     "left": "M8-4.6L1 0L8 4.6",
     "right": "M-8-4.6L-1 0L-8 4.6",
@@ -144,7 +145,7 @@ def path(points: Sequence[tuple[float, float]], css: str, *, close: bool = False
 
 
 def marker(x: float, y: float, css: str, shape: str | None = None) -> Markup:
-    """A mark of fixed size: a square for the teacher, a disc for the student, a diamond for the baseline."""
+    """A mark of fixed size: a square is the teacher, a disc the student, a diamond the baseline, a bar a constant."""
     drawn = tag("path", d=SHAPES[shape or css.split(maxsplit=1)[0]], class_=f"mark {css}")
     return tag("svg", drawn, x=share(x), y=share(y), overflow="visible")
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from tutelage.signals import Batch, Signals
 from tutelage.teachers import Teacher
 from tutelage.training import checkpoint
 from tutelage.training.config import Training
+from tutelage.training.progress import Progress
 from tutelage.training.setup import clipped_parts, frozen_layers, make_accelerator, make_optimizer, reseed, set_rate
 from tutelage.training.step import Learner, global_scales, needs_of, term_names
 from tutelage.training.untaught import Untaught, first_answers
@@ -102,6 +103,7 @@ class Fit:
         evaluate: Gives metrics on the development split, or None to keep the last weights.
         select: The metric whose best value is kept.
         higher_is_better: Its direction.
+        ties: What decides where it is equal, in order, with directions; where all is equal the later step is kept.
     """
 
     student: nn.Module
@@ -116,6 +118,7 @@ class Fit:
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
     select: str = ""
     higher_is_better: bool = True
+    ties: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def best_path(self) -> Path:
@@ -126,17 +129,6 @@ class Fit:
     def done_path(self) -> Path:
         """Exists once the training is complete: `{"step", "best_step", "development"}`."""
         return self.folder / "done.json"
-
-
-@dataclass
-class _Progress:
-    """Everything but weights that a run needs to go on: stored in each checkpoint."""
-
-    step: int = 0
-    best: float | None = None
-    best_step: int = 0
-    best_development: dict[str, float] = field(default_factory=dict)
-    without_gain: int = 0
 
 
 def fit(job: Fit) -> Iterator[StepRecord | EvaluationRecord]:
@@ -170,7 +162,7 @@ class _Run:
         self.learner = Learner(job.student, job.losses, compiled=job.training.compile)
         self.frozen = frozen_layers(job.student, job.training)
         self.optimizer: Any = make_optimizer(self.learner, job.training)
-        self.progress = _Progress()
+        self.progress = Progress()
         self.wrapped = self.accelerator.prepare(self.learner)
         if self.accelerator.scaler is not None:  # the wrapper steps float16's scaler; else it only costs time
             self.optimizer = self.accelerator.prepare(self.optimizer)
@@ -325,15 +317,9 @@ class _Run:
         job.student.eval()
         metrics = self._agree(job.evaluate(job.student))
         self._train_mode()
-        value = metrics.get(job.select)  # absent where it is undefined: a correlation with constant answers
-        sign = 1.0 if job.higher_is_better else -1.0
-        best = value is not None and (progress.best is None or sign * value > sign * progress.best)
+        best = progress.evaluated(metrics, {job.select: job.higher_is_better, **job.ties})
         if best:
-            progress.best, progress.best_step, progress.best_development = value, progress.step, metrics
-            progress.without_gain = 0
             self._save_best()
-        else:
-            progress.without_gain += 1
         return EvaluationRecord(step=progress.step, steps=job.steps, development=metrics, best=best)
 
     def _agree(self, metrics: dict[str, float]) -> dict[str, float]:
@@ -380,12 +366,12 @@ class _Run:
         checkpoint.load_optimizer(self.optimizer, below("optimizer."), state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.progress = _Progress(**state["progress"])
+        self.progress = Progress(**state["progress"])
 
     def _finish(self) -> None:
         """Notes that the training is complete, and drops the checkpoints it no longer needs."""
         job, progress = self.job, self.progress
-        if job.evaluate is not None and progress.best is None:
+        if job.evaluate is not None and not progress.best_step:
             raise RunError(f"`{job.select}` was never defined on the development split, so no weights could be chosen")
         if job.evaluate is None:
             progress.best_step = progress.step

@@ -14,9 +14,19 @@ import numpy as np
 from tutelage.errors import SignalError
 from tutelage.evaluation.evidence import Evidence, PairEvidence, Task
 from tutelage.evaluation.metrics import classification, embedding, multilabel, regression
-from tutelage.evaluation.metrics.base import Description, Kind, Metric
+from tutelage.evaluation.metrics.base import CONSTANT, Change, Description, Kind, Metric
 
-__all__ = ["Description", "Kind", "Metric", "available_metrics", "describe", "metrics_for", "point_values"]
+__all__ = [
+    "CONSTANT",
+    "Change",
+    "Description",
+    "Kind",
+    "Metric",
+    "available_metrics",
+    "describe",
+    "metrics_for",
+    "point_values",
+]
 
 TASKS = {
     "classification": classification,
@@ -49,6 +59,8 @@ def point_values(
 ) -> dict[str, dict[str, float]]:
     """The value of each metric for each model (other seeds' too), without intervals; undefined values are left out.
 
+    `constant` is the best answer that is the same for every row (`CONSTANT`).
+
     Args:
         task: The recipe's task.
         evidence: Of any set.
@@ -63,7 +75,13 @@ def point_values(
 
 
 def available_metrics(
-    task: Task, *, labels: bool, sets: Sequence[str] = (), same_width: bool = True, on: str = ""
+    task: Task,
+    *,
+    labels: bool,
+    sets: Sequence[str] = (),
+    same_width: bool = True,
+    several: bool = True,
+    on: str = "",
 ) -> dict[str, Kind]:
     """Which metrics a policy may name, before anything is computed.
 
@@ -72,21 +90,30 @@ def available_metrics(
         labels: Whether the test split has labels.
         sets: Names of the human-similarity sets.
         same_width: Whether teacher and student give outputs of one shape.
+        several: Whether they give two values or more a row.
         on: The name of a further set (or head), or empty for the test split.
     """
     ending = f":{on}" if on else ""
     names = {
         f"{about.name}{ending}": about.kind
         for about in TASKS[task].DESCRIPTIONS
-        if (labels or not about.needs_labels) and (same_width or not about.needs_same_width)
+        if (labels or not about.needs_labels)
+        and (same_width or not about.needs_same_width)
+        and (several or not about.needs_several)
     }
     return names | {f"{embedding.HUMAN.name}:{name}": embedding.HUMAN.kind for name in sets}
 
 
-def describe(name: str) -> Description | None:
-    """What is known about the metric of this name (a set after `:` is ignored), or None if no task has it."""
+def describe(name: str, task: Task | None = None) -> Description | None:
+    """What is known about the metric of this name (a set after `:` is ignored), or None if no task has it.
+
+    Args:
+        name: Of the metric.
+        task: Whose metric it is, where it matters: several tasks have an `agreement`, of one kind and direction.
+    """
     base = name.split(":", maxsplit=1)[0]
-    every = [about for task in TASKS.values() for about in task.DESCRIPTIONS] + [embedding.HUMAN]
+    tasks = TASKS.values() if task is None else [TASKS[task]]
+    every = [about for each in tasks for about in each.DESCRIPTIONS] + [embedding.HUMAN]
     return next((about for about in every if about.name == base), None)
 
 

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from tutelage.evaluation.evidence import Floats
 
 __all__ = [
+    "CONSTANT",
     "SHARE",
+    "Change",
     "Combine",
     "Description",
     "Difference",
@@ -34,8 +36,13 @@ __all__ = [
 Kind = Literal["quality", "fidelity"]
 Combine = Callable[[Floats], Floats]
 """From means of columns `[R, M]` to values `[R]`; NaN where undefined."""
+Change = Literal["shift", "scale", "rotation"]
+"""What can be done to outputs: a number added to all values of a row, a row times a positive number, one rotation of
+all rows."""
 SHARE = (0.0, 1.0)
 """Bounds of a share of rows."""
+CONSTANT = "constant"
+"""The name, beside those of the models, of the best answer that is the same for every row: it looks at no input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,9 @@ class Description:
         bounds: The least and greatest value there can be.
         needs_labels: Whether rows need labels.
         needs_same_width: Whether teacher and student must give outputs of one shape.
+        needs_several: Whether a row must have two values or more.
+        ignores: Changes of a model's outputs that leave the metric as it is: it can't show whether a model that is
+            free in them comes nearer.
     """
 
     name: str
@@ -61,12 +71,22 @@ class Description:
     bounds: tuple[float, float] = (-np.inf, np.inf)
     needs_labels: bool = False
     needs_same_width: bool = False
+    needs_several: bool = False
+    ignores: frozenset[Change] = frozenset()
 
 
 class Statistic(ABC):
-    """A number computed from `n` rows, each counted some number of times."""
+    """A number computed from `n` rows, each counted some number of times.
+
+    Attributes:
+        n: Rows.
+        events: How many of the rows it rests on, where few of them decide it (rows of a rare class); None: all.
+        of_shares: Whether it is a mean of the shares of classes, of which those with few rows may show no error.
+    """
 
     n: int
+    events: int | None = None
+    of_shares: bool = False
 
     @abstractmethod
     def of(self, counts: Floats) -> Floats:
@@ -87,11 +107,18 @@ class Statistic(ABC):
 
 @final
 class Mean(Statistic):
-    """The mean of one value a row, `[n]`."""
+    """The mean of one value a row, `[n]`.
 
-    def __init__(self, values: NDArray[Any]) -> None:
+    Args:
+        values: `[n]`.
+        events: How many of the rows it rests on.
+        of_shares: Whether it is a mean of the shares of classes.
+    """
+
+    def __init__(self, values: NDArray[Any], *, events: int | None = None, of_shares: bool = False) -> None:
         self.values: Floats = np.asarray(values, np.float64)
         self.n = len(self.values)
+        self.events, self.of_shares = events, of_shares
 
     def of(self, counts: Floats) -> Floats:
         """The weighted means."""
@@ -111,13 +138,17 @@ class OfMeans(Statistic):
         columns: `[n, M]`.
         combine: From means `[R, M]` to values `[R]`; NaN where undefined.
         smooth: Whether `combine` has a gradient. Not if it takes absolute values of means that are near 0.
+        events: How many of the rows it rests on.
     """
 
-    def __init__(self, columns: NDArray[Any], combine: Combine, *, smooth: bool = True) -> None:
+    def __init__(
+        self, columns: NDArray[Any], combine: Combine, *, smooth: bool = True, events: int | None = None
+    ) -> None:
         self.columns: Floats = np.asarray(columns, np.float64)
         self.combine = combine
         self.smooth = smooth
         self.n = len(self.columns)
+        self.events = events
 
     def of(self, counts: Floats) -> Floats:
         """The function of the weighted means."""
@@ -137,6 +168,8 @@ class Difference(Statistic):
         self.ours = ours
         self.theirs = theirs
         self.n = ours.n
+        self.events = min((x.events for x in (ours, theirs) if x.events is not None), default=None)
+        self.of_shares = ours.of_shares
 
     def of(self, counts: Floats) -> Floats:
         """The differences under each weighting."""
@@ -240,7 +273,7 @@ class Metric:
 
     Attributes:
         about: What it is.
-        statistics: By model, all over the same `n` rows.
+        statistics: By model, all over the same `n` rows; `constant` (`CONSTANT`) where a constant answer has a value.
         rows: `[n]` positions of those rows in the evidence; None: they are all of its rows.
         pairs: How many pairs of independent texts it is computed on, when the `n` that are drawn are the texts.
         capped: The metric looks at a sample of the rows: more rows would not narrow its interval.

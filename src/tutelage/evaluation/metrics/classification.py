@@ -11,64 +11,92 @@ from numpy.typing import NDArray
 
 from tutelage.errors import SignalError
 from tutelage.evaluation.evidence import Evidence, Floats
-from tutelage.evaluation.metrics.base import SHARE, Description, Mean, Metric, OfMeans, Statistic
+from tutelage.evaluation.metrics.base import CONSTANT, SHARE, Change, Description, Mean, Metric, OfMeans, Statistic
+from tutelage.evaluation.metrics.rare import balanced_recall, f1_by_class, roc_area_by_class
 
 __all__ = ["BINS", "DESCRIPTIONS", "bin_of", "kl", "log_softmax", "measure"]
 
 BINS = 15
 """Equal-width bins of confidence in the expected calibration error."""
+SHIFTED = frozenset[Change]({"shift"})
+RANKED = frozenset[Change]({"shift", "scale"})
 
 AGREEMENT = Description(
     name="agreement", title="Agreement", kind="fidelity", higher_is_better=True, unit="%", bounds=SHARE,
-    needs_same_width=True,
+    needs_same_width=True, ignores=RANKED,
 )  # fmt: skip
 KL = Description(
     name="kl", title="KL divergence from the teacher", kind="fidelity", higher_is_better=False, bounds=(0.0, np.inf),
-    needs_same_width=True,
+    needs_same_width=True, ignores=SHIFTED,
+)  # fmt: skip
+BALANCED_AGREEMENT = Description(
+    name="balanced_agreement", title="Agreement (mean over the teacher's classes)", kind="fidelity",
+    higher_is_better=True, unit="%", bounds=SHARE, needs_same_width=True, ignores=RANKED,
 )  # fmt: skip
 ACCURACY = Description(
-    name="accuracy", title="Accuracy", kind="quality", higher_is_better=True, unit="%", bounds=SHARE, needs_labels=True
-)
+    name="accuracy", title="Accuracy", kind="quality", higher_is_better=True, unit="%", bounds=SHARE,
+    needs_labels=True, ignores=RANKED,
+)  # fmt: skip
+BALANCED_ACCURACY = Description(
+    name="balanced_accuracy", title="Balanced accuracy (mean over the classes)", kind="quality", higher_is_better=True,
+    unit="%", bounds=SHARE, needs_labels=True, ignores=RANKED,
+)  # fmt: skip
+MACRO_F1 = Description(
+    name="macro_f1", title="Macro-averaged F1 (classes that occur)", kind="quality", higher_is_better=True, unit="%",
+    bounds=SHARE, needs_labels=True, ignores=RANKED,
+)  # fmt: skip
+AUC = Description(
+    name="auc", title="Area under the ROC curve (mean of each class against the rest)", kind="quality",
+    higher_is_better=True, unit="%", bounds=SHARE, needs_labels=True, ignores=SHIFTED,
+)  # fmt: skip
 NLL = Description(
     name="nll", title="Negative log-likelihood", kind="quality", higher_is_better=False, bounds=(0.0, np.inf),
-    needs_labels=True,
+    needs_labels=True, ignores=SHIFTED,
 )  # fmt: skip
 BRIER = Description(
     name="brier", title="Squared error of the probabilities (Brier score)", kind="quality", higher_is_better=False,
-    bounds=(0.0, 2.0), needs_labels=True,
+    bounds=(0.0, 2.0), needs_labels=True, ignores=SHIFTED,
 )  # fmt: skip
 ECE = Description(
     name="ece", title="Expected calibration error", kind="quality", higher_is_better=False, unit="%", bounds=SHARE,
-    needs_labels=True,
+    needs_labels=True, ignores=SHIFTED,
 )  # fmt: skip
 TEACHER_RIGHT = Description(
     name="agreement_teacher_right", title="Agreement where the teacher is right", kind="fidelity",
-    higher_is_better=True, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True,
+    higher_is_better=True, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True, ignores=RANKED,
 )  # fmt: skip
 TEACHER_WRONG = Description(
     name="agreement_teacher_wrong", title="Share of copied errors (agreement where the teacher is wrong)",
     kind="fidelity", higher_is_better=False, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True,
+    ignores=RANKED,
 )  # fmt: skip
 NEGATIVE_FLIPS = Description(
     name="negative_flips", title="Share of negative flips (teacher right, student wrong)", kind="fidelity",
-    higher_is_better=False, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True,
+    higher_is_better=False, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True, ignores=RANKED,
 )  # fmt: skip
 POSITIVE_FLIPS = Description(
     name="positive_flips", title="Share of positive flips (teacher wrong, student right)", kind="fidelity",
-    higher_is_better=True, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True,
+    higher_is_better=True, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True, ignores=RANKED,
 )  # fmt: skip
 DESCRIPTIONS = (
-    ACCURACY, NLL, BRIER, ECE, AGREEMENT, KL, TEACHER_RIGHT, TEACHER_WRONG, NEGATIVE_FLIPS, POSITIVE_FLIPS,
+    ACCURACY, BALANCED_ACCURACY, MACRO_F1, AUC, NLL, BRIER, ECE, AGREEMENT, BALANCED_AGREEMENT, KL, TEACHER_RIGHT,
+    TEACHER_WRONG, NEGATIVE_FLIPS, POSITIVE_FLIPS,
 )  # fmt: skip
 
 
 def measure(evidence: Evidence) -> list[Metric]:
     """The metrics of `DESCRIPTIONS` that the evidence supports.
 
-    Accuracy; mean negative log-likelihood `-log p(y)`; Brier's score `Σ_c (p_c - [c = y])²` (its original, 0 to 2);
-    expected calibration error `Σ_b |Σ_{i in b} (confidence_i - right_i)| / n` over 15 equal bins; top-1 agreement with
-    the teacher, also where the teacher is right and where it is wrong; `KL(teacher || student)` in nats; flips as
-    shares of all labelled rows. The metrics with labels use the labelled rows, the others all rows.
+    Accuracy; balanced accuracy, the mean over classes of the share of their rows that are right; macro-F1; the area
+    under the ROC curve of each class against the rest, mean over classes (of two classes both have the same); these
+    three over the classes that occur in the labels; mean negative log-likelihood `-log p(y)`; Brier's score
+    `Σ_c (p_c - [c = y])²` (its original, 0 to 2); expected calibration error
+    `Σ_b |Σ_{i in b} (confidence_i - right_i)| / n` over 15 equal bins; top-1 agreement with the teacher, also where the
+    teacher is right and where it is wrong, and as a mean over the teacher's classes; `KL(teacher || student)` in nats;
+    flips as shares of all labelled rows. The metrics with labels use the labelled rows, the others all rows.
+
+    The constant answer says the shares of the labels (beside the teacher: its mean probabilities), and so the most
+    frequent class: no other has a higher accuracy, or a lower likelihood loss or Brier score.
 
     A teacher that gives a label alone, or cut-off probabilities, gives classes no mass: -inf. Divergence, agreement,
     Brier's score and calibration are those of the distribution it states; its likelihood, where a label has no mass, is
@@ -81,16 +109,25 @@ def measure(evidence: Evidence) -> list[Metric]:
     logs = {model: log_softmax(output) for model, output in evidence.outputs.items()}
     others = {model: log_p for model, log_p in logs.items() if model != "teacher"}
     chosen = {model: log_p.argmax(axis=1) for model, log_p in logs.items()}
+    others[CONSTANT] = _log_shares(np.exp(logs["teacher"]).mean(axis=0), len(evidence))
+    chosen[CONSTANT] = np.full(len(evidence), np.bincount(chosen["teacher"]).argmax())
+    same = {model: chosen[model] == chosen["teacher"] for model in others}
     metrics = [
-        _means(AGREEMENT, others, lambda model: chosen[model] == chosen["teacher"]),
-        _means(KL, others, lambda model: kl(logs["teacher"], logs[model])),
+        _means(AGREEMENT, others, lambda model: same[model]),
+        Metric(
+            about=BALANCED_AGREEMENT,
+            statistics={model: balanced_recall(equal, chosen["teacher"]) for model, equal in same.items()},
+        ),
+        _means(KL, others, lambda model: kl(logs["teacher"], others[model])),
     ]
     if not evidence.has_labels or evidence.labels is None or evidence.labelled is None:
         return metrics
     known = np.flatnonzero(evidence.labelled)
     labels = evidence.labels[known].astype(np.int64)
     logs = {model: log_p[known] for model, log_p in logs.items()}
-    chosen = {model: classes[known] for model, classes in chosen.items()}
+    split = _by_teacher({model: classes[known] for model, classes in chosen.items()}, labels, known)
+    logs[CONSTANT] = _log_shares(np.bincount(labels, minlength=logs["teacher"].shape[1]) / len(labels), len(labels))
+    chosen = {model: log_p.argmax(axis=1) for model, log_p in logs.items()}
 
     def likelihood(model: str) -> Floats:
         negative: Floats = -logs[model][np.arange(len(labels)), labels]
@@ -98,32 +135,48 @@ def measure(evidence: Evidence) -> list[Metric]:
 
     judged = [
         _means(ACCURACY, logs, lambda model: chosen[model] == labels),
+        Metric(
+            about=BALANCED_ACCURACY,
+            statistics={model: balanced_recall(classes == labels, labels) for model, classes in chosen.items()},
+        ),
+        Metric(about=MACRO_F1, statistics={model: f1_by_class(classes, labels) for model, classes in chosen.items()}),
+        Metric(about=AUC, statistics={model: roc_area_by_class(log_p, labels) for model, log_p in logs.items()}),
         _means(NLL, {m: log_p for m, log_p in logs.items() if _gives_mass(log_p, labels)}, likelihood),
         _means(BRIER, logs, lambda model: ((np.exp(logs[model]) - np.eye(logs[model].shape[1])[labels]) ** 2).sum(1)),
         Metric(about=ECE, statistics={model: _ece(log_p, labels) for model, log_p in logs.items()}),
     ]
     quality = [replace(metric, rows=known) for metric in judged]
-    return [*quality, *metrics, *_against_teacher(chosen, labels, known)]
+    return [*quality, *metrics, *split, *_flips(chosen, labels, known)]
 
 
-def _against_teacher(
+def _by_teacher(
     chosen: dict[str, NDArray[np.int64]], labels: NDArray[np.int64], known: NDArray[np.int64]
 ) -> list[Metric]:
-    """Agreement split by whether the teacher is right, and flips; `known` are the positions of the rows."""
-    others = {model: classes for model, classes in chosen.items() if model != "teacher"}
-    right = {model: classes == labels for model, classes in chosen.items()}
-    same = {model: classes == chosen["teacher"] for model, classes in others.items()}
-    teacher = right["teacher"]
-    split = [
+    """Agreement split by whether the teacher is right; `known` are the positions of the rows."""
+    right = chosen["teacher"] == labels
+    same = {model: classes == chosen["teacher"] for model, classes in chosen.items() if model != "teacher"}
+    return [
         Metric(about=about, statistics={model: Mean(equal[rows]) for model, equal in same.items()}, rows=known[rows])
-        for about, rows in ((TEACHER_RIGHT, teacher), (TEACHER_WRONG, ~teacher))
+        for about, rows in ((TEACHER_RIGHT, right), (TEACHER_WRONG, ~right))
         if rows.any()
     ]
+
+
+def _flips(chosen: dict[str, NDArray[np.int64]], labels: NDArray[np.int64], known: NDArray[np.int64]) -> list[Metric]:
+    """Rows that the teacher has right and another has wrong, and the reverse."""
+    right = {model: classes == labels for model, classes in chosen.items()}
+    teacher = right.pop("teacher")
     flips = [
-        _means(NEGATIVE_FLIPS, others, lambda model: teacher & ~right[model]),
-        _means(POSITIVE_FLIPS, others, lambda model: ~teacher & right[model]),
+        _means(NEGATIVE_FLIPS, right, lambda model: teacher & ~right[model]),
+        _means(POSITIVE_FLIPS, right, lambda model: ~teacher & right[model]),
     ]
-    return [*split, *(replace(metric, rows=known) for metric in flips)]
+    return [replace(metric, rows=known) for metric in flips]
+
+
+def _log_shares(shares: Floats, rows: int) -> Floats:
+    """The log-probabilities of one answer to all rows, `[rows, C]`."""
+    with np.errstate(divide="ignore"):
+        return np.broadcast_to(np.log(shares), (rows, len(shares)))
 
 
 def log_softmax(logits: NDArray[Any]) -> Floats:

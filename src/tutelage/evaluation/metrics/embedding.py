@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import SignalError
 from tutelage.evaluation.draw import shuffled
 from tutelage.evaluation.evidence import Evidence, Floats, PairEvidence, cosine, unit
-from tutelage.evaluation.metrics.base import SHARE, Description, Mean, Metric, RankCorrelation
+from tutelage.evaluation.metrics.base import CONSTANT, SHARE, Description, Mean, Metric, RankCorrelation
 
 __all__ = ["DESCRIPTIONS", "HUMAN", "measure", "measure_pairs", "row_pairs", "similarities"]
 
@@ -18,15 +20,15 @@ NEIGHBOURS = 10
 
 COSINE = Description(
     name="cosine", title="Cosine to the teacher", kind="fidelity", higher_is_better=True, bounds=(-1.0, 1.0),
-    needs_same_width=True,
+    needs_same_width=True, ignores=frozenset({"scale"}),
 )  # fmt: skip
 PAIR_SPEARMAN = Description(
     name="pair_spearman", title="Rank correlation of the similarities of pairs", kind="fidelity",
-    higher_is_better=True, bounds=(-1.0, 1.0),
+    higher_is_better=True, bounds=(-1.0, 1.0), ignores=frozenset({"scale", "rotation"}),
 )  # fmt: skip
 NEIGHBOUR_SHARE = Description(
     name="neighbours", title="Share of nearest neighbours kept", kind="fidelity", higher_is_better=True, unit="%",
-    bounds=SHARE,
+    bounds=SHARE, ignores=frozenset({"scale", "rotation"}),
 )  # fmt: skip
 DESCRIPTIONS = (COSINE, PAIR_SPEARMAN, NEIGHBOUR_SHARE)
 HUMAN = Description(
@@ -42,7 +44,8 @@ def measure(evidence: Evidence) -> list[Metric]:
     correlation of the teacher's and the student's cosines of up to 20,000 pairs of rows; the share of the teacher's 10
     nearest rows (by cosine, among up to 2,000 rows) that are among the student's 10. The sampled pairs and rows depend
     on nothing but N. A resample for `neighbours` draws rows that ask (or groups of them), with the rows they search
-    held fixed.
+    held fixed. The constant answer is the mean direction of the teacher's embeddings: where they all lie in one cone,
+    it is near all of them.
 
     Raises:
         SignalError: The outputs are not `[N, D]`.
@@ -54,9 +57,10 @@ def measure(evidence: Evidence) -> list[Metric]:
             )
     teacher = evidence.outputs["teacher"]
     others = {model: output for model, output in evidence.outputs.items() if model != "teacher"}
-    wide = {model: output for model, output in others.items() if output.shape == teacher.shape}
+    wide: dict[str, NDArray[Any]] = {model: output for model, output in others.items() if output.shape == teacher.shape}
     metrics = []
     if "student" in wide:
+        wide[CONSTANT] = np.broadcast_to(unit(teacher).mean(axis=0), teacher.shape)
         cosines = {model: Mean(cosine(output, teacher)) for model, output in wide.items()}
         metrics.append(Metric(about=COSINE, statistics=dict(cosines)))
     if len(evidence) < 3:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tutelage.errors import SignalError
 from tutelage.evaluation.evidence import Evidence, Floats
-from tutelage.evaluation.metrics.base import Description, Mean, Metric, OfMeans, Statistic
+from tutelage.evaluation.metrics.base import CONSTANT, Description, Mean, Metric, OfMeans, Statistic
 
 __all__ = ["DESCRIPTIONS", "measure"]
 
@@ -31,14 +31,23 @@ CORRELATION = Description(
     name="correlation", title="Correlation with the teacher", kind="fidelity", higher_is_better=True,
     bounds=(-1.0, 1.0), needs_same_width=True,
 )  # fmt: skip
-DESCRIPTIONS = (RMSE, MAE, R2, RMSE_TO_TEACHER, CORRELATION)
+MARGIN_RMSE_TO_TEACHER = Description(
+    name="margin_rmse_to_teacher", title="Root mean squared difference of margins (between two values of a row) from "
+    "the teacher's", kind="fidelity", higher_is_better=False, bounds=(0.0, np.inf), needs_same_width=True,
+    needs_several=True, ignores=frozenset({"shift"}),
+)  # fmt: skip
+DESCRIPTIONS = (RMSE, MAE, R2, RMSE_TO_TEACHER, CORRELATION, MARGIN_RMSE_TO_TEACHER)
 
 
 def measure(evidence: Evidence) -> list[Metric]:
     """The metrics of `DESCRIPTIONS` that the evidence supports.
 
     Errors are pooled over all `K` values of a row; R² and Pearson's correlation are means over the `K` values.
-    R² is undefined where the labels are constant, the correlation where the teacher or the student is.
+    R² is undefined where the labels are constant, the correlation where the teacher or the student is. Where a row has
+    several values (the scores of a query's candidates), the error of their margins is that of `v_j - v_k` over all
+    pairs `j < k` of a row: a model may add a number to a row's values.
+
+    The constant answer is the mean (of the absolute error the median) of the labels, or of what the teacher says.
 
     Raises:
         SignalError: The outputs or labels of the models differ in shape.
@@ -47,19 +56,24 @@ def measure(evidence: Evidence) -> list[Metric]:
     _check(evidence, values)
     teacher = values["teacher"]
     others = {model: value for model, value in values.items() if model != "teacher"}
+    apart = {model: value - teacher for model, value in {**others, CONSTANT: teacher.mean(axis=0)}.items()}
     metrics = [
-        Metric(about=RMSE_TO_TEACHER, statistics={model: _rmse(value - teacher) for model, value in others.items()}),
+        Metric(about=RMSE_TO_TEACHER, statistics={model: _rmse(error) for model, error in apart.items()}),
         Metric(about=CORRELATION, statistics={model: _correlation(teacher, value) for model, value in others.items()}),
     ]
+    if teacher.shape[1] > 1:
+        margins = {model: _margins(error) for model, error in apart.items()}
+        metrics.append(Metric(about=MARGIN_RMSE_TO_TEACHER, statistics=margins))
     if not evidence.has_labels or evidence.labels is None or evidence.labelled is None:
         return metrics
     known = np.flatnonzero(evidence.labelled)
     labels = _flat(evidence.labels)[known]
     errors = {model: value[known] - labels for model, value in values.items()}
+    mean, median = ({**errors, CONSTANT: of(labels, axis=0) - labels} for of in (np.mean, np.median))
     quality = [
-        Metric(about=RMSE, statistics={model: _rmse(error) for model, error in errors.items()}),
-        Metric(about=MAE, statistics={model: Mean(np.abs(error).mean(axis=1)) for model, error in errors.items()}),
-        Metric(about=R2, statistics={model: _r2(labels, error) for model, error in errors.items()}),
+        Metric(about=RMSE, statistics={model: _rmse(error) for model, error in mean.items()}),
+        Metric(about=MAE, statistics={model: Mean(np.abs(error).mean(axis=1)) for model, error in median.items()}),
+        Metric(about=R2, statistics={model: _r2(labels, error) for model, error in mean.items()}),
     ]
     return [*(replace(metric, rows=known) for metric in quality), *metrics]
 
@@ -70,6 +84,11 @@ def _flat(values: NDArray[Any]) -> Floats:
 
 def _rmse(error: Floats) -> Statistic:
     return OfMeans((error**2).mean(axis=1, keepdims=True), lambda means: np.sqrt(means[:, 0]))
+
+
+def _margins(error: Floats) -> Statistic:
+    """`√ mean of (e_j - e_k)²` over pairs of values and rows: twice the variance of a row's errors, over `K - 1`."""
+    return OfMeans(2 * error.var(axis=1, ddof=1, keepdims=True), lambda means: np.sqrt(means[:, 0]))
 
 
 def _r2(labels: Floats, error: Floats) -> Statistic:

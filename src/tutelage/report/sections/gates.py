@@ -80,9 +80,9 @@ def _row(bundle: Bundle, gate: dict[str, Any]) -> Markup:
 
 
 def _explanation(gate: dict[str, Any]) -> str:
-    """What the plot beside it doesn't say: the circumstances of a cost, the reason of a gate that blocks."""
+    """What the plot beside it doesn't say: the circumstances of a cost, the reason of a gate that blocks, a warning."""
     if gate.get("outcome") == "PASS" and gate.get("kind") in {"quality", "fidelity"}:
-        return ""
+        return typeset(str(gate.get("warning") or ""))
     finding, advice = without_outcome(str(gate.get("explanation") or ""))
     more = gate.get("more_samples")
     if more and not advice:

@@ -188,7 +188,7 @@ def _fidelity(bundle: Bundle) -> Markup | None:
         return None
     ours = metric.models["student"]
     shown: dict[str, float] = {
-        n: metric.models[n].value for n in ("student", "baseline", "untrained") if n in metric.models
+        n: metric.models[n].value for n in ("student", "baseline", "untrained", "constant") if n in metric.models
     }
     figure, between = estimate(ours.value, ours.low, ours.high, metric.unit)
     others = [key(name, value(v, metric.unit)) for name, v in shown.items() if name != "student"]

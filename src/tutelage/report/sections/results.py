@@ -1,4 +1,4 @@
-"""Teacher, student, baseline and untrained student side by side: against the labels, and against the teacher."""
+"""Teacher, student, baseline, untrained student and constant answer: against the labels, and against the teacher."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ WHO = {
     "student": "student",
     "baseline": "baseline: same student, same steps, no teacher",
     "untrained": "untrained: the student before training",
+    "constant": "constant: the best answer that is the same for every row",
 }
 PAIRS = ("student - teacher", "student - baseline", "student - untrained")
 MARK = "†"
