@@ -166,7 +166,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
         say(f"note: {note}")
     looks = look_at_teachers(recipe, plan.data, plan.device, before=False, only=plan.later)
     for line in (*looks.lines, *looks.notes):
-        say(f"note: teacher: {line}")
+        say(f"teacher: {line}")
     taught, rounds = plan, list[Round]()
     if recipe.asking is not None:
         label = functools.partial(_label, say=say, progress=show)

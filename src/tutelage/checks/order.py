@@ -46,10 +46,14 @@ class Fit:
     def permuted(self) -> bool:
         """Whether another order fits surely better, and outputs say nothing of the labels that it moves.
 
-        A teacher that often takes one class for another still goes with both of them: that is no other order.
+        A teacher that often takes one class for another still goes with both of them: that is no other order. Nor is
+        that of outputs which go against their own labels more than with any other: their sign is turned.
         """
         moved = self.moved
-        return self.better and bool(self.own[moved].mean() <= self.best[moved].mean() / 5)
+        if not self.better:
+            return False
+        own, best = float(self.own[moved].mean()), float(self.best[moved].mean())
+        return own <= best / 5 and best >= -0.9 * own
 
     @property
     def turned(self) -> Array:
@@ -68,7 +72,7 @@ def find_order(labels: Array, outputs: Array) -> Fit:
 
     Correlations `R = UᵀV / n` of standardised columns are assigned one to one, so that their sum is the greatest. The
     order that is found on every other row is tried on those between and the other way round: the search among `K!`
-    orders then favours none of them.
+    orders then favours none of them. So each half has to have rows of each class.
 
     Args:
         labels: `[n, K]`: numbers, or 0 and 1.
