@@ -21,6 +21,9 @@ FEWEST, ENOUGH = 8, 20
 BELOW, ABOVE = 1e-3, 0.01
 """Probability of so few right answers, or so many, by guessing: the first refuses a teacher, the second trusts it."""
 
+USELESS, EXPLAINED = 0.1, 0.5
+"""R² of values that say nothing as they are, and of a line through them that shows that they are of another unit."""
+
 
 @dataclass(kw_only=True)
 class Found:
@@ -188,13 +191,13 @@ def _of_values(outputs: Array, labels: Array) -> Found:
     _refuse_columns(found, n, fit, names, "target")
     if found.notes:
         return found
-    for k in np.flatnonzero(r2 < 0):
+    for k in np.flatnonzero(r2 < USELESS):
         varied = outputs[:, k].var()
         slope = float(np.cov(outputs[:, k], labels[:, k], bias=True)[0, 1] / varied) if varied > 0 else 0.0
         explained = slope**2 * varied / spread[k]
         shift = float(labels[:, k].mean() - slope * outputs[:, k].mean())
         which = f" of target {k}" if count > 1 else ""
-        if explained >= 0.5 and r2[k] < -1:
+        if explained >= EXPLAINED:
             _refuse_or_note(
                 found,
                 n,
@@ -207,7 +210,7 @@ def _of_values(outputs: Array, labels: Array) -> Found:
                     mend="give labels in the teacher's unit, or a teacher that answers in the labels'",
                 ),
             )
-        else:
+        elif r2[k] < 0:
             found.notes.append(f"R²{which} is {r2[k]:.3g} on {n} labelled rows: worse than the labels' mean would be")
     return found
 

@@ -91,7 +91,8 @@ def look_at_teachers(
     for subject in _subjects(recipe, data):
         if only is not None and subject.key not in only:
             continue
-        rows = _rows(subject, data, development_alone=_costly(subject))
+        # All of the development split is asked about anyway; a teacher of the run has learnt the training labels.
+        rows = _rows(subject, data, development_alone=_costly(subject) or subject.trained)
         ask = None if before and subject.trained else _way_to_ask(subject, data, rows, device, before=before)
         if ask is None:
             looks.later.append(subject.key)
