@@ -53,10 +53,11 @@ def test_one_probability_a_row_is_that_of_two_classes_where_classes_exclude_each
         Z.relu(),
         Z.sigmoid() * 1.5,
         torch.zeros(60, 3),
+        torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.3, 0.2]]),
         torch.arange(180).reshape(60, 3) % 2,  # labels, which other checks name
         torch.where(Z.log_softmax(-1) < -1, -torch.inf, Z.log_softmax(-1)),
     ],
-    ids=["logits", "log-probabilities", "relu", "above one", "zeros", "labels", "label alone"],
+    ids=["logits", "log-probabilities", "relu", "above one", "zeros", "one row alone", "labels", "label alone"],
 )
 def test_no_logits_are_refused(output: Tensor) -> None:
     assert told(output) == told(output, "multilabel") == ""
