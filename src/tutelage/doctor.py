@@ -30,6 +30,8 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
         "",
         f"  teacher   {recipe.teacher.describe()}"
         + (f", {before.total:,} parameters ({before.embedding:,} in embeddings)" if before else ""),
+        *(f"            {line}" for line in plan.teacher_lines),
+        *(f"            {key} is held against labels before students are trained" for key in plan.later),
         f"  student   {type(recipe.student).__name__}, {after.total:,} parameters ({after.embedding:,} in embeddings)"
         + (f", {after.total / before.total:.1%} of the teacher's" if before and before.total else ""),
         *(f"  licence   {record.sentence()}" for record in licence_records(recipe.teachers(), recipe.licences)),

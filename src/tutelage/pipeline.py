@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
-import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +17,7 @@ from tqdm import tqdm
 from tutelage.answers import gather_evidence, select_anew, teacher_answers
 from tutelage.asking import Round
 from tutelage.bundle import Findings, finish_bundle, write_findings
+from tutelage.checks import look_at_teachers
 from tutelage.delivery import export_student, measure_models
 from tutelage.devices.cost import Cost
 from tutelage.errors import DataError, TeacherChanged, UserError
@@ -27,9 +26,10 @@ from tutelage.evaluation.results import MetricResult
 from tutelage.evaluation.seeds import seed_summary
 from tutelage.evaluation.statistics import evaluate as evaluate_evidence
 from tutelage.export import measure_bundle
+from tutelage.governance.changes import changed_verdict, same
 from tutelage.governance.licence import licence_records
 from tutelage.governance.provenance import changed_files
-from tutelage.governance.verdict import GateResult, Verdict, judge
+from tutelage.governance.verdict import Verdict, judge
 from tutelage.labelling import caches_of, fill_caches, open_caches
 from tutelage.parts import build_student
 from tutelage.plan import Plan, make_plan
@@ -164,6 +164,9 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
     says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device)
     for note in (skewed := select_anew(plan, says)):
         say(f"note: {note}")
+    looks = look_at_teachers(recipe, plan.data, plan.device, before=False, only=plan.later)
+    for line in (*looks.lines, *looks.notes):
+        say(f"teacher: {line}")
     taught, rounds = plan, list[Round]()
     if recipe.asking is not None:
         label = functools.partial(_label, say=say, progress=show)
@@ -201,7 +204,15 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
             cost=cost,
             export=export,
             verdict=judge(metrics, cost, recipe.policy, recipe.budget, export),
-            notes=[*plan.notes, *skewed, *untaught, *notes, *unmeasured, *([_silent(left_out)] if left_out else [])],
+            notes=[
+                *plan.notes,
+                *looks.notes,
+                *skewed,
+                *untaught,
+                *notes,
+                *unmeasured,
+                *([_silent(left_out)] if left_out else []),
+            ],
         )
         if rounds:
             write_json(partial / RECORD, asking_record(plan, rounds))
@@ -292,41 +303,13 @@ def evaluate(bundle: str | Path) -> tuple[Verdict, list[str]]:
         cost = Cost.from_dict(_read(folder / "cost.json"))
         verdict = judge(metrics, cost, policy, budget, _read(folder / "export.json"))
         stored_verdict = _read(folder / "verdict.json")
-        said = Verdict.from_dict(stored_verdict)
+        said = Verdict.from_dict({"warnings": verdict.warnings, **stored_verdict})  # earlier bundles have none
     for metric in metrics:
         before = stored.pop(metric.name, None)
-        if before is None or not _same(before.to_dict(), metric.to_dict()):
+        if before is None or not same(before.to_dict(), metric.to_dict()):
             differences.append(f"{metric.name}: stored {_values(before)}, recomputed {_values(metric)}")
     differences += [f"{name}: stored, but does not follow from the evidence" for name in stored]
-    differences += _changed_gates(said.gates, verdict.gates)
-    if said.verdict != verdict.verdict:
-        differences.append(f"verdict: stored {said.verdict}, recomputed {verdict.verdict}")
-    if "warnings" in stored_verdict and len(said.warnings) != len(verdict.warnings):  # earlier bundles have none
-        differences.append(f"warnings: stored {said.warnings or 'none'}, recomputed {verdict.warnings or 'none'}")
-    return verdict, differences
-
-
-def _changed_gates(stored: Sequence[GateResult], recomputed: Sequence[GateResult]) -> list[str]:
-    """Gates whose answer or numbers are not those that follow; their sentences may be another version's."""
-    differences = []
-    for before, after in itertools.zip_longest(map(_answer, stored), map(_answer, recomputed)):
-        if not _same(before, after):
-            name = (before or after or {})["name"]
-            differences.append(f"gate {name}: stored {_numbers(before)}, recomputed {_numbers(after)}")
-    return differences
-
-
-def _answer(gate: GateResult) -> dict[str, Any]:
-    return {name: getattr(gate, name) for name in ("name", "outcome", "value", "low", "high", "threshold")}
-
-
-def _numbers(answer: dict[str, Any] | None) -> str:
-    if answer is None:
-        return "nothing"
-    value, low, high, limit = (
-        "nothing" if answer[name] is None else f"{answer[name]:.6g}" for name in ("value", "low", "high", "threshold")
-    )
-    return f"{answer['name']} {answer['outcome']}, {value} [{low}, {high}] against {limit}"
+    return verdict, [*differences, *changed_verdict(said, verdict)]
 
 
 def measure(bundle: str | Path, *, device: str = "cpu:1", batch_sizes: Sequence[int] = (1, 32)) -> Cost:
@@ -383,15 +366,6 @@ def _sound(folder: Path) -> Iterator[None]:
 
 def _evidence_files(folder: Path) -> list[Path]:
     return [folder / "evidence.parquet", *sorted(folder.glob("evidence-*.parquet"))]
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Equal, numbers to 1e-6: other machines round otherwise."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
-    return bool(a == b)
 
 
 def _values(metric: MetricResult | None) -> str:

@@ -58,6 +58,8 @@ class Plan:
         has_baseline: Whether the student without distillation is trained as well.
         proposals: The pairs of layers that were found for `auto`.
         notes: What the user should know.
+        teacher_lines: How good the teachers are on labelled rows.
+        later: Keys of the teachers that are held against labels once they are trained, or their answers stored.
     """
 
     recipe: Recipe
@@ -73,6 +75,8 @@ class Plan:
     assistants: list[Plan] = field(default_factory=list)
     proposals: list[Proposal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    teacher_lines: list[str] = field(default_factory=list)
+    later: list[str] = field(default_factory=list)
 
     @property
     def losses(self) -> list[Loss]:
@@ -142,6 +146,9 @@ def make_plan(recipe: Recipe) -> Plan:
         guide.load(device)
     full = _with_pairs_of(assistants, recipe)
     plan = _plan(full, data, taught, device, guide, trained=_is_ready(guide, recipe))
+    looks = checks.look_at_teachers(full, data, device)
+    plan.teacher_lines, plan.later = looks.lines, looks.later
+    plan.notes += looks.notes
     plan.assistants = assistants
     plan.proposals = [*found, *plan.proposals]
     plan.notes[:0] = on_targets

@@ -9,6 +9,7 @@ from torch import nn
 
 from tutelage.balance import label_notes
 from tutelage.checks import note_on_timing
+from tutelage.checks.class_names import same_names
 from tutelage.governance.licence import licence_records
 from tutelage.lessons import Lesson
 from tutelage.recipe import Recipe
@@ -60,7 +61,7 @@ def notes_on(
     records = licence_records(recipe.teachers(), recipe.licences)
     notes += [record.sentence() for record in records if record.licence.use == "unknown"]
     known = recipe.teacher.classes
-    if known and data.classes and sorted(known) != sorted(data.classes):
+    if known and data.classes and not same_names(known, data.classes):
         notes.append(
             f"the teacher calls its classes {', '.join(known)}, the data {', '.join(data.classes)}: "
             "see that they stand in the same order"

@@ -25,7 +25,8 @@ from tables import CATEGORIES, CLASSES, NUMBERS, N, facts, frame, loaded, pandas
 from tutelage.errors import MissingExtra, ModelError
 from tutelage.signals import Request
 from tutelage.teachers import CatBoostTeacher, LightGBMTeacher, SklearnTeacher, TabularTeacher, XGBoostTeacher
-from tutelage.teachers.tabular import log_of_margins, log_of_probabilities
+from tutelage.teachers.gives import log_of_probabilities
+from tutelage.teachers.tabular import log_of_margins
 from tutelage.transfer import Arrays, Data, TransferSet
 
 CPU = torch.device("cpu")

@@ -20,6 +20,7 @@ from tutelage.checks.parts import (
     check_tokenizers,
     check_trained,
 )
+from tutelage.checks.teacher_against_labels import look_at_teachers
 from tutelage.checks.timing import check_timing, note_on_timing
 
 __all__ = [
@@ -40,5 +41,6 @@ __all__ = [
     "check_timing",
     "check_tokenizers",
     "check_trained",
+    "look_at_teachers",
     "note_on_timing",
 ]

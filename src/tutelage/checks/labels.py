@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tutelage.checks.class_names import check_class_names
 from tutelage.errors import DataError, SignalError
 from tutelage.recipe import Recipe
 from tutelage.signals import Signals
@@ -66,7 +67,13 @@ def check_labels(recipe: Recipe, data: TransferSet, teacher: Signals, student: S
                     f"{name}: output",
                     expected=f"one answer a row, as the evaluation of task {recipe.task} handles it: logits [B, C]",
                     found=f"shape {tuple(output.shape)}",
-                    mend="let the module's forward give one row of logits for each row of the data",
+                    mend="let the module's forward give one row of logits for each row of the data"
+                    + (
+                        "; a teacher's one number a row may be the probability of the second of two classes: "
+                        "`gives: probabilities`"
+                        if name == "teacher" and recipe.task == "classification" and output.numel() == len(output)
+                        else ""
+                    ),
                 )
     if data.labels is None or not data.labelled.any():
         _check_names(recipe, data, outputs)
@@ -79,15 +86,7 @@ def check_labels(recipe: Recipe, data: TransferSet, teacher: Signals, student: S
 
 def _check_classes(recipe: Recipe, data: TransferSet, outputs: dict[str, torch.Tensor]) -> None:
     assert data.labels is not None
-    known = recipe.teacher.classes
-    if known and data.classes and known != data.classes and sorted(known) == sorted(data.classes):
-        raise DataError(
-            "classes",
-            expected=f"the teacher's order: {', '.join(known)}",
-            found=f"the data's order: {', '.join(data.classes)}",
-            harm="labels and the teacher's logits would mean different classes by the same number",
-            mend="give data.source the argument `classes` in the teacher's order",
-        )
+    check_class_names(recipe.teacher.classes, data.classes)
     labels = data.labels[data.labelled]
     highest = int(labels.max())
     for name, output in outputs.items():
@@ -117,6 +116,8 @@ def _as_names(labels: np.ndarray[Any, Any], width: int, data: TransferSet) -> st
 def _check_names(recipe: Recipe, data: TransferSet, outputs: dict[str, torch.Tensor]) -> None:
     """Names of classes that stand for outputs without labels are as many as those."""
     count = len(data.classes)
+    if recipe.task == "classification":
+        check_class_names(recipe.teacher.classes, data.classes)
     for name, output in outputs.items():
         if recipe.task in ("classification", "multilabel") and count and output.shape[1] != count:
             raise SignalError(

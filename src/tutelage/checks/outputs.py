@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tutelage.checks.probabilities import last_operation, refuse_probabilities
 from tutelage.errors import SignalError, within
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import point_values
@@ -29,7 +30,7 @@ def check_answers(recipe: Recipe, data: TransferSet, student: nn.Module, device:
     """The metrics can be computed from what both models say about development rows.
 
     Raises:
-        SignalError: They can't; the shapes of outputs and labels are named.
+        SignalError: They can't; the shapes of outputs and labels are named. Or the student gives probabilities.
     """
     rows = data.rows("development")
     rows = rows[np.argsort(~data.labelled[rows], kind="stable")][:EXAMINED]  # labelled ones first
@@ -39,6 +40,11 @@ def check_answers(recipe: Recipe, data: TransferSet, student: nn.Module, device:
         said = teacher.ask(batch, Request(output=True)).dense()
     with within("student"), forward_pass("the student"):
         answered = output_of(call(student.eval(), batch.inputs), "student")
+    first = data.example(2).to(device).inputs
+    way = dict.fromkeys(("probabilities", "sigmoid"), "take it out of the student's forward")
+    refuse_probabilities(
+        answered, recipe.task, who="student: output", mend=way, operation=last_operation(student, first), by_size=False
+    )
     labelled = data.labelled[rows]
     labels = data.labels[rows] if data.labels is not None and labelled.any() else None
     outputs: dict[str, Array] = {"teacher": said.float().cpu().numpy(), "student": answered.float().cpu().numpy()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ from tutelage.students import HuggingFaceStudent, Student
 from tutelage.taps import find_layer
 from tutelage.teachers import Ensemble, Teacher, uncached
 from tutelage.teachers.sentence_layout import read_layout
+from tutelage.teachers.torch_teacher import TorchTeacher
 from tutelage.teachers.vocabulary import readers, require_same_form, require_same_ids
 from tutelage.training import Training
 from tutelage.training.setup import make_accelerator
@@ -227,6 +228,15 @@ def check_teacher_training(recipe: Recipe, data: TransferSet | None) -> None:
             found=recipe.teacher.describe(),
             mend="remove teacher_training, or use ModuleTeacher",
         )
+    for name, each in _torch_teachers(recipe.teacher, "teacher"):
+        if each.gives not in ("logits", "values"):
+            raise RecipeError(
+                f"{name}.gives",
+                expected="logits, of a teacher that the run trains",
+                found=each.gives,
+                harm="it would be trained on probabilities as if they were logits",
+                mend="take softmax or sigmoid out of its forward, and leave `gives` out",
+            )
     for module in modules.values():
         check_trained(module, training.freeze, "teacher_training", "teacher")
     splits = {"training": data.labelled_rows, "development": data.rows("development")}
@@ -241,6 +251,14 @@ def check_teacher_training(recipe: Recipe, data: TransferSet | None) -> None:
                 else "the teacher's best weights are chosen by labels",
                 mend=f"label {name} rows, or remove teacher_training and give a teacher that is trained",
             )
+
+
+def _torch_teachers(teacher: Teacher, key: str) -> Iterator[tuple[str, TorchTeacher]]:
+    """Every torch module that a teacher is or is made of, with its key."""
+    if isinstance(teacher, TorchTeacher):
+        yield key, teacher
+    for name, inner in teacher.inner.items():
+        yield from _torch_teachers(inner, f"{key}.{name}".rstrip("."))
 
 
 def check_supervised(

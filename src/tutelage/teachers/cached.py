@@ -203,6 +203,13 @@ class Cached(Teacher):
         said = signals_of(parts)
         return said if device.type == "cpu" else said.map(lambda tensor: tensor.to(device))
 
+    def has(self, batch: Batch, request: Request) -> bool:
+        """Whether all that is requested about the rows of a batch is stored, so that nobody would be asked."""
+        if self._store is None:
+            return False
+        rows, views = batch.rows.cpu().numpy(), batch.views.cpu().numpy()
+        return all(self._store.reader.stored(name, rows, views).all() for name in names_of(request))
+
     def note(self) -> list[Request]:
         """A list to which every request is added from now on, until `note_no_more`."""
         self._noted = []

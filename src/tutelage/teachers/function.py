@@ -18,14 +18,22 @@ from tutelage.forms import TopK
 from tutelage.imports import load_function
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
+from tutelage.teachers.gives import log_odds, probabilities_to_logits
 from tutelage.teachers.served import Reads, Served
 from tutelage.teachers.settings import require_choice
-from tutelage.teachers.tabular import log_of_probabilities
 
 __all__ = ["FunctionTeacher"]
 
-Gives = Literal["logits", "probabilities", "values", "labels"]
+Answers = Literal["logits", "probabilities", "sigmoid", "values", "labels"]
 
+_SHAPES = {
+    "labels": ("[B]", 1, 1),
+    "values": ("[B] or [B, K]", 1, 2),
+    "logits": ("[B, C]", 2, 8),
+    "probabilities": ("[B, C]", 2, 2),
+    "sigmoid": ("[B] or [B, C]", 1, 8),
+}
+"""What an answer looks like, and the fewest and most axes that it may have."""
 _TOLERANCE = 1e-3
 """How far probabilities that are told exactly may be from a sum of 1."""
 
@@ -38,8 +46,10 @@ class FunctionTeacher(Teacher):
     a list, one entry a row:
 
     * `logits` `[B, C]`; `values`, also embeddings, `[B]` or `[B, K]`: passed on as they are.
-    * `probabilities` `[B, C]`: passed on as log-probabilities. With `decimals` or `truncated` they are known as far as
-      they are told: a probability of 0 is a class among the others, which share what is missing to 1 (`TopK`).
+    * `probabilities` `[B, C]`, or `[B]` of the second of two classes: passed on as log-probabilities. With `decimals`
+      or `truncated` they are known as far as they are told: a probability of 0 is a class among the others, which share
+      what is missing to 1 (`TopK`).
+    * `sigmoid`, independent probabilities of labels, of any shape: passed on as log-odds.
     * `labels` `[B]`, names of classes or their numbers: a class and nothing else (`TopK`).
 
     With `samples` above 1 it is called so many times for each batch, for a function that answers at random: labels
@@ -62,7 +72,7 @@ class FunctionTeacher(Teacher):
     def __init__(
         self,
         function: str,
-        gives: Gives,
+        gives: Answers,
         *,
         classes: list[str] | None = None,
         reads: Reads = "inputs",
@@ -88,7 +98,7 @@ class FunctionTeacher(Teacher):
         Raises:
             ModelError: It can't be imported, or the settings contradict each other.
         """
-        require_choice("teacher.gives", self.gives, get_args(Gives))
+        require_choice("teacher.gives", self.gives, get_args(Answers))
         require_choice("teacher.reads", self.reads, ("inputs", "raw"))
         if self.decimals is not None and self.decimals < 0:
             raise ModelError("teacher.decimals", expected="at least 0", found=str(self.decimals))
@@ -136,7 +146,9 @@ class FunctionTeacher(Teacher):
             mean = torch.stack(answers).mean(0)
             if self.decimals is not None or self.truncated:
                 return Signals(top=_likeliest(_completed(mean), mean.shape[-1]).map(_on(device)))
-            return Signals(output=torch.from_numpy(log_of_probabilities(mean.numpy())).float().to(device))
+            return Signals(output=probabilities_to_logits(mean).float().to(device))
+        if self.gives == "sigmoid":
+            return Signals(output=log_odds(torch.stack(answers).mean(0)).float().to(device))
         if self.gives == "logits" and len(answers) > 1:
             logs = torch.stack(answers).log_softmax(-1)
             return Signals(output=(logs.logsumexp(0) - float(np.log(len(answers)))).float().to(device))
@@ -170,14 +182,18 @@ class FunctionTeacher(Teacher):
                 mend="look at its code, and at teacher.reads and teacher.arguments",
             ) from error
         answer = self._labels(said) if self.gives == "labels" else self._numbers(said)
-        shapes = {"labels": (1,), "values": (1, 2), "logits": tuple(range(2, 9)), "probabilities": (2,)}[self.gives]
-        if answer.ndim not in shapes or len(answer) != len(batch):
-            words = {"labels": "[B]", "values": "[B] or [B, K]", "logits": "[B, C]", "probabilities": "[B, C]"}
-            raise self._wrong(f"{words[self.gives]} with B = {len(batch)}", f"shape {list(answer.shape)}")
+        if self.gives == "probabilities" and answer.ndim in (1, 2) and answer.numel() == len(batch):
+            answer = torch.stack([1 - answer.reshape(-1), answer.reshape(-1)], dim=1)  # of the second of two classes
+        words, fewest, most = _SHAPES[self.gives]
+        if not fewest <= answer.ndim <= most or len(answer) != len(batch):
+            raise self._wrong(f"{words} with B = {len(batch)}", f"shape {list(answer.shape)}")
         if self.gives in ("logits", "probabilities") and self._named() and answer.shape[1] != len(self._named()):
             raise self._wrong(f"a column for each of the {len(self._named())} classes", f"{answer.shape[1]} columns")
         if self.gives == "probabilities":
             self._check_sums(answer)
+        if self.gives == "sigmoid" and not 0 <= float(answer.min()) <= float(answer.max()) <= 1:
+            found = f"numbers from {float(answer.min()):g} to {float(answer.max()):g}"
+            raise self._wrong("probabilities, from 0 to 1", found, "gives: logits")
         return answer
 
     def _numbers(self, said: Any) -> Tensor:
@@ -213,7 +229,9 @@ class FunctionTeacher(Teacher):
             raise self._wrong(
                 "probabilities that come to 1",
                 f"{float(sums[at]):g} in row {at}",
-                "gives: logits, or decimals, truncated",
+                "gives: sigmoid, where each output is a probability by itself; else decimals, truncated"
+                if float(p.max()) <= 1
+                else "gives: logits",
             )
 
     def _wrong(self, expected: str, found: str, mend: str = "") -> ModelError:

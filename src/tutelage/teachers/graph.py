@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,15 +20,14 @@ from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, refuse_members
 from tutelage.teachers.casts import converted
 from tutelage.teachers.constants import Constant, Constants
+from tutelage.teachers.gives import Gives, signal_of
 from tutelage.teachers.port import Port
 from tutelage.teachers.served import Reads, Served
 from tutelage.teachers.settings import require_choice, require_threads
-from tutelage.teachers.tabular import log_of_probabilities
 
-__all__ = ["GraphTeacher", "Port", "Reads", "Tells"]
+__all__ = ["GraphTeacher", "Port", "Reads"]
 
 Array = np.ndarray[Any, Any]
-Tells = Literal["logits", "probabilities", "values"]
 
 
 class GraphTeacher(Teacher):
@@ -45,7 +44,7 @@ class GraphTeacher(Teacher):
     inputs: dict[str, str] | None
     constants: dict[str, Constant] | None
     output: str | None
-    gives: Tells
+    gives: Gives
     reads: Reads
     threads: int | None
     _graph: Any = None
@@ -82,7 +81,7 @@ class GraphTeacher(Teacher):
         """
         if self._graph is not None:
             return
-        require_choice("teacher.gives", self.gives, get_args(Tells))
+        require_choice("teacher.gives", self.gives, get_args(Gives))
         require_choice("teacher.reads", self.reads, get_args(Reads))
         require_threads(self.threads)
         path = resolve_path(self.path, key="teacher.path", error=ModelError)
@@ -186,17 +185,8 @@ class GraphTeacher(Teacher):
                 found=f"{array.dtype}: these seem to be labels",
                 mend=f"name another output: {', '.join(port.name for port in self._ports[1])}",
             )
-        if self.gives == "probabilities":
-            wide = array.astype(np.float64)
-            if wide.ndim != 2 or wide.min() < 0 or np.abs(wide.sum(1) - 1).max() > 1e-2:
-                raise ModelError(
-                    f"output `{name}` of {self.describe()}",
-                    expected="probabilities [B, C] that come to 1 in each row",
-                    found=f"shape {list(wide.shape)}, from {wide.min():g} to {wide.max():g}",
-                    mend="gives: logits",
-                )
-            return torch.from_numpy(log_of_probabilities(wide).astype(np.float32))
-        return torch.from_numpy(np.ascontiguousarray(array.astype(np.float32)))
+        told = torch.from_numpy(np.ascontiguousarray(array))
+        return signal_of(told, self.gives, who=f"output `{name}` of {self.describe()}").float()
 
     # What goes in.
 

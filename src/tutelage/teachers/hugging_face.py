@@ -13,6 +13,7 @@ from torch import nn
 from tutelage.errors import MissingExtra, ModelError
 from tutelage.paths import resolve_path
 from tutelage.teachers.encoder import Pooling, SentenceEncoder
+from tutelage.teachers.gives import Gives
 from tutelage.teachers.heads import base_class, choose_head, dropped_head
 from tutelage.teachers.sentence_head import encoder_of
 from tutelage.teachers.sentence_layout import read_json, read_layout
@@ -44,6 +45,8 @@ class HuggingFaceTeacher(TorchTeacher):
         normalize: Whether embeddings have unit length; None: as the folder says, else yes.
         dtype: The precision that the teacher computes in.
         attention: The implementation of attention: torch's fused one, or plain matrix products.
+        gives: What the output is: `logits`, as a classifier of transformers answers; `probabilities` or `sigmoid` where
+            its head itself ends in one.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class HuggingFaceTeacher(TorchTeacher):
         normalize: bool | None = None,
         dtype: DType = "float32",
         attention: Attention = "sdpa",
+        gives: Gives = "logits",
     ) -> None:
         self.path = path
         self.head = head
@@ -62,6 +66,7 @@ class HuggingFaceTeacher(TorchTeacher):
         self.normalize = normalize
         self.dtype = dtype
         self.attention = attention
+        self.gives = gives
 
     def make(self) -> nn.Module:
         """Loads the model; see `load_hugging_face`."""

@@ -12,8 +12,9 @@ import numpy as np
 from tutelage.errors import MissingExtra, ModelError
 from tutelage.teachers.cells import Cells
 from tutelage.teachers.fitting import Progress
+from tutelage.teachers.gives import log_of_probabilities
 from tutelage.teachers.pickles import require_begins
-from tutelage.teachers.tabular import TabularTeacher, log_of_probabilities
+from tutelage.teachers.tabular import TabularTeacher
 
 __all__ = ["LightGBMTeacher"]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from tutelage.errors import ModelError, UserError, blame
+from tutelage.teachers.gives import Gives
 from tutelage.teachers.torch_teacher import TorchTeacher
 from tutelage.teachers.weights import load_weights
 
@@ -31,12 +32,17 @@ class ModuleTeacher(TorchTeacher):
         module: A class or function that makes the module, or (in Python) the module itself, which is then used as it
             is: it is moved and set to eval mode, not copied.
         weights: A safetensors file that holds exactly the module's weights; None keeps those it is made with.
+        gives: What the module's output is: logits; probabilities of classes (its forward ends in softmax); independent
+            probabilities (it ends in a sigmoid); or values.
     """
 
-    def __init__(self, module: Callable[[], nn.Module] | nn.Module, weights: str | None = None) -> None:
+    def __init__(
+        self, module: Callable[[], nn.Module] | nn.Module, weights: str | None = None, *, gives: Gives = "logits"
+    ) -> None:
         # The property `module` of every teacher is the loaded module; `vars(self)` holds the argument of that name.
         vars(self)["module"] = module
         self.weights = weights
+        self.gives = gives
 
     def make(self) -> nn.Module:
         """The module with its weights.

@@ -12,7 +12,8 @@ import torch
 
 from tutelage.errors import MissingExtra, ModelError
 from tutelage.teachers.constants import Constant
-from tutelage.teachers.graph import GraphTeacher, Tells
+from tutelage.teachers.gives import Gives
+from tutelage.teachers.graph import GraphTeacher
 from tutelage.teachers.port import Port
 from tutelage.teachers.served import GraphFile, Reads, Served
 
@@ -39,7 +40,8 @@ class OnnxTeacher(GraphTeacher):
         constants: Input of the graph -> what it is for every row, where that is no column: `{sr: 16000}`, or `{h0: 0}`
             for a state of zeros (see `Constants`).
         output: The output that teaches; None where the graph has one.
-        gives: What that output is: logits, probabilities, or values (also embeddings).
+        gives: What that output is: logits; probabilities of classes (the graph ends in softmax); independent
+            probabilities (it ends in a sigmoid); or values (also embeddings).
         reads: `inputs`: the tensors that the student sees. `raw`: the columns as the source has them, texts among them,
             as graphs of scikit-learn pipelines take them.
         providers: ONNX Runtime's execution providers, in order. None: CUDA where the run is on it and ONNX Runtime has
@@ -54,7 +56,7 @@ class OnnxTeacher(GraphTeacher):
         inputs: dict[str, str] | None = None,
         constants: dict[str, Constant] | None = None,
         output: str | None = None,
-        gives: Tells = "logits",
+        gives: Gives = "logits",
         reads: Reads = "inputs",
         providers: list[str] | None = None,
         threads: int | None = None,

@@ -20,6 +20,7 @@ from tutelage.signals import Batch, Request, Signals, lone_tensor
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
 from tutelage.teachers.black_box import top_of_probabilities
 from tutelage.teachers.canary import Canary, KnownRow, stacked
+from tutelage.teachers.gives import signal_of
 from tutelage.teachers.http import Http, key_from, require_plain_url
 from tutelage.teachers.tensor_checks import (
     class_numbers,
@@ -35,6 +36,7 @@ from tutelage.teachers.tensor_values import digest_of_row, fitted, read_back, sa
 __all__ = ["OpenInference"]
 
 Array = np.ndarray[Any, Any]
+Answers = Literal["logits", "probabilities", "sigmoid", "values", "label"]
 
 
 class OpenInference(Teacher):
@@ -58,8 +60,9 @@ class OpenInference(Teacher):
             data has several, else that of a column as the source has it, without views. None: tensors as the student
             sees them, by their names; a single one goes to the model's only input.
         output: The name of the output; null where the model has one.
-        gives: What the output is: `logits` (or values, or embeddings: it is taken as it is), `probabilities` (which
-            may be rounded or cut off), or `label`, a class number or name.
+        gives: What the output is: `logits` or `values` (also embeddings), which are taken as they are, `probabilities`
+            (which may be rounded or cut off), `sigmoid` (independent probabilities of labels), or `label`, a class
+            number or name.
         classes_in_order: Names of the classes in the order of the output; null for those of the data.
         max_batch: Rows in a call.
         binary: Send tensors as bytes over HTTP, which Triton understands; JSON otherwise.
@@ -79,7 +82,7 @@ class OpenInference(Teacher):
         version: str = "",
         inputs: dict[str, str] | None = None,
         output: str | None = None,
-        gives: Literal["logits", "probabilities", "label"] = "logits",
+        gives: Answers = "logits",
         classes_in_order: list[str] | None = None,
         max_batch: int = 64,
         binary: bool = False,
@@ -264,7 +267,9 @@ class OpenInference(Teacher):
             return Signals(top=TopK.of_labels(labels, len(self._names)))
         output = torch.from_numpy(values).to(device)
         output = output if output.is_floating_point() else output.float()
-        return Signals(top=top_of_probabilities(output)) if self.gives == "probabilities" else Signals(output=output)
+        if self.gives == "probabilities":
+            return Signals(top=top_of_probabilities(output))
+        return Signals(output=signal_of(output, self.gives, who=f"the output of {self.describe()}"))
 
     def _arrays(self, batch: Batch) -> dict[str, Array]:
         """The inputs of the model, as it wants them."""

@@ -11,7 +11,8 @@ import torch
 
 from tutelage.errors import MissingExtra, ModelError
 from tutelage.teachers.constants import Constant
-from tutelage.teachers.graph import GraphTeacher, Tells
+from tutelage.teachers.gives import Gives
+from tutelage.teachers.graph import GraphTeacher
 from tutelage.teachers.port import Port
 from tutelage.teachers.served import Reads
 
@@ -31,7 +32,8 @@ class OpenVinoTeacher(GraphTeacher):
         constants: Input of the graph -> what it is for every row, where that is no column: `{sr: 16000}`, or `{h0: 0}`
             for a state of zeros (see `Constants`).
         output: The output that teaches; None where the graph has one.
-        gives: What that output is: logits, probabilities, or values (also embeddings).
+        gives: What that output is: logits; probabilities of classes (the graph ends in softmax); independent
+            probabilities (it ends in a sigmoid); or values (also embeddings).
         reads: `inputs`: the tensors that the student sees. `raw`: the columns as the source has them.
         device: OpenVINO's name of the device. Without a GPU of Intel's it is the CPU.
         threads: Threads of one call. None: OpenVINO's own choice.
@@ -44,7 +46,7 @@ class OpenVinoTeacher(GraphTeacher):
         inputs: dict[str, str] | None = None,
         constants: dict[str, Constant] | None = None,
         output: str | None = None,
-        gives: Tells = "logits",
+        gives: Gives = "logits",
         reads: Reads = "inputs",
         device: str = "CPU",
         threads: int | None = None,

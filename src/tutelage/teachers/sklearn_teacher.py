@@ -13,10 +13,11 @@ import numpy as np
 from tutelage.errors import MissingExtra, ModelError, blame, did_you_mean
 from tutelage.teachers.cells import Cells
 from tutelage.teachers.fitting import Progress
+from tutelage.teachers.gives import log_of_probabilities
 from tutelage.teachers.pickles import refuse_pickle_file
 from tutelage.teachers.sklearn_encoders import Encoders
 from tutelage.teachers.sklearn_texts import reads_texts, text_columns
-from tutelage.teachers.tabular import TabularTeacher, log_of_margins, log_of_probabilities
+from tutelage.teachers.tabular import TabularTeacher, log_of_margins
 from tutelage.verbatim import unwrapped
 
 __all__ = ["SklearnTeacher"]

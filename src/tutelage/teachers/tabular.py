@@ -21,30 +21,16 @@ from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
 from tutelage.teachers.cells import Cells, Strangers, cells_of
 from tutelage.teachers.fitting import Fitted, Progress, announced, digest_of_rows
+from tutelage.teachers.gives import FLOOR
 from tutelage.teachers.served import Served
 from tutelage.teachers.settings import require_threads
 
-__all__ = ["TabularTeacher", "log_of_margins", "log_of_probabilities"]
+__all__ = ["TabularTeacher", "log_of_margins"]
 
 Array = np.ndarray[Any, Any]
 
 MANY = 100
 """Classes above which a tenth must occur among the labels that a model is fitted on."""
-FLOOR = 1e-7
-"""The least probability that is told of a class: losses on logits can't take minus infinity."""
-
-
-def log_of_probabilities(probabilities: Array) -> Array:
-    """Log-probabilities `[N, C]`, scaled to sum to 1, none below `FLOOR`. `[N]` are those of the second of two classes.
-
-    In float64, so that 1 - p is known where p is near 1.
-    """
-    p = np.asarray(probabilities, dtype=np.float64)
-    if p.ndim == 1:
-        p = np.stack([1 - p, p], axis=1)
-    p = np.maximum(p / p.sum(1, keepdims=True), FLOOR)
-    logs: Array = np.log(p / p.sum(1, keepdims=True))
-    return logs
 
 
 def log_of_margins(margins: Array) -> Array:

@@ -14,6 +14,8 @@ from tutelage.teachers.tensor_values import DATATYPES
 __all__ = ["class_numbers", "require_alike", "require_fixed_sizes", "require_names", "require_rows", "row_kind"]
 
 Array = np.ndarray[Any, Any]
+MOST = 1.1
+"""What probabilities of a row may come to: rounded ones to more than 1, independent ones to much more."""
 
 
 def require_names(metadata: dict[str, Any], inputs: Sequence[str], output: str | None, who: str) -> None:
@@ -60,8 +62,11 @@ def require_rows(values: Array, rows: int, gives: str) -> None:
         raise Failure(
             "unusable", f"labels of {values.dtype} and shape {list(values.shape)} for {rows} rows", retry=False
         )
-    if gives == "probabilities" and (values.ndim != 2 or values.min() < 0 or values.max() > 1 + 1e-6):
-        raise Failure("unusable", "an output that is no probabilities of the classes", retry=False)
+    if gives == "probabilities" and (values.ndim != 2 or values.min() < 0 or values.sum(1).max() > MOST):
+        better = "sigmoid" if values.min() >= 0 and values.max() <= 1 + 1e-6 else "logits"
+        raise Failure("unusable", f"an output that is no probabilities of the classes; gives: {better}", retry=False)
+    if gives == "sigmoid" and (values.min() < -1e-6 or values.max() > 1 + 1e-6):
+        raise Failure("unusable", "an output that is no independent probabilities; gives: logits", retry=False)
 
 
 def require_fixed_sizes(values: Array, metadata: Sequence[int]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
 
 import torch
 from torch import nn
@@ -14,7 +16,9 @@ from tutelage.standardized import Standardized, unwrapped
 from tutelage.taps import find_layer, observe
 from tutelage.teachers.base import Teacher, refuse_members
 from tutelage.teachers.fingerprint import fingerprint_of
+from tutelage.teachers.gives import Gives, signal_of
 from tutelage.teachers.served import Served
+from tutelage.teachers.settings import require_choice
 from tutelage.teachers.weights import require_numbers
 
 __all__ = ["TorchTeacher"]
@@ -27,6 +31,7 @@ class TorchTeacher(Teacher):
     require gradients is left as it is.
     """
 
+    gives: Gives = "logits"
     _module: nn.Module | None = None
 
     @abc.abstractmethod
@@ -39,6 +44,7 @@ class TorchTeacher(Teacher):
         Raises:
             ModelError: It can't be made, or its weights are not finite.
         """
+        require_choice("teacher.gives", self.gives, get_args(Gives))
         if self._module is None:
             module = self.make()
             require_numbers(module, "teacher")
@@ -72,7 +78,10 @@ class TorchTeacher(Teacher):
         if not request:
             return Signals()
         with torch.no_grad():
-            return observe(module, batch.inputs, request, model="teacher").map(torch.Tensor.detach)
+            said = observe(module, batch.inputs, request, model="teacher").map(torch.Tensor.detach)
+            if said.output is None:
+                return said
+            return replace(said, output=signal_of(said.output, self.gives, who="the teacher's output"))
 
     def served(self) -> Served:
         """Its module, as a part of a teacher that is no module."""
@@ -84,10 +93,11 @@ class TorchTeacher(Teacher):
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 of the module's weights and structure, and of a Hugging Face model's config."""
+        """SHA-256 of the module's weights and structure, of a Hugging Face model's config, and of what it gives."""
         module = self._loaded()
         configs = (config_text(inner) for inner in module.modules())
-        return fingerprint_of(module, sorted({text for text in configs if text}))
+        gives = [] if self.gives in ("logits", "values") else [f"gives {self.gives}"]
+        return fingerprint_of(module, [*sorted({text for text in configs if text}), *gives])
 
     @property
     def module(self) -> nn.Module | None:
