@@ -42,4 +42,6 @@ def test_moderate_errors_of_many_rows_make_no_reservation_and_intervals_no_longe
 def test_every_metric_that_a_policy_may_name_is_simulated(task: str) -> None:
     evidence = MAKERS[task]("moderate", np.random.default_rng(0), 60, False)
     names = {result.name.split(":")[0] for result in evaluate(evidence, resamples=20, costly_resamples=20)}
-    assert names == ({HUMAN.name} if task == "human" else {about.name for about in TASKS[task].DESCRIPTIONS})  # type: ignore[index]
+    known = (HUMAN,) if task == "human" else TASKS[task].DESCRIPTIONS  # type: ignore[index]
+    # A row has one value here: margins between values of a row are left to regression's other metrics.
+    assert names == {about.name for about in known if not about.needs_several}
