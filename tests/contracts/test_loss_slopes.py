@@ -72,13 +72,14 @@ def steepest(case: Case, numbers: Numbers, loss: Loss) -> float:
 
 
 @cases()
-@pytest.mark.parametrize("side", ["student", "teacher"])
-@pytest.mark.parametrize(("level", "noise"), [(0.0, 0.0), (0.3, 0.0), (0.3, 3e-8)])
-def test_constant_signals_give_no_nan_and_no_huge_slope(case: Case, side: str, level: float, noise: float) -> None:
+def test_constant_signals_give_no_nan_and_no_huge_slope(case: Case) -> None:
     """A head that starts at zero, a dead layer, numbers equal but for rounding: a spread of 0 is divided by."""
     numbers = case.draw()
     loss = prepared(case, numbers, torch.float32)
-    usual = steepest(case, numbers, loss)
+    bound = 30 * max(steepest(case, numbers, loss), 1e-3)
     rng = np.random.default_rng(2)
-    arrays = {name: level + noise * rng.normal(size=array.shape) for name, array in getattr(numbers, side).items()}
-    assert steepest(case, replace(numbers, **{side: arrays}), loss) < 30 * max(usual, 1e-3)
+    for side in ("student", "teacher"):
+        for level, noise in ((0.0, 0.0), (0.3, 0.0), (0.3, 3e-8)):
+            signals = getattr(numbers, side)
+            flat = {name: level + noise * rng.normal(size=array.shape) for name, array in signals.items()}
+            assert steepest(case, replace(numbers, **{side: flat}), loss) < bound, (side, level, noise)

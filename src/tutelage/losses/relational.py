@@ -38,7 +38,7 @@ def distances(features: Tensor) -> Tensor:
     flat = features.flatten(1)
     with full_precision(flat):
         distance = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
-    rounding = 2 * torch.finfo(flat.dtype).eps * torch.linalg.vector_norm(flat.detach(), dim=1)
+    rounding = 8 * torch.finfo(flat.dtype).eps * torch.linalg.vector_norm(flat.detach(), dim=1)
     return torch.where(distance > rounding, distance, 0.0)
 
 
