@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "losses"))
-
 from loss_case import Case, prepared, with_trained
-from test_losses import CASES
+from loss_contract import CASES
 
 OWN_PARTS = ("EmbeddingCosine-projected", "EmbeddingMSE-projected", "CurriculumTemperature-instance")
 """A trained part reads the outputs as they are: a map to the teacher's width, or what sets the temperature of a row. It

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -266,11 +267,19 @@ def test_an_absolute_demand_uses_the_students_deviation_not_that_of_the_differen
     assert result.more_samples == pytest.approx(0.09 * (1.959964 / 0.01) ** 2 - 1000, abs=2)
 
 
+def _without_constant(evidence: Evidence, name: str) -> MetricResult:
+    """A metric of evidence whose labels are all the same: a constant would be perfect, which is not asked here."""
+    found = next(result for result in evaluate(evidence, resamples=1000) if result.name == name)
+    models, differences = (
+        {k: v for k, v in x.items() if "constant" not in k} for x in (found.models, found.differences)
+    )
+    return replace(found, models=models, differences=differences)
+
+
 def regression(n: int, seed: int) -> MetricResult:
-    """Errors of student and teacher whose mean difference is exactly 0.05 in every sample, on labels far apart."""
+    """Errors of student and teacher whose mean difference is exactly 0.05 in every sample."""
     rng = np.random.default_rng(seed)
     teacher = np.abs(rng.normal(size=n)) + 1
-    labels = 100.0 * (np.arange(n) % 2)
     change = rng.normal(size=n)
     student = teacher + 0.05 + 0.5 * (change - change.mean()) / change.std()
     evidence = Evidence(
@@ -278,11 +287,11 @@ def regression(n: int, seed: int) -> MetricResult:
         task="regression",
         rows=np.arange(n),
         digests=["d"] * n,
-        outputs={"teacher": (labels + teacher).astype(np.float32), "student": (labels + student).astype(np.float32)},
-        labels=labels,
+        outputs={"teacher": teacher.astype(np.float32), "student": student.astype(np.float32)},
+        labels=np.zeros(n),
         labelled=np.ones(n, bool),
     )
-    return next(result for result in evaluate(evidence, resamples=1000) if result.name == "mae")
+    return _without_constant(evidence, "mae")
 
 
 def test_that_many_samples_do_decide_and_fewer_do_not() -> None:
@@ -304,18 +313,16 @@ def answers(n: int, lost: int, gained: int) -> MetricResult:
     """The accuracy of a teacher and a student who differ in these rows; the others both get right."""
     right = {"teacher": np.ones(n, bool), "student": np.ones(n, bool)}
     right["student"][:lost] = right["teacher"][lost : lost + gained] = False
-    labels = np.arange(n) % 2
-    said = {model: np.where(x, labels, 1 - labels) for model, x in right.items()}
     evidence = Evidence(
         set="test",
         task="classification",
         rows=np.arange(n),
         digests=["d"] * n,
-        outputs={model: np.eye(2, dtype=np.float32)[classes] for model, classes in said.items()},
-        labels=labels,
+        outputs={model: np.stack([~x, x], 1).astype(np.float32) for model, x in right.items()},
+        labels=np.ones(n, np.int64),
         labelled=np.ones(n, bool),
     )
-    return next(result for result in evaluate(evidence, resamples=1000) if result.name == "accuracy")
+    return _without_constant(evidence, "accuracy")
 
 
 @pytest.mark.parametrize(("n", "lost", "gained"), [(54, 2, 1), (100, 2, 1), (62, 2, 1)])
