@@ -133,10 +133,7 @@ def test_each_of_two_targets_in_units_far_apart_is_learnt(loss: Any, tmp_path: P
 
 def test_what_is_delivered_answers_in_the_unit_and_is_built_again_from_the_bundle(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    result = tt.distill(
-        recipe(student=tt.ModuleStudent(Net), policy=[tt.Gate("r2", at_least=0.8)]), tmp_path, progress=False
-    )
-    assert result.verdict.verdict == "PASS"
+    result = tt.distill(recipe(student=tt.ModuleStudent(Net)), tmp_path, progress=False)
     evidence = read_evidence(result.bundle / "evidence.parquet")
     inputs = torch.from_numpy(INPUTS[TEST])
     with torch.no_grad():
