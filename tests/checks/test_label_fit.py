@@ -74,7 +74,7 @@ def test_a_teacher_of_rare_positives_that_nearly_always_says_no_is_neither_refus
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
-@pytest.mark.parametrize("share", [0.5, 0.95])
+@pytest.mark.parametrize("share", [0.7, 0.95])
 def test_classes_in_another_order_are_refused_and_the_order_to_write_is_the_teachers(
     classes: int, share: float
 ) -> None:
@@ -84,6 +84,22 @@ def test_classes_in_another_order_are_refused_and_the_order_to_write_is_the_teac
         moved = np.roll(np.arange(classes), 1 + seed % (classes - 1))  # output j of the teacher is class moved[j]
         said = refused(drawn(rng, spread(classes), classes, share)[:, moved], spread(classes), names=names)
         assert f"classes: [{', '.join(names[k] for k in moved)}]" in said
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_an_untrained_network_is_not_said_to_be_a_good_one_whose_classes_stand_in_another_order(classes: int) -> None:
+    """Any network goes with labels that depend on its inputs, a little, in some order."""
+    named = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(400, 16))
+        every = (x @ rng.normal(size=(16, classes))).argmax(1)
+        rows = np.concatenate([np.flatnonzero(every == k)[: 200 // classes] for k in range(classes)])
+        try:
+            look((x @ rng.normal(size=(16, classes)))[rows], every[rows])
+        except DataError as error:
+            named += "becomes" in str(error)
+    assert not named
 
 
 def test_two_of_ten_classes_that_changed_places_are_found_although_most_answers_are_right() -> None:
@@ -99,7 +115,7 @@ def test_an_order_that_is_right_for_a_third_of_the_classes_is_refused_at_chance(
 
 def test_logits_of_the_wrong_sign_are_refused_as_worse_than_guessing_with_no_order_made_up() -> None:
     said = refused(-drawn(np.random.default_rng(0), spread(5), 5, 0.95), spread(5))
-    assert "they fall where they should rise" in said and "classes:" not in said.replace("classes\n", "")
+    assert "its outputs fall where they should rise" in said and "classes:" not in said.replace("classes\n", "")
 
 
 def test_a_label_alone_tells_the_order_too() -> None:

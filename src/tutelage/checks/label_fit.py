@@ -21,6 +21,8 @@ FEWEST, ENOUGH = 8, 20
 BELOW, ABOVE = 1e-3, 0.01
 """Probability of so few right answers, or so many, by guessing: the first refuses a teacher, the second trusts it."""
 
+GOOD_KAPPA, GOOD = 0.5, 0.6
+"""What an order has to come to before it is called the teacher's: agreement, and separation or correlation."""
 USELESS, EXPLAINED = 0.1, 0.5
 """R² of values that say nothing as they are, and of a line through them that shows that they are of another unit."""
 
@@ -94,9 +96,15 @@ def _of_classes(outputs: Array, labels: Array, classes: Sequence[str], shares: C
         np.average([(outputs.argmax(1) == places[i])[labels == k].mean() for i, k in enumerate(chosen)], weights=weight)
     )
     said = f"about {accuracy:.1%} right on {n} labelled rows"
-    falls = ": they fall where they should rise" if len(fit.turned) == len(chosen) else ""
     names = _names(classes, width)
-    if fit.permuted and would_be > accuracy:
+    falls = (
+        ": its outputs fall where they should rise"
+        if len(fit.turned) == len(chosen)
+        else f"; with {_pairs(chosen, places, names)} it would be on {would_be:.1%}"
+        if fit.better
+        else ""
+    )
+    if fit.permuted and _is_good(outputs.argmax(1), labels, chosen, places, fit):
         _refuse_or_note(found, n, _other_order(chosen, places, names, said, would_be))
     elif at_most(int(right.sum()), n, chance) < BELOW:
         _refuse_or_note(
@@ -105,8 +113,7 @@ def _of_classes(outputs: Array, labels: Array, classes: Sequence[str], shares: C
             DataError(
                 "classes",
                 expected="a teacher that is right more often than guessing would be",
-                found=f"one that is {said}, where its answers in any order would be on {chance:.1%}, and no order of "
-                f"its outputs that fits{falls}",
+                found=f"one that is {said}, where its answers in any order would be on {chance:.1%}{falls}",
                 harm="the student would learn to be wrong, and pass every gate that compares it with its teacher",
                 mend="see that labels and rows belong together, and what the teacher's outputs are",
             ),
@@ -119,6 +126,28 @@ def _of_classes(outputs: Array, labels: Array, classes: Sequence[str], shares: C
             "its order"
         )
     return found
+
+
+def _is_good(said: Array, labels: Array, chosen: Array, places: Array, fit: Fit) -> bool:
+    """Whether the order that was found makes a good teacher: any other network goes with some order a little.
+
+    In the classes that it moves the answers have to agree with the labels (Cohen's kappa), or the scores to separate
+    them.
+    """
+    moved = np.isin(labels, chosen[fit.moved])
+    place = dict(zip(chosen.tolist(), places.tolist(), strict=True))
+    meant = np.array([place[each] for each in labels[moved].tolist()])
+    right = float(np.mean(said[moved] == meant))
+    chance = float(np.mean([np.mean(said == each) for each in meant]))
+    kappa = (right - chance) / max(1 - chance, 1e-12)
+    return kappa >= GOOD_KAPPA or _separation(fit.best, columns_of(labels, chosen))[fit.moved].mean() >= GOOD
+
+
+def _separation(correlation: Array, columns: Array) -> Array:
+    """`2 AUC - 1` of scores whose ranks have these correlations with columns of 0 and 1, `[K]`."""
+    share = columns.mean(0)
+    separation: Array = correlation / np.sqrt(np.maximum(3 * share * (1 - share), 1e-12))
+    return separation
 
 
 def _refuse_or_note(found: Found, n: int, error: DataError) -> None:
@@ -174,7 +203,7 @@ def _of_labels(outputs: Array, labels: Array, classes: Sequence[str]) -> Found:
     f1 = both / max(int(on.sum()) + int(true.sum()), 1)
     found = Found(line=f"micro F1 {f1:.1%} on {n} labelled rows")
     fit = find_order(labels.astype(np.float64), midranks(outputs))
-    _refuse_columns(found, n, fit, _names(classes, count), "label")
+    _refuse_columns(found, fit, _names(classes, count), "label", _separation(np.stack([fit.own, fit.best]), labels > 0))
     if not fit.informed and not found.notes:
         found.notes.append(f"{found.line}, and its outputs go with no label: are its weights the trained ones?")
     return found
@@ -188,7 +217,7 @@ def _of_values(outputs: Array, labels: Array) -> Found:
     found = Found(line=f"R² {r2.mean():.3g} on {n} labelled rows")
     fit = find_order(midranks(labels), midranks(outputs))
     names = [str(i) for i in range(count)]
-    _refuse_columns(found, n, fit, names, "target")
+    _refuse_columns(found, fit, names, "target", np.stack([fit.own, fit.best]))
     if found.notes:
         return found
     for k in np.flatnonzero(r2 < USELESS):
@@ -215,10 +244,20 @@ def _of_values(outputs: Array, labels: Array) -> Found:
     return found
 
 
-def _refuse_columns(found: Found, n: int, fit: Fit, names: Sequence[str], what: str) -> None:
-    """Columns that stand in another order, or fall where they should rise."""
+def _refuse_columns(found: Found, fit: Fit, names: Sequence[str], what: str, strength: Array) -> None:
+    """Columns that stand in another order, or fall where they should rise.
+
+    Args:
+        found: What is found so far.
+        fit: How outputs go with labels.
+        names: Of the labels.
+        what: What a label is called.
+        strength: `[2, K]`: how well outputs go with the labels of their numbers, and with those that fit best.
+    """
+    n = round(fit.slack**-2)
+    turned_ones = fit.turned[strength[0][fit.turned] <= -GOOD]
     harm = f"the student would learn other {what}s than it is judged by"
-    if fit.permuted:
+    if fit.permuted and strength[1][fit.moved].mean() >= GOOD:
         order = [""] * len(names)
         for k, output in enumerate(fit.order):
             order[output] = names[k]
@@ -233,8 +272,8 @@ def _refuse_columns(found: Found, n: int, fit: Fit, names: Sequence[str], what: 
                 mend=f"give data.source the {what}s in that order",
             ),
         )
-    elif len(fit.turned):
-        turned = ", ".join(names[k] for k in fit.turned[:10])
+    elif len(turned_ones):
+        turned = ", ".join(names[k] for k in turned_ones[:10])
         _refuse_or_note(
             found,
             n,
