@@ -9,8 +9,8 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from tutelage.errors import SignalError
 from tutelage.evaluation.evidence import Evidence, PairEvidence, Task
-from tutelage.evaluation.metrics import available_metrics, point_values
-from tutelage.evaluation.metrics.base import RankCorrelation
+from tutelage.evaluation.metrics import available_metrics, metrics_for, point_values
+from tutelage.evaluation.metrics.base import Mean, RankCorrelation
 from tutelage.evaluation.metrics.embedding import row_pairs
 
 RNG = np.random.default_rng(5)
@@ -115,6 +115,31 @@ def test_embedding_is_brute_force() -> None:
             kept += len(set(near_t) & set(near_s))
         assert values["neighbours"][model] == pytest.approx(kept / 600, abs=1e-12)
     assert set(values) == set(available_metrics("embedding", labels=False))
+
+
+@pytest.mark.parametrize("n", [9, 12, 40])
+def test_a_row_counts_for_the_rows_that_find_it_as_well_as_for_those_that_it_finds(n: int) -> None:
+    rng = np.random.default_rng(n)
+    base = rng.normal(size=(n, 3))
+    outputs = {"teacher": base, "student": base + 0.5 * rng.normal(size=base.shape)}
+
+    def kept(rows: np.ndarray) -> float:
+        t, s = (cosine_similarity(outputs[m].astype(np.float32)[rows].astype(float)) for m in ("teacher", "student"))
+        np.fill_diagonal(t, -2)
+        np.fill_diagonal(s, -2)
+        k = min(10, len(base) - 1)  # as many as of all rows
+        near = (np.argsort(-x, axis=1, kind="stable")[:, :k] for x in (t, s))
+        return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(*near, strict=True)]))
+
+    (metric,) = (m for m in metrics_for("embedding", make("embedding", outputs)) if m.about.name == "neighbours")
+    statistic = metric.statistics["student"]
+    assert isinstance(statistic, Mean)
+    assert statistic.value() == pytest.approx(kept(np.arange(n)))
+    if n > 11:  # else a row that goes leaves fewer than are asked for
+        left = np.array([kept(np.delete(np.arange(n), i)) for i in range(n)])
+        jackknife = np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum())
+        assert statistic.values.std(ddof=1) / np.sqrt(n) == pytest.approx(jackknife)
+        assert statistic.values - statistic.values.mean() == pytest.approx(-(n - 1) * (left - left.mean()))
 
 
 def test_widths_that_differ_have_no_cosine_but_the_geometry() -> None:

@@ -43,9 +43,8 @@ def measure(evidence: Evidence) -> list[Metric]:
     The mean cosine of the student's and the teacher's embedding of a row (where both have one width); Spearman's
     correlation of the teacher's and the student's cosines of up to 20,000 pairs of rows; the share of the teacher's 10
     nearest rows (by cosine, among up to 2,000 rows) that are among the student's 10. The sampled pairs and rows depend
-    on nothing but N. A resample for `neighbours` draws rows that ask (or groups of them), with the rows they search
-    held fixed. The constant answer is the mean direction of the teacher's embeddings: where they all lie in one cone,
-    it is near all of them.
+    on nothing but N. The constant answer is the mean direction of the teacher's embeddings: where they all lie in one
+    cone, it is near all of them.
 
     Raises:
         SignalError: The outputs are not `[N, D]`.
@@ -125,19 +124,47 @@ def _neighbours(teacher: NDArray[np.float32], others: dict[str, NDArray[np.float
     n = len(teacher)
     gallery = np.sort(shuffled(n, seed=0)[:GALLERY])
     nearest = _nearest(teacher[gallery])
-    shares = {}
-    for model, output in others.items():
-        found = _nearest(output[gallery])
-        shares[model] = Mean((nearest[:, :, None] == found[:, None, :]).any(axis=2).mean(axis=1))
+    shares = {model: Mean(_kept(nearest, _nearest(output[gallery]))) for model, output in others.items()}
     return Metric(about=NEIGHBOUR_SHARE, statistics=dict(shares), rows=gallery, capped=n > GALLERY)
 
 
+def _kept(teacher: NDArray[np.int64], student: NDArray[np.int64]) -> Floats:
+    """The share of the `k` nearest rows kept, with what each row adds to it as one that asks and as one that is found.
+
+    The jackknife's pseudo-values, shifted to have the share as their mean: `n θ - (n - 1) θ_(-i)` of the share without
+    row `i`. Where it was among the `k` nearest, the next one moves up.
+
+    Args:
+        teacher: `[n, k + 1]`, or `[n, k]` of all other rows.
+        student: The same.
+
+    Returns:
+        `[n]`.
+    """
+    n = len(teacher)
+    k = min(NEIGHBOURS, n - 1)
+    if teacher.shape[1] == k:  # all other rows, with and without any of them
+        return np.ones(n)
+    (ours, next_), (theirs, their_next) = ((x[:, :k], x[:, k:]) for x in (student, teacher))
+    both = theirs[:, :, None] == ours[:, None, :]
+    kept_of_teacher, found_by_student = both.any(axis=2), both.any(axis=1)
+    moves_up = (their_next == ours).any(axis=1), (next_ == theirs).any(axis=1), (next_ == their_next)[:, 0]
+    # A row of both lists is lost and may be made up for by either's next; a row of one list makes place for its next.
+    of_teacher = np.where(kept_of_teacher, sum(moves_up, np.full(n, -1))[:, None], moves_up[0][:, None])
+    of_student = np.where(found_by_student, 0, moves_up[1][:, None])
+    changed = np.bincount(theirs.ravel(), of_teacher.ravel(), n) + np.bincount(ours.ravel(), of_student.ravel(), n)
+    kept = kept_of_teacher.mean(axis=1)
+    pseudo = kept - changed / k
+    values: Floats = kept.mean() + pseudo - pseudo.mean()
+    return values
+
+
 def _nearest(output: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The 10 rows nearest to each row, `[n, k]`.
+    """The 10 rows nearest to each row and the one after them, `[n, k + 1]` (with few rows, all others).
 
     Similarities are rounded, so that rows whose embeddings are equal tie, and ties go to the lower row number.
     """
     rows = unit(output)
     similarity = np.round(rows @ rows.T, 9)
     np.fill_diagonal(similarity, -np.inf)
-    return np.argsort(-similarity, axis=1, kind="stable")[:, : min(NEIGHBOURS, len(rows) - 1)]
+    return np.argsort(-similarity, axis=1, kind="stable")[:, : min(NEIGHBOURS + 1, len(rows) - 1)]
