@@ -165,7 +165,8 @@ class Recipe:
         match: How layers are paired for the losses that say `pairs: auto`; the word `auto` stands for the defaults.
         baseline: Train the same student for as many steps without the teacher as well, where there are labels.
         seeds: One student for each; the best on the development split is delivered.
-        select: The metric on the development split by which the best weights are kept; null for the task's own.
+        select: The metric on the development split by which the best weights are kept; null for one that the losses
+            lower. Ties go to the better likelihood (or error), then to the later step.
         similarity_sets: Human-rated pairs on which embeddings are judged as well.
         export: In which forms the student is delivered.
         measure: How latency is measured.
