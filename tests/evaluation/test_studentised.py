@@ -240,7 +240,8 @@ def test_confused_rows_move_each_metric_to_the_bad_side_and_in_proportion(task: 
         for model in metric.statistics:
             below, above = (confusion.reach(metric.about.name, model, share) for share in (0.01, 0.02))
             bad = 0 if metric.about.higher_is_better else 1
-            assert below[1 - bad] == 0 or metric.about.name in ("ece", "agreement_teacher_wrong", "positive_flips")
+            way = ("ece", "agreement_teacher_wrong", "positive_flips")  # some confusions are for the better
+            assert abs(below[1 - bad]) < 1e-9 or metric.about.name in way
             if metric.about.name != "positive_flips":
                 assert abs(above[bad]) == pytest.approx(2 * abs(below[bad]), rel=0.1, abs=1e-3), metric.about.name
 
