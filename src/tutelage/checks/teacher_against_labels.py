@@ -55,7 +55,8 @@ class Looks:
 class _Subject:
     """A teacher that answers itself, what its outputs are to mean, and the cache in front of it.
 
-    `main` says whether it is the recipe's teacher, not a part of it; `trained`, whether the run trains it.
+    `main` says whether it is the recipe's teacher, not a part of it; `trained`, whether the run trains it;
+    `counted`, whether the run counts its answers, since it chooses what to ask.
     """
 
     key: str
@@ -66,6 +67,7 @@ class _Subject:
     cache: Cached | None = None
     main: bool = True
     trained: bool = False
+    counted: bool = False
 
 
 def look_at_teachers(
@@ -119,6 +121,7 @@ def _subjects(recipe: Recipe, data: TransferSet) -> Iterator[_Subject]:
             classes=data.classes,
             main=key == "teacher",
             trained=key == "teacher" and recipe.teacher_training is not None,
+            counted=recipe.asking is not None,
         )
         yield from _leaves(base, recipe, data)
 
@@ -152,7 +155,8 @@ def _leaves(subject: _Subject, recipe: Recipe, data: TransferSet) -> Iterator[_S
 
 
 def _costly(subject: _Subject) -> bool:
-    return bool(remote_teachers(subject.teacher)) or (subject.cache is not None and subject.cache.lazy)
+    paid = bool(remote_teachers(subject.teacher)) or (subject.cache is not None and subject.cache.lazy)
+    return paid or subject.counted
 
 
 def _way_to_ask(
