@@ -25,7 +25,6 @@ KINDS = ("moderate", "sure", "heavy")
 """Models that err moderately; that are nearly always right, and then far off; whose errors have a heavy tail."""
 SIZE = 5
 """Rows a group."""
-POPULATION = 300_000
 OF_THE_SAMPLE = ("pair_spearman", "neighbours")
 """Metrics whose true value depends on the number of rows: the mean over samples stands for it."""
 Array = np.ndarray[Any, Any]
@@ -78,11 +77,13 @@ class Found:
         ]
 
 
-def simulate(cell: Cell, runs: int, *, resamples: int = 400, only: tuple[str, ...] = ()) -> list[Found]:
+def simulate(
+    cell: Cell, runs: int, *, resamples: int = 400, only: tuple[str, ...] = (), population: int = 300_000
+) -> list[Found]:
     """Samples the population of a cell and judges every metric's interval, of the student and of the difference."""
     rng = np.random.default_rng([KINDS.index(cell.kind), cell.grouped, cell.n])
     make = MAKERS[cell.task]
-    truth = true_values(cell.task, cell.kind)
+    truth = true_values(cell.task, cell.kind, population)
     estimates: dict[str, list[tuple[MetricResult, Estimate]]] = {}
     for run in range(runs):
         evidence = make(cell.kind, rng, cell.n, cell.grouped)
@@ -119,9 +120,9 @@ def _found(cell: Cell, name: str, of: list[tuple[MetricResult, Estimate]], truth
 
 
 @functools.cache
-def true_values(task: str, kind: str) -> dict[str, float]:
+def true_values(task: str, kind: str, population: int) -> dict[str, float]:
     """Each metric of the student, and of its difference, in a population so large that its error doesn't count."""
-    evidence = MAKERS[task](kind, np.random.default_rng(0), POPULATION, False)
+    evidence = MAKERS[task](kind, np.random.default_rng(0), population, False)
     if task == "embedding":  # its geometry can't be computed for so many rows
         teacher = evidence.outputs["teacher"].astype(np.float64)
         cosine = {m: _cosine(o.astype(np.float64), teacher) for m, o in evidence.outputs.items()}
@@ -156,7 +157,7 @@ def groups_of(n: int) -> Array:
 
 def uniform(rng: np.random.Generator, n: int) -> Array:
     """Uniform numbers; in a population they are spread evenly, so that heavy tails are as long as they should be."""
-    return rng.random(n) if n < POPULATION else (rng.permutation(n) + rng.random(n)) / n
+    return rng.random(n) if n < 10_000 else (rng.permutation(n) + rng.random(n)) / n
 
 
 def noisy(rng: np.random.Generator, common: Array, share: float) -> Array:
