@@ -19,9 +19,9 @@ def test_a_log_gets_a_line_for_each_evaluation_and_one_in_thirty_seconds(
 ) -> None:
     clock = iter([0.0, 10.0, 20.0, 31.0, 31.0, 40.0, 40.0, 60.0, 60.0])
     monkeypatch.setattr(stages.time, "monotonic", lambda: next(clock))
-    evaluation = EvaluationRecord(step=40, steps=100, development={"accuracy": 0.75, "nll": 1.0}, best=True)
+    evaluation = EvaluationRecord(step=40, steps=100, development={"nll": 1.0, "accuracy": 0.75}, best=True)
     records = [step(10), step(20), step(30), evaluation, step(50)]
-    assert list(stages._told(iter(records), "student (seed 0)")) == records
+    assert list(stages._told(iter(records), "student (seed 0)", "accuracy")) == records
     assert capsys.readouterr().err.splitlines() == [
         "tutelage: student (seed 0): step 30 of 100, loss 0.5, 64 rows/s",
         "tutelage: student (seed 0): step 40 of 100, dev accuracy 0.7500",

@@ -83,17 +83,18 @@ def _run(job: Fit, role: str, work: Path, *, progress: bool) -> None:
     title = f"{role} (seed {job.seed})"
     lines = progress and not sys.stderr.isatty()  # a log gets lines: a bar would write itself into it hundreds of times
     with tqdm(total=job.steps, initial=resumed_at, desc=title, unit="step", disable=lines or not progress) as bar:
-        for record in _told(_shown(records, bar, job), title, job) if lines else _shown(records, bar, job):
+        shown = _shown(records, bar, job.select)
+        for record in _told(shown, title, job.select) if lines else shown:
             history.write(record)
 
 
-def _told(records: Iterator[Record], title: str, job: Fit, *, seconds: float = 30.0) -> Iterator[Record]:
+def _told(records: Iterator[Record], title: str, select: str, *, seconds: float = 30.0) -> Iterator[Record]:
     """Passes records on and writes a line to standard error for each evaluation, and when so many seconds are over."""
     last = time.monotonic()
     for record in records:
         said = ""
         if isinstance(record, EvaluationRecord):
-            said = " ".join(f"dev {name} {value:.4f}" for name, value in _selected(record, job))
+            said = " ".join(f"dev {name} {value:.4f}" for name, value in _selected(record, select))
         elif time.monotonic() - last >= seconds:
             said = f"loss {record.loss:.4g}, {record.samples_per_second:.0f} rows/s"
         if said:
@@ -102,12 +103,12 @@ def _told(records: Iterator[Record], title: str, job: Fit, *, seconds: float = 3
         yield record
 
 
-def _selected(record: EvaluationRecord, job: Fit) -> list[tuple[str, float]]:
+def _selected(record: EvaluationRecord, select: str) -> list[tuple[str, float]]:
     """The metric that the weights are kept by and its value, where it is defined."""
-    return [(name, value) for name, value in record.development.items() if name == job.select]
+    return [(name, value) for name, value in record.development.items() if name == select]
 
 
-def _shown(records: Iterator[Record], bar: tqdm[Any], job: Fit) -> Iterator[Record]:
+def _shown(records: Iterator[Record], bar: tqdm[Any], select: str) -> Iterator[Record]:
     """Passes records on and shows them on the bar: loss, rows a second, last evaluation."""
     shown: dict[str, str] = {}
     for record in records:
@@ -115,7 +116,7 @@ def _shown(records: Iterator[Record], bar: tqdm[Any], job: Fit) -> Iterator[Reco
             bar.update(record.step - bar.n)
             shown |= {"loss": f"{record.loss:.4g}", "rows/s": f"{record.samples_per_second:.0f}"}
         else:
-            shown |= {f"dev {name}": f"{value:.4f}" for name, value in _selected(record, job)}
+            shown |= {f"dev {name}": f"{value:.4f}" for name, value in _selected(record, select)}
         bar.set_postfix(shown, refresh=False)
         yield record
 
