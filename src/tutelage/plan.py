@@ -146,7 +146,7 @@ def make_plan(recipe: Recipe) -> Plan:
         guide.load(device)
     full = _with_pairs_of(assistants, recipe)
     plan = _plan(full, data, taught, device, guide, trained=_is_ready(guide, recipe))
-    looks = checks.look_at_teachers(full, data, device)
+    looks = checks.look_at_teachers(plan.recipe, data, device)
     plan.teacher_lines, plan.later = looks.lines, looks.later
     plan.notes += looks.notes
     plan.assistants = assistants

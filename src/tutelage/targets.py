@@ -13,6 +13,7 @@ from torch import nn
 from tutelage.errors import within
 from tutelage.losses import Loss
 from tutelage.losses.layer_pairs import PairedLoss
+from tutelage.losses.wrapped import WrappedLoss
 from tutelage.parts import build_student, head_taught_by
 from tutelage.probe import ask_teacher, run_student
 from tutelage.recipe import Recipe
@@ -175,7 +176,10 @@ def _against(recipe: Recipe) -> str:
 
 def _reads_outputs(loss: Loss) -> bool:
     """Whether a loss looks at outputs or labels; one between pairs of layers, which may still be open, does not."""
-    if isinstance(loss, PairedLoss):
+    inner = loss
+    while isinstance(inner, WrappedLoss):
+        inner = inner.loss
+    if isinstance(inner, PairedLoss):
         return False
     return (
         loss.needs.student.output or loss.needs.teacher.output or loss.needs.labels or not loss.needs.student.features
