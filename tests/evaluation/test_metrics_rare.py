@@ -97,6 +97,17 @@ def test_multilabel_against_labels_and_against_the_teachers_decisions_is_scikit_
             assert values["top1_agreement"][model] == pytest.approx(same)
 
 
+def test_two_empty_sets_of_labels_are_equal() -> None:
+    whole = rare_labels()
+    labels = whole.labels[:, :6]
+    outputs = {model: output[:, :6] for model, output in whole.outputs.items()}
+    empty = ~(labels == 1).any(1) & ~(outputs["student"] > 0).any(1)
+    assert 0 < empty.sum() < len(empty)
+    values = point_values("multilabel", make("multilabel", outputs, labels))
+    expected = jaccard_score(labels, outputs["student"] > 0, average="samples", zero_division=1)
+    assert values["jaccard"]["student"] == pytest.approx(expected, abs=1e-12)
+
+
 @pytest.mark.parametrize("classes", [2, 4])
 def test_classification_of_rare_classes_is_scikit_learns_for_many_ties_and_a_class_that_never_occurs(
     classes: int,
