@@ -129,7 +129,8 @@ class CatBoostTeacher(TabularTeacher):
             some = Cells({name: column[rows] for name, column in cells.columns.items()})
 
             def ask(texts: dict[str, list[str]]) -> Array:
-                return np.asarray(model.predict(self._pool(model, some, texts), prediction_type="RawFormulaVal"))
+                pool, threads = self._pool(model, some, texts), self.threads or -1
+                return np.asarray(model.predict(pool, prediction_type="RawFormulaVal", thread_count=threads))
 
             self._spelling.look(_categories(model, some), _importance(model, cells), ask)
 
