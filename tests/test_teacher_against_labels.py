@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,31 @@ def test_a_teacher_in_another_order_is_refused_in_the_plan_and_what_it_says_to_w
     if kind in ("module", "cached"):
         source = tt.Arrays(X, np.array(NAMES)[Y], classes=["b", "c", "a"])
         tt.make_plan(made(TEACHERS[kind](MOVED, tmp_path), data=tt.Data(source=source)))
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_a_teacher_that_knows_nothing_of_the_labels_is_refused_and_of_few_labels_noted(
+    kind: str, tmp_path: Path
+) -> None:
+    others = np.random.default_rng(1).permutation(Y)  # labels that belong to other rows
+    recipe = made(TEACHERS[kind]([0, 1, 2], tmp_path), others)
+    with pytest.raises(DataError, match="no better than guessing"):
+        tt.make_plan(recipe)
+    few = np.arange(300) % 5 == 0
+    words = np.where(few, np.array(NAMES)[others], None)
+    notes = tt.make_plan(replace(recipe, data=tt.Data(source=tt.Arrays(X, words, classes=NAMES)))).notes
+    assert any("can't tell a weak teacher" in note for note in notes)
+
+
+def test_a_weak_teacher_is_asked_about_more_rows_before_it_is_said_to_know_nothing() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(3000, 4)).astype(np.float32)
+    labels = rng.permutation((x @ W).argmax(1))
+    knows = rng.random(3000) < 0.12
+    labels[knows] = (x @ W).argmax(1)[knows]
+    source = tt.Arrays(x, np.array(NAMES)[labels])
+    plan = tt.make_plan(made(ModuleTeacher(Knows([0, 1, 2])), data=tt.Data(source=source)))
+    assert not [note for note in plan.notes if "guess" in note]
 
 
 def test_only_labelled_rows_that_are_not_for_testing_are_asked_about_and_no_more_than_needed() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from tutelage.errors import within
 from tutelage.losses import Loss
 from tutelage.losses.layer_pairs import PairedLoss
-from tutelage.losses.wrapped import WrappedLoss
+from tutelage.losses.wrapped import innermost
 from tutelage.parts import build_student, head_taught_by
 from tutelage.probe import ask_teacher, run_student
 from tutelage.recipe import Recipe
@@ -176,14 +176,9 @@ def _against(recipe: Recipe) -> str:
 
 def _reads_outputs(loss: Loss) -> bool:
     """Whether a loss looks at outputs or labels; one between pairs of layers, which may still be open, does not."""
-    inner = loss
-    while isinstance(inner, WrappedLoss):
-        inner = inner.loss
-    if isinstance(inner, PairedLoss):
-        return False
-    return (
-        loss.needs.student.output or loss.needs.teacher.output or loss.needs.labels or not loss.needs.student.features
-    )
+    needs = loss.needs
+    reads = needs.student.output or needs.teacher.output or needs.labels or not needs.student.features
+    return reads and not isinstance(innermost(loss), PairedLoss)
 
 
 def _standardised(

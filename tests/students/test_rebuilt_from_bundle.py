@@ -28,6 +28,8 @@ from tutelage.parts import build_student
 from tutelage.students import ModuleStudent, Peers, PretrainedStudent, ReusedClassifier, Student
 
 PICTURES = np.random.default_rng(0).random(size=(240, 1, 7, 7)).astype(np.float32)
+FEW_LABELS = np.where(np.arange(240) < 100, np.array(["a", "b", "c"])[np.arange(240) % 3], None)
+"""Too few to refuse a teacher that does not know them."""
 LOAD = """
 import pathlib, sys, numpy, torch
 from tutelage.export import load_student
@@ -42,7 +44,7 @@ def recipe(student: Student, head: nn.Module | None = None, **changes: object) -
     settings = {
         "name": "rebuilt",
         "task": "classification",
-        "data": tt.Data(source=tt.Arrays(PICTURES, np.arange(240) % 3)),
+        "data": tt.Data(source=tt.Arrays(PICTURES, FEW_LABELS, classes=["a", "b", "c"])),
         "teacher": tt.ModuleTeacher(Teacher(nn.Linear(6, 3) if head is None else head)),
         "student": student,
         "losses": [KLDivergence()],

@@ -16,8 +16,8 @@ from tutelage.recipe import Task
 __all__ = ["Found", "at_most", "look_at"]
 
 Array = np.ndarray[Any, Any]
-FEWEST, ENOUGH = 8, 20
-"""Rows below which nothing is said, and below which nothing is refused."""
+FEWEST, ENOUGH, TELLING = 8, 20, 100
+"""Rows below which nothing is said, nothing is refused, and a weak teacher looks like one that knows nothing."""
 BELOW, ABOVE = 1e-3, 0.01
 """Probability of so few right answers, or so many, by guessing: the first refuses a teacher, the second trusts it."""
 
@@ -29,10 +29,15 @@ USELESS, EXPLAINED = 0.1, 0.5
 
 @dataclass(kw_only=True)
 class Found:
-    """What was found of a teacher: how good it is, and what may not be as it was meant."""
+    """What was found of a teacher: how good it is, and what may not be as it was meant.
+
+    `rows` is how many labelled rows that was found on; `guesses` says, if so, that its outputs go with no label.
+    """
 
     line: str
+    rows: int
     notes: list[str] = field(default_factory=list)
+    guesses: DataError | None = None
 
 
 def look_at(
@@ -49,7 +54,8 @@ def look_at(
         shares: How often classes are among all labelled rows.
 
     Raises:
-        DataError: They stand in another order, or the outputs are surely worse than guessing.
+        DataError: They stand in another order, or the outputs are surely worse than guessing. That they are no better
+            is for the caller to raise, who may have more rows to ask about.
     """
     if len(labels) < FEWEST or not np.isfinite(np.where(np.isneginf(outputs), 0, outputs)).all():
         return None
@@ -84,7 +90,8 @@ def _of_classes(outputs: Array, labels: Array, classes: Sequence[str], shares: C
     accuracy = float(np.average([right[labels == each].mean() for each in chosen], weights=weight))
     # What answers of these classes, given to rows at random, would have right.
     chance = float(sum(np.mean(labels == each) * np.mean(outputs.argmax(1) == each) for each in chosen))
-    found = Found(line=f"about {accuracy:.1%} right on {n} labelled rows")
+    said = f"about {accuracy:.1%} right on {n} labelled rows"
+    found = Found(line=said, rows=n)
     if len(chosen) < 2:
         return found
     others = np.setdiff1d(np.arange(width), chosen)
@@ -95,7 +102,6 @@ def _of_classes(outputs: Array, labels: Array, classes: Sequence[str], shares: C
     would_be = float(
         np.average([(outputs.argmax(1) == places[i])[labels == k].mean() for i, k in enumerate(chosen)], weights=weight)
     )
-    said = f"about {accuracy:.1%} right on {n} labelled rows"
     names = _names(classes, width)
     falls = (
         ": its outputs fall where they should rise"
@@ -119,7 +125,7 @@ def _of_classes(outputs: Array, labels: Array, classes: Sequence[str], shares: C
             ),
         )
     elif not fit.informed and 1 - at_most(int(right.sum()) - 1, n, chance) > ABOVE:
-        found.notes.append(f"{said}, no better than guessing ({chance:.1%}): are its weights the trained ones?")
+        found.guesses = _guesses("classes", f"{said}, no better than guessing ({chance:.1%})")
     elif fit.better:
         found.notes.append(
             f"{said}; with {_pairs(chosen, places, names)} it would be {would_be:.1%}: see that the classes stand in "
@@ -155,6 +161,17 @@ def _refuse_or_note(found: Found, n: int, error: DataError) -> None:
     if n >= ENOUGH:
         raise error
     found.notes.append(f"{error.found} (expected {error.expected}; {n} rows are too few to be sure)")
+
+
+def _guesses(key: str, found: str) -> DataError:
+    return DataError(
+        key,
+        expected="a teacher that knows more of the labels than guessing would",
+        found=found,
+        harm="there is nothing to learn from it, and a student that has learnt nothing would agree with it",
+        mend="see that its weights are the trained ones, and that rows and labels belong together; to copy it all the "
+        "same, leave the labels out of the data",
+    )
 
 
 def _other_order(chosen: Array, places: Array, names: Sequence[str], said: str, would_be: float) -> DataError:
@@ -201,11 +218,11 @@ def _of_labels(outputs: Array, labels: Array, classes: Sequence[str]) -> Found:
     on, true = outputs > 0, labels > 0
     both = 2 * int((on & true).sum())
     f1 = both / max(int(on.sum()) + int(true.sum()), 1)
-    found = Found(line=f"micro F1 {f1:.1%} on {n} labelled rows")
+    found = Found(line=f"micro F1 {f1:.1%} on {n} labelled rows", rows=n)
     fit = find_order(labels.astype(np.float64), midranks(outputs))
     _refuse_columns(found, fit, _names(classes, count), "label", _separation(np.stack([fit.own, fit.best]), labels > 0))
     if not fit.informed and not found.notes:
-        found.notes.append(f"{found.line}, and its outputs go with no label: are its weights the trained ones?")
+        found.guesses = _guesses("labels", f"{found.line}, and outputs that go with no label")
     return found
 
 
@@ -214,12 +231,14 @@ def _of_values(outputs: Array, labels: Array) -> Found:
     outputs, labels = outputs.astype(np.float64), labels.astype(np.float64)
     spread = np.maximum(labels.var(0), 1e-300)
     r2 = 1 - ((labels - outputs) ** 2).mean(0) / spread
-    found = Found(line=f"R² {r2.mean():.3g} on {n} labelled rows")
+    found = Found(line=f"R² {r2.mean():.3g} on {n} labelled rows", rows=n)
     fit = find_order(midranks(labels), midranks(outputs))
     names = [str(i) for i in range(count)]
     _refuse_columns(found, fit, names, "target", np.stack([fit.own, fit.best]))
     if found.notes:
         return found
+    if not fit.informed and r2.mean() < USELESS:
+        found.guesses = _guesses("labels", f"{found.line}, and values that go with no target")
     for k in np.flatnonzero(r2 < USELESS):
         varied = outputs[:, k].var()
         slope = float(np.cov(outputs[:, k], labels[:, k], bias=True)[0, 1] / varied) if varied > 0 else 0.0

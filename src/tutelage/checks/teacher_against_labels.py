@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tutelage.checks.label_fit import Found, look_at
+from tutelage.checks.label_fit import TELLING, Found, look_at
 from tutelage.checks.probabilities import last_operation, refuse_probabilities
 from tutelage.errors import within
 from tutelage.probe import forward_pass
@@ -27,8 +27,8 @@ from tutelage.transfer import TransferSet
 __all__ = ["Looks", "look_at_teachers"]
 
 Array = np.ndarray[Any, Any]
-ROWS = 200
-"""Labelled rows that a teacher is asked about."""
+ROWS, MORE_ROWS = 200, 2000
+"""Labelled rows that a teacher is asked about, and that one is asked about which knows nothing of the first."""
 CLASSES = 50
 """Of how many classes at most, so that there are some rows of each."""
 PIECE = 32
@@ -87,7 +87,7 @@ def look_at_teachers(
 
     Raises:
         UserError: Outputs are probabilities that are taken for logits, or they go with the labels in another order,
-            or worse than guessing would.
+            or no better than guesses.
     """
     looks = Looks()
     for subject in _subjects(recipe, data):
@@ -101,6 +101,8 @@ def look_at_teachers(
             ask, rows = _traced(subject, data, device), data.example(2).rows.numpy()
         with within(subject.key):
             found = _look(subject, data, rows, ask, device)
+            if found is not None and found.guesses is not None:
+                found = _look_again(subject, data, found, ask, device)
         if found is not None and subject.key not in looks.later:
             looks.lines += [found.line if subject.main else f"{subject.key}: {found.line}"]
             looks.notes += [f"{subject.key}: {note}" for note in found.notes]
@@ -178,7 +180,7 @@ def _traced(subject: _Subject, data: TransferSet, device: torch.device) -> Teach
     return with_stand_ins(subject.cache if subject.cache is not None else subject.teacher, first)
 
 
-def _rows(subject: _Subject, data: TransferSet, *, development_alone: bool) -> Array:
+def _rows(subject: _Subject, data: TransferSet, *, development_alone: bool, count: int = ROWS) -> Array:
     """Rows to ask about: labelled ones of the development split, then of training, some of each class; else any.
 
     Rows of a class stand together, so that every other row is a half with all classes in it.
@@ -190,14 +192,14 @@ def _rows(subject: _Subject, data: TransferSet, *, development_alone: bool) -> A
         rows = np.concatenate([rows, draw.permutation(data.rows("train"))])
     labelled = rows[data.labelled[rows]]
     if subject.labels is None or not len(labelled):
-        return rows[:ROWS]
+        return rows[:count]
     if subject.task != "classification" or subject.labels.ndim != 1:
-        some: Array = labelled[:ROWS]
+        some: Array = labelled[:count]
         return some
     own: Array = subject.labels[labelled]
     classes, counts = np.unique(own, return_counts=True)
     chosen = np.sort(classes[np.argsort(-counts, kind="stable")][:CLASSES])
-    spread: Array = np.concatenate([labelled[own == each][: -(-ROWS // len(chosen))] for each in chosen])
+    spread: Array = np.concatenate([labelled[own == each][: -(-count // len(chosen))] for each in chosen])
     return spread
 
 
@@ -221,6 +223,22 @@ def _look(subject: _Subject, data: TransferSet, rows: Array, asked: Teacher, dev
         return None
     share = _shares(subject, data)
     return look_at(subject.task, told[here], subject.labels[rows[here]], subject.classes, share)
+
+
+def _look_again(subject: _Subject, data: TransferSet, found: Found, ask: Teacher, device: torch.device) -> Found:
+    """A second look, on more rows where they cost nothing: a weak teacher is told from one that knows nothing.
+
+    Raises:
+        DataError: It knows nothing of these rows either, and they are enough to say so.
+    """
+    if not _costly(subject):
+        rows = _rows(subject, data, development_alone=subject.trained, count=MORE_ROWS)
+        found = _look(subject, data, rows, ask, device) or found
+    if found.guesses is not None:
+        if found.rows >= TELLING:
+            raise found.guesses
+        found.notes.append(f"{found.guesses.found} (so few rows can't tell a weak teacher from one that knows nothing)")
+    return found
 
 
 def _shares(subject: _Subject, data: TransferSet) -> Callable[[Array], Array]:

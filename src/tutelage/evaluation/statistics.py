@@ -74,12 +74,12 @@ def evaluate(
     confusion = Confusion(evidence)
     drawn: dict[str, dict[str, Drawn]] = {}
     for (n, costly, _), members in alike.items():
-        compared = [(s, metric.about.unit == "%") for metric, _ in members for s in _compared(metric).values()]
+        compared = [(s, metric.about.unit == "%") for metric, of in members for s in _compared(metric, of).values()]
         statistics, shares = zip(*compared, strict=True)
         groups, times = members[0][1], costly_resamples if costly else resamples
         resampled = iter(draw(statistics, n, times, seed=seed, groups=groups, shares=shares))
         for metric, _ in members:
-            drawn[metric.about.name] = {name: next(resampled) for name in _compared(metric)}
+            drawn[metric.about.name] = {name: next(resampled) for name in _compared(metric, groups)}
             for model, statistic in metric.statistics.items():
                 alone = drawn[metric.about.name][model]
                 drawn[metric.about.name][model] = replace(
@@ -108,12 +108,12 @@ def draw(
         resamples: How many.
         seed: Of the draws.
         groups: `[n]` numbers from 0 of the group of each row; a resample draws as many groups as there are.
-        shares: Whether each is a share, which has exact limits where every row is 0 or 1; None: all are.
+        shares: Whether each is a share, which has exact limits where every row is 0 or 1 and by itself; None: all are.
     """
     shares = [True] * len(statistics) if shares is None else shares
     units = n if groups is None else int(groups.max()) + 1
     smooth = [
-        None if units == 1 or (share and _is_zero_or_one(statistic)) else Linearised.of(statistic, groups)
+        None if units == 1 or (share and _has_exact_limits(statistic, groups)) else Linearised.of(statistic, groups)
         for statistic, share in zip(statistics, shares, strict=True)
     ]
     width = max((len(s.x.group) for s in statistics if isinstance(s, RankCorrelation)), default=n)
@@ -134,7 +134,7 @@ def draw(
     return drawn
 
 
-def _compared(metric: Metric) -> dict[str, Statistic]:
+def _compared(metric: Metric, groups: Groups) -> dict[str, Statistic]:
     """The statistic of each model and, where its standard error is known, its difference from the student's."""
     student = metric.statistics["student"]
     differences = {
@@ -147,14 +147,15 @@ def _compared(metric: Metric) -> dict[str, Statistic]:
         **{
             name: difference
             for name, difference in differences.items()
-            if difference.as_means() is not None and not (metric.about.unit == "%" and _is_zero_or_one(difference))
+            if difference.as_means() is not None
+            and not (metric.about.unit == "%" and _has_exact_limits(difference, groups))
         },
     }
 
 
 def _unseen(metric: Metric, model: str, drawn: Drawn, confusion: Confusion, confidence: float) -> tuple[float, float]:
     """How far rows that the sample lacks may move a metric of a model; shares of rows have exact limits instead."""
-    if isinstance(drawn.statistic, Mean) and drawn.errors is None:
+    if isinstance(drawn.statistic, Mean) and (drawn.errors is None or _is_zero_or_one(drawn.statistic)):
         return 0.0, 0.0
     share = unseen_share(drawn.independent or drawn.statistic.n, confidence)
     below, above = confusion.reach(metric.about.name, model, share)
@@ -175,6 +176,11 @@ def _independent(statistic: Statistic, groups: Groups, influence: Floats | None)
         return statistic.n
     size = np.abs(influence)
     return statistic.n / design_effect((size > np.quantile(size, 0.9)).astype(np.float64), groups)
+
+
+def _has_exact_limits(statistic: Statistic, groups: Groups) -> bool:
+    """Whether each row is 0 or 1, and a row by itself: what a group adds is graded."""
+    return groups is None and _is_zero_or_one(statistic)
 
 
 def _is_zero_or_one(statistic: Statistic) -> bool:

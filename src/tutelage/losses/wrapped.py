@@ -11,7 +11,7 @@ from tutelage.losses.base import Loss, Needs, Weight
 from tutelage.losses.rows import keep_rows
 from tutelage.signals import Batch, Signals
 
-__all__ = ["WrappedLoss"]
+__all__ = ["WrappedLoss", "innermost"]
 
 
 class WrappedLoss(Loss):
@@ -113,3 +113,10 @@ class WrappedLoss(Loss):
     def counts(self, batch: Batch) -> Tensor:
         """Those of the inner loss."""
         return self.loss.counts(batch)
+
+
+def innermost(loss: Loss) -> Loss:
+    """The loss that compares, within whatever wraps it."""
+    while isinstance(loss, WrappedLoss):
+        loss = loss.loss
+    return loss

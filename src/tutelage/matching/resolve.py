@@ -16,7 +16,7 @@ from tutelage.losses import Loss
 from tutelage.losses.attention_layers import AttentionLayers
 from tutelage.losses.layer_pairs import PairedLoss
 from tutelage.losses.routed import Routed
-from tutelage.losses.wrapped import WrappedLoss
+from tutelage.losses.wrapped import WrappedLoss, innermost
 from tutelage.matching.blocks import Block, find_attention, find_blocks, token_maps
 from tutelage.matching.proposal import Proposal, as_recipe, propose
 from tutelage.matching.similarity import grams_of
@@ -98,9 +98,8 @@ def propose_for(
 
 def _pairs_of(loss: Loss) -> PairedLoss | None:
     """The loss between layers that a loss is, or wraps."""
-    while isinstance(loss, WrappedLoss):
-        loss = loss.loss
-    return loss if isinstance(loss, PairedLoss) else None
+    inner = innermost(loss)
+    return inner if isinstance(inner, PairedLoss) else None
 
 
 def _closed(loss: Loss, pairs: dict[str, str]) -> Loss:
