@@ -19,7 +19,9 @@ LEDE = (
     "The student is compared with the same student trained for as many steps on the same rows without the teacher. "
     "Only what lies beyond that is owed to distillation."
 )
-NO_BASELINE = "There is no baseline in this bundle, so it isn't known what the same student would be without the teacher."
+NO_BASELINE = (
+    "There is no baseline in this bundle, so it isn't known what the same student would be without the teacher."
+)
 NO_LABELS = (
     "The rows that it is tested on have no labels: that the student agrees with the teacher better than a student that "
     "never saw it shows what was learnt, not that it is right."
@@ -74,6 +76,8 @@ def _compared(lead: Comparison, found: Conclusion) -> tuple[str, str]:
     if lead.standing == "better" and found.constant in ("worse", "open"):
         short += ", and still " + ("worse" if found.constant == "worse" else "not shown to be better")
         short += " than a constant answer"
+    elif found.constant == "worse":
+        short += ", and a constant answer is better than the student"
     return short, text + _against_constant(found) + _others(found)
 
 
@@ -99,7 +103,7 @@ def _against_constant(found: Conclusion) -> str:
             f" The best constant answer, which looks at no input, is better than the student {figures}: by this "
             "measure the student is of no use."
         )
-    return f" It is not shown that the student is better than the best constant answer, which looks at no input, {figures}."
+    return f" The student is not shown to be better than the best constant answer, which looks at no input, {figures}."
 
 
 def _others(found: Conclusion) -> str:
@@ -141,7 +145,9 @@ def benefit(bundle: Bundle) -> Markup:
         tag("tbody", [_row(c, against, len(titles) > 3) for c in found]),
         class_="benefit stack",
     )
-    return section("benefit", TITLE, LEDE, *parts, tag("div", table, class_="scroll", tabindex="0"), note(_about(found)))
+    return section(
+        "benefit", TITLE, LEDE, *parts, tag("div", table, class_="scroll", tabindex="0"), note(_about(found))
+    )
 
 
 def _row(comparison: Comparison, against: str, several: bool) -> Markup:
