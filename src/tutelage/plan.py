@@ -160,16 +160,13 @@ def make_plan(recipe: Recipe) -> Plan:
 
 
 def _check_recipe(recipe: Recipe) -> None:
-    """What the recipe alone shows. A licence that is missing alone is told with what loading finds."""
+    """What the recipe alone shows; a licence that alone is missing is told with what loading the data finds."""
     try:
         check_all(_checks_of_the_recipe(recipe))
     except UserError:
-        check_all([_licences(recipe), *_checks_of_the_recipe(recipe)])
+        licensed = functools.partial(check_licences, recipe.teachers(), recipe.licences)
+        check_all([licensed, *_checks_of_the_recipe(recipe)])
         raise
-
-
-def _licences(recipe: Recipe) -> Callable[[], None]:
-    return functools.partial(check_licences, recipe.teachers(), recipe.licences)
 
 
 def load_parts(recipe: Recipe) -> TransferSet:
@@ -353,7 +350,13 @@ def _load(recipe: Recipe, device: torch.device) -> tuple[TransferSet, TransferSe
                 data.rows(split)
         loaded.append(data)
 
-    check_all([_licences(recipe), load_teacher, load_rows])
+    licensed = functools.partial(check_licences, recipe.teachers(), recipe.licences)
+    try:
+        licensed()
+    except UserError:  # such a teacher is not loaded; what is wrong with the data is told with it
+        check_all([licensed, load_rows])
+        raise
+    check_all([load_teacher, load_rows])
     data = loaded[0]
     checks.check_kind(recipe, data)
     _introduce(recipe, data)

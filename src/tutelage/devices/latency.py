@@ -23,8 +23,6 @@ __all__ = ["JUDGED_CALLS", "Plan", "Rounds", "measure"]
 MINIMUM_ROUNDS = 6
 """A median has a 95% interval from 6 values on."""
 MAXIMUM_CALLS = 200
-MOST_SAMPLES = 3000
-"""In all rounds together: calls of one round are alike, and each is stored."""
 JUDGED_CALLS = 200
 """An upper limit of 97.5% for a 95th percentile takes 72 independent calls; those of one round are alike."""
 JUDGED_ROUNDS = 40
@@ -79,7 +77,7 @@ class Plan:
         """Fills the time: `rounds` rounds where it lasts, with as many calls as fit, at least one and at most 200.
 
         When even one call of each candidate in every round is too much, there are fewer rounds, but at least 6 (or
-        `rounds`, if that is less). More rounds have fewer calls each: a candidate has at most 3,000 in all.
+        `rounds`, if that is less).
 
         What is judged takes as long as it takes to know enough, up to ten times `seconds`: 40 rounds (at least 15, if
         40 would take more than half of that), and in all of them together the calls that `judged` wants.
@@ -101,11 +99,10 @@ class Plan:
         block = seconds / (rounds * len(call_seconds))
         spare = LONGEST * seconds / rounds - once
         calls = {}
-        most_calls = min(MAXIMUM_CALLS, MOST_SAMPLES // rounds)
         for name, each in call_seconds.items():
             fits = int(block / each) if each > 0 else MAXIMUM_CALLS
             enough = min(math.ceil((judged or {}).get(name, 0) / rounds), 1 + int(spare / each) if each > 0 else fits)
-            calls[name] = max(1, min(most_calls, fits), enough)
+            calls[name] = max(1, min(MAXIMUM_CALLS, fits), enough)
         return cls(rounds=rounds, calls=calls)
 
 
