@@ -14,7 +14,7 @@ import numpy as np
 import tutelage
 from tutelage.devices.cost import Cost, significant
 from tutelage.evaluation.evidence import Evidence, PairEvidence
-from tutelage.evaluation.plots import worst_disagreements
+from tutelage.evaluation.plots import answers_differ, worst_disagreements
 from tutelage.evaluation.results import MetricResult
 from tutelage.governance.provenance import digest_files, environment
 from tutelage.governance.verdict import Verdict
@@ -80,6 +80,7 @@ def write_findings(
 def disagreements(evidence: Evidence, data: TransferSet, count: int = 12) -> dict[str, Any]:
     """The rows on which student and teacher differ most, as a person would look at them."""
     place = {int(row): index for index, row in enumerate(evidence.rows)}
+    differ = answers_differ(evidence)
     items, kind = [], "array"
     neighbours = _Neighbours(evidence, data) if evidence.task == "embedding" else None
     for row, score in worst_disagreements(evidence, count):
@@ -88,21 +89,31 @@ def disagreements(evidence: Evidence, data: TransferSet, count: int = 12) -> dic
         if neighbours is not None:
             teacher, student = (neighbours.nearest(model, index) for model in ("teacher", "student"))
         else:
-            teacher, student = (_answer(evidence, model, index) for model in ("teacher", "student"))
+            teacher, student = _answers(evidence, index)
         items.append(
             {
                 "row": row,
                 "score": float(score),
+                "differ": bool(differ[index]),
                 "label": shown["label"],
                 "teacher": teacher,
                 "student": student,
                 "input": png_data_uri(shown["input"]) if kind == "image" else shown["input"],
             }
         )
-    return {"kind": kind, "items": items}
+    return {"kind": kind, "items": items, "rows": len(evidence), "differing": int(differ.sum())}
 
 
-def _answer(evidence: Evidence, model: str, index: int) -> str:
+def _answers(evidence: Evidence, index: int) -> tuple[str, str]:
+    """The teacher's and the student's answer to one row, values with as many digits as tell them apart."""
+    for digits in (4, 6, 9):
+        teacher, student = (_answer(evidence, model, index, digits) for model in ("teacher", "student"))
+        if teacher != student or evidence.task != "regression":
+            break
+    return teacher, student
+
+
+def _answer(evidence: Evidence, model: str, index: int, digits: int) -> str:
     """A model's answer to one row in words: the class and its probability, or the values."""
     output = evidence.outputs[model][index].astype(np.float64)
     if evidence.task == "classification":
@@ -113,7 +124,7 @@ def _answer(evidence: Evidence, model: str, index: int) -> str:
     if evidence.task == "multilabel":
         on = np.flatnonzero(output > 0)
         return ", ".join(evidence.classes[i] if evidence.classes else str(i) for i in on) or "none"
-    return ", ".join(f"{value:.4g}" for value in np.atleast_1d(output)[:6])
+    return ", ".join(f"{value:.{digits}g}" for value in np.atleast_1d(output)[:6])
 
 
 class _Neighbours:

@@ -194,7 +194,7 @@ def _distill(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
 
     recipe = load_recipe(options.recipe, overrides)
     result = distill(recipe, options.out, fresh=options.fresh, progress=not options.quiet)
-    gained = describe_benefit(result.metrics(), [gate.name for gate in result.verdict.gates])
+    gained = describe_benefit(result.metrics(), [gate.name for gate in result.verdict.gates], result.seeds())
     lines = [*_verdict_lines(result.verdict), *([gained] if gained else []), f"report: {result.report}"]
     return result.verdict.exit_status, "\n".join(lines)
 

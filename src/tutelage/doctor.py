@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from tutelage.devices.cost import Cost, significant
+from tutelage.evaluation.benefit import conclude
 from tutelage.evaluation.results import MetricResult
 from tutelage.governance.licence import licence_records
 from tutelage.labelling import asked_at_most, describe_caches
@@ -217,21 +219,29 @@ def _ratios(cost: Cost) -> list[str]:
     return lines
 
 
-def describe_benefit(metrics: Sequence[MetricResult], gated: Collection[str] = ()) -> str:
+def describe_benefit(
+    metrics: Sequence[MetricResult], gated: Collection[str] = (), seeds: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """What distillation gained over the same student without it, in one line; empty where there is no baseline.
 
     Args:
         metrics: Of every evaluation set.
         gated: Names of the metrics that the policy judges: the first quality metric among them is told of.
+        seeds: Each seed's own values, as `metrics.json` has them.
     """
-    compared = [x for x in metrics if x.kind == "quality" and "student - baseline" in x.differences]
-    if not compared:
+    found = conclude(metrics, seeds, gated)
+    if found.lead is None:
         return ""
-    metric = min(compared, key=lambda x: (x.name not in gated, x.set != "test"))
-    found = metric.differences["student - baseline"]
+    metric, of = found.lead.metric, found.lead.seeds or found.lead.rows
     scale, places, what = (100, ".1f", "points of ") if metric.unit == "%" else (1, ".3g", "in ")
-    value, low, high = (f"{scale * x:+{places}}" for x in (found.value, found.low, found.high))
-    better, worse = (found.low > 0, found.high < 0) if metric.higher_is_better else (found.high < 0, found.low > 0)
-    shown = "" if better and not found.reservation else "did harm: " if worse else "not shown to help: "
+    value, low, high = (f"{scale * x:+{places}}" for x in (of.value, of.low, of.high))
+    harm = "did harm: " if found.lead.standing == "worse" else "of no use: "
+    shown = {"yes": "", "no": harm, "not shown": "not shown to help: "}.get(found.answer, "")
     interval = f"{metric.confidence:.0%} interval {low} to {high}"
-    return f"distillation: {shown}{value} {what}{metric.name} over the same student without it ({interval})"
+    text = f"distillation: {shown}{value} {what}{metric.name} over the same student without it ({interval})"
+    if found.constant in ("worse", "open"):
+        ours, constant = (metric.models[name].value for name in ("student", "constant"))
+        worse = "is better" if found.constant == "worse" else "is not shown to be worse"
+        text += f"; the best constant answer, which looks at no input, {worse} ({scale * constant:{places}} against "
+        text += f"{scale * ours:{places}}{'%' if metric.unit == '%' else ''})"
+    return text

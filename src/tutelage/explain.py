@@ -34,17 +34,7 @@ def explain(key: str = "") -> str:
     classes = _all_classes()
     if key in classes:
         return _fields(classes[key], _about(classes[key]))
-    hint: Any = Recipe
-    for part in key.split("."):
-        known = parameters(hint) if inspect.isclass(hint) else {}
-        if part not in known:
-            raise RecipeError(
-                key,
-                expected="a field of a recipe, or the name of a class",
-                found=part,
-                mend=did_you_mean(part, [*known, *classes]),
-            )
-        hint = _plain(known[part][0])
+    key, hint = _field(key, list(classes))
     if not inspect.isclass(hint) or hint.__module__ == "builtins":
         return f"{key}: {_type_name(hint)}"
     if dataclasses.is_dataclass(hint):
@@ -52,6 +42,44 @@ def explain(key: str = "") -> str:
     lines = [f"{key}: {_about(hint)}", "", "One of these, as `class_path: NAME` with its `init_args:`", ""]
     lines += [f"  {name:<24} {_about(kind)}" for name, kind in sorted(family(hint).items())]
     return "\n".join([*lines, "", "`tutelage explain NAME` lists its arguments."])
+
+
+def _field(key: str, classes: list[str]) -> tuple[str, Any]:
+    """The full key of a field that is named by it, or by its last word alone, in the singular or the plural; its type.
+
+    Raises:
+        RecipeError: There is none, or several.
+    """
+    hint: Any = Recipe
+    known: dict[str, Any] = {}
+    for part in key.split("."):
+        known = parameters(hint) if inspect.isclass(hint) and dataclasses.is_dataclass(hint) else {}
+        if part not in known:
+            break
+        hint = _plain(known[part][0])
+    else:
+        return key, hint
+    if inspect.isclass(hint) and hint.__module__.startswith("tutelage") and not known:  # `data.source.path`
+        having = [name for name, kind in sorted(family(hint).items()) if part in parameters(kind)]
+        if having:
+            raise RecipeError(
+                key,
+                expected="a field of a recipe, or the name of a class",
+                found=f"`{part}`, an argument of {', '.join(having)}",
+                mend=f"tutelage explain {having[0]}",
+            )
+    fields = dotted_fields()
+    word = key.rpartition(".")[2]
+    forms = {word, f"{word}s", f"{word}es", word.removesuffix("s"), word.removesuffix("es")}
+    meant = [field for field in fields if field.rpartition(".")[2] in forms]
+    if len(meant) == 1 and meant[0] != key:
+        return _field(meant[0], classes)
+    raise RecipeError(
+        key,
+        expected="a field of a recipe, or the name of a class",
+        found=word,
+        mend=f"choose one of: {', '.join(meant)}" if meant else did_you_mean(word, [*fields, *classes]),
+    )
 
 
 def dotted_fields(command: str = "distill") -> list[str]:

@@ -8,16 +8,19 @@ from pathlib import Path
 
 from tutelage.errors import DataError, UserError, did_you_mean
 
-__all__ = ["resolve_path"]
+__all__ = ["look_beside", "resolve_path"]
 
 _PACKAGE = "package:"
+_beside: list[Path] = []
+"""The folder of the recipe that is planned; not of a context, so that threads have it too."""
 
 
 def resolve_path(text: str, *, key: str, error: type[UserError] = DataError) -> Path:
     """The existing file or folder that a recipe means by `text`.
 
     `package:NAME/sub/path` is a path inside the folder of the installed Python package `NAME`, which is found and not
-    imported. Anything else is a path as the shell has it, with `~` for the home folder.
+    imported. Anything else is a path as the shell has it, with `~` for the home folder; one that is not in the working
+    folder is looked for beside the recipe.
 
     Args:
         text: As it stands in the recipe.
@@ -32,11 +35,27 @@ def resolve_path(text: str, *, key: str, error: type[UserError] = DataError) -> 
         path = _package_folder(name, key, error) / rest
     else:
         path = Path(text).expanduser()
-    if not path.exists():
-        raise error(
-            key, expected="a file or folder that exists", found=f"`{text}`, which does not", mend=_nearest(path)
-        )
-    return path
+    places = [path, *(folder / path for folder in _beside if folder.resolve() != Path.cwd().resolve())]
+    for place in places:
+        if place.exists():
+            return place
+    beside = (
+        ", neither in the working folder nor beside the recipe" if len(places) > 1 and not path.is_absolute() else ""
+    )
+    raise error(
+        key,
+        expected="a file or folder that exists",
+        found=f"`{text}`{beside or ', which does not'}",
+        mend="; ".join(dict.fromkeys(hint for hint in map(_nearest, places) if hint)),
+    )
+
+
+def look_beside(folder: Path | None) -> None:
+    """Has relative paths that are not in the working folder looked for in `folder`, that of the recipe's file.
+
+    What is in the working folder comes first, as it does for a path on the command line. None looks there alone.
+    """
+    _beside[:] = [] if folder is None else [folder]
 
 
 def _package_folder(name: str, key: str, error: type[UserError]) -> Path:

@@ -71,6 +71,11 @@ class Result:
         with _sound(self.bundle):
             return [MetricResult.from_dict(metric) for metric in _read(self.bundle / "metrics.json")["metrics"]]
 
+    def seeds(self) -> list[dict[str, Any]]:
+        """Each seed's own values of the metrics."""
+        with _sound(self.bundle):
+            return list(_read(self.bundle / "metrics.json")["seeds"])
+
 
 def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = False, progress: bool = True) -> Result:
     """Distils a teacher into a student and shows whether it meets its budget and policy.

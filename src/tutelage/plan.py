@@ -17,14 +17,16 @@ import torch
 from tutelage import checks
 from tutelage.asking import asked_about, check_asking
 from tutelage.devices import Target
-from tutelage.errors import check_all, within
+from tutelage.errors import UserError, check_all, within
 from tutelage.evaluation.metrics import available_metrics
 from tutelage.forecast import Forecast, make_forecast
+from tutelage.governance.licence import check_licences
 from tutelage.governance.policy import check_budget, check_gates
 from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
 from tutelage.losses import Loss
 from tutelage.matching import Proposal, propose_for, with_pairs
 from tutelage.parts import baseline_losses, build_student, load_data, teacher_data
+from tutelage.paths import look_beside
 from tutelage.plan_notes import notes_on
 from tutelage.probe import ask_teacher, run_student
 from tutelage.recipe import Assistant, Recipe, check_types
@@ -132,7 +134,8 @@ def make_plan(recipe: Recipe) -> Plan:
         UserError: Something does not fit.
     """
     check_types(recipe)
-    check_all(_checks_of_the_recipe(recipe))
+    look_beside(recipe.folder)
+    _check_recipe(recipe)
     device = make_accelerator(recipe.training.precision).device
     checks.check_precision(recipe, device)
     data, taught = _load(recipe, device)
@@ -156,6 +159,16 @@ def make_plan(recipe: Recipe) -> Plan:
     return plan
 
 
+def _check_recipe(recipe: Recipe) -> None:
+    """What the recipe alone shows; a licence that alone is missing is told with what loading the data finds."""
+    try:
+        check_all(_checks_of_the_recipe(recipe))
+    except UserError:
+        licensed = functools.partial(check_licences, recipe.teachers(), recipe.licences)
+        check_all([licensed, *_checks_of_the_recipe(recipe)])
+        raise
+
+
 def load_parts(recipe: Recipe) -> TransferSet:
     """The data of a recipe, once its teachers are loaded and have met it: what it takes to ask them."""
     return _load(replace(recipe, teacher_training=None), make_accelerator(recipe.training.precision).device)[0]
@@ -169,6 +182,7 @@ def propose_pairs(recipe: Recipe) -> list[Proposal]:
     Raises:
         UserError: The models can't be made, or no pairs can be proposed.
     """
+    look_beside(recipe.folder)
     recipe.check()
     device = make_accelerator(recipe.training.precision).device
     data, _ = _load(replace(recipe, teacher_training=None), device)
@@ -278,7 +292,7 @@ def _plan(
     metrics = available_metrics(recipe.task, labels=labelled, sets=sets, same_width=same_width, several=several)
     for name, head in recipe.heads.items():
         metrics |= available_metrics(head.task, labels=labelled and head.labels is not None, on=name)
-    check_gates(recipe.policy, metrics)
+    check_gates(recipe.policy, metrics, recipe.task)
     select = functools.partial(selection_of, recipe, data=data, same_width=same_width, several=several)
     for lesson, metric in zip(
         lessons, [*(stage.select for stage in recipe.earlier_stages), recipe.select], strict=True
@@ -311,7 +325,7 @@ def _checks_of_the_recipe(recipe: Recipe) -> list[Callable[[], object]]:
     return [
         recipe.check,
         lambda: check_budget(recipe.budget),
-        lambda: check_gates(recipe.policy, known),
+        lambda: check_gates(recipe.policy, known, recipe.task),
         lambda: Target.parse(recipe.measure.device, key="measure.device").require(key="measure.device"),
         lambda: checks.check_extras(recipe),
         lambda: checks.check_meaning(recipe),
@@ -336,6 +350,12 @@ def _load(recipe: Recipe, device: torch.device) -> tuple[TransferSet, TransferSe
                 data.rows(split)
         loaded.append(data)
 
+    licensed = functools.partial(check_licences, recipe.teachers(), recipe.licences)
+    try:
+        licensed()
+    except UserError:  # such a teacher is not loaded; what is wrong with the data is told with it
+        check_all([licensed, load_rows])
+        raise
     check_all([load_teacher, load_rows])
     data = loaded[0]
     checks.check_kind(recipe, data)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tutelage.errors import SignalError, TutelageError, blame, within
-from tutelage.signals import Batch, Request, Signals
+from tutelage.signals import Batch, Inputs, Request, Signals
 from tutelage.taps import observe
 from tutelage.teachers import Teacher
 
@@ -22,7 +22,7 @@ def ask_teacher(teacher: Teacher, batch: Batch, request: Request) -> Signals:
     Raises:
         SignalError: It can't take them, or its output is not finite.
     """
-    with within("teacher"), forward_pass("the teacher"):
+    with within("teacher"), forward_pass("the teacher", batch.inputs):
         says = teacher.ask(batch, request)
     _require_finite("teacher", says)
     return says
@@ -35,7 +35,7 @@ def run_student(student: nn.Module, batch: Batch, request: Request) -> Signals:
         SignalError: It can't take them, or its output is not finite.
     """
     student.eval()
-    with within("student"), forward_pass("the student"), torch.no_grad():
+    with within("student"), forward_pass("the student", batch.inputs), torch.no_grad():
         says = observe(student, batch.inputs, request, model="student")
     _require_finite("student", says)
     return says
@@ -53,7 +53,7 @@ def _require_finite(name: str, says: Signals) -> None:
 
 
 @contextlib.contextmanager
-def forward_pass(model: str) -> Iterator[None]:
+def forward_pass(model: str, inputs: Inputs | None = None) -> Iterator[None]:
     """A module that can't take the data's batch fails with an error of its own: say what that means."""
     try:
         yield
@@ -64,6 +64,17 @@ def forward_pass(model: str) -> Iterator[None]:
             f"{model} on the first two rows of the data",
             expected="a forward pass",
             found=blame(error),
-            mend="the inputs that the data gives are not those that the module takes: "
-            "compare data.source with the module's forward",
+            mend=_mend(inputs),
         ) from error
+
+
+def _mend(inputs: Inputs | None) -> str:
+    """What the data gives, and the settings that change it."""
+    tensors = inputs if isinstance(inputs, dict) else {} if inputs is None else {"input": inputs}
+    given = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+    ways = "compare data.source with the module's forward"
+    if any(tensor.dim() == 4 for tensor in tensors.values()):
+        ways = "data.images.size sets the height and width of images, data.images.mode (RGB or L) their channels"
+    elif any(tensor.dim() == 2 and tensor.is_floating_point() for tensor in tensors.values()):
+        ways = "data.source.inputs lists the columns; give the module's init_args as many inputs"
+    return f"the module does not take what the data gives{f' ({given})' if given else ''}: {ways}"

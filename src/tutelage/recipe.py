@@ -14,11 +14,12 @@ import math
 import types
 import typing
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from tutelage.asking import Asking
 from tutelage.errors import RecipeError, check_all, did_you_mean
-from tutelage.governance.licence import Licence, check_licences
+from tutelage.governance.licence import Licence
 from tutelage.governance.policy import Budget, Gate
 from tutelage.losses import Loss
 from tutelage.students import Student
@@ -196,9 +197,10 @@ class Recipe:
     measure: Measure = field(default_factory=Measure)
     budget: Budget = field(default_factory=Budget)
     policy: list[Gate] = field(default_factory=list)
+    folder: Path | None = field(default=None, init=False, compare=False)  # of its file, where it came from one
 
     def check(self) -> None:
-        """Refuses contradictions that the recipe alone shows, before anything is loaded.
+        """Refuses contradictions that the recipe alone shows, but for licences, before anything is loaded.
 
         Raises:
             RecipeError: Naming the key; all keys, where there are several.
@@ -207,7 +209,6 @@ class Recipe:
         check_all(
             [
                 self._check_words,
-                lambda: check_licences(self.teachers(), self.licences),
                 *(functools.partial(training.check, key) for key, training in self.trainings().items()),
                 self._check_assistants,
                 *([] if self.asking is None else [functools.partial(self.asking.check, self)]),

@@ -20,6 +20,7 @@ from tutelage.errors import RecipeError, UserError, blame
 from tutelage.generation import Generation
 from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
 from tutelage.losses import all_losses
+from tutelage.paths import look_beside
 from tutelage.recipe import Recipe
 from tutelage.typed import Problem, check_value, describe
 
@@ -39,7 +40,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: The file is missing or not YAML, or a key is unknown, missing or of the wrong type; all mistakes
             are named in one message.
     """
-    return build_recipe(read_recipe(path, overrides))
+    folder = Path(path).resolve().parent
+    data = read_recipe(path, overrides)
+    look_beside(folder)  # parts may look for their files when they are built
+    recipe = build_recipe(data)
+    recipe.folder = folder
+    return recipe
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -150,6 +156,7 @@ def load_generation(path: str | Path, overrides: Sequence[str] = ()) -> Generati
     Raises:
         RecipeError: As `load_recipe` does.
     """
+    look_beside(Path(path).resolve().parent)
     return _build(read_recipe(path, overrides), Generation)
 
 

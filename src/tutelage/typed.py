@@ -169,12 +169,25 @@ def _check_fields(value: Any, target: Callable[..., Any], key: str, problems: li
         else:
             owner = getattr(target, "__name__", str(target))
             problems.append(
-                Problem(f"{prefix}{name}", f"a field of {owner}", "no such field", did_you_mean(str(name), known))
+                Problem(
+                    f"{prefix}{name}", f"a field of {owner}", "no such field", _field_meant(str(name), known, prefix)
+                )
             )
     for name, (_, required) in known.items():
         if required and name not in value:
             problems.append(Problem(f"{prefix}{name}", "a value: it has no default", "it is missing"))
     return result
+
+
+def _field_meant(name: str, known: Mapping[str, tuple[Any, bool]], prefix: str) -> str:
+    """Where a field of that name is: in a section of this one, else what is spelt like it."""
+    inside = [
+        f"`{prefix}{section}.{name}`"
+        for section, (hint, _) in known.items()
+        for kind in (hint, *get_args(hint))
+        if inspect.isclass(kind) and dataclasses.is_dataclass(kind) and name in parameters(kind)
+    ]
+    return f"it is {' or '.join(dict.fromkeys(inside))}" if inside else did_you_mean(name, known)
 
 
 def _check_class(value: Any, base: type, key: str, problems: list[Problem]) -> Any:

@@ -10,6 +10,7 @@ import difflib
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,12 +27,15 @@ __all__ = ["History", "Workspace", "notes_on_training", "remove", "write_json"]
 
 MARKS = ("verdict.json", "provenance.json")
 """The files by which a bundle is known."""
+_NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]+\]")
+"""A list of numbers, one a line; a text of JSON has no line break."""
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Writes plain data as JSON, atomically."""
+    """Writes plain data as JSON, atomically; a list of numbers takes one line, not one a number."""
+    text = _NUMBERS.sub(lambda found: "".join(found[0].split()), json.dumps(data, indent=1, allow_nan=False))
     with replacing(path) as partial:
-        partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def remove(path: Path) -> None:

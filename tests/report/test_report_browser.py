@@ -78,6 +78,19 @@ def test_the_page_is_never_wider_than_its_window(browser: Browser, bundles: dict
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_column_is_cut_off_at_a_common_width_and_where_one_is_a_shadow_shows_it(
+    browser: Browser, bundles: dict[str, Path], name: str
+) -> None:
+    browser.visit(bundles[name] / "report.html")
+    browser.resize(1280)
+    wider = "[...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth)"
+    assert browser.run(f"return {wider}.map((e) => e.firstElementChild.className)") == []
+    browser.resize(390)
+    backgrounds = browser.run(f"return {wider}.map((e) => getComputedStyle(e).backgroundAttachment)")
+    assert all({"local", "scroll"} <= set(each.split(", ")) for each in backgrounds)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_section_is_shown_and_linked(browser: Browser, bundles: dict[str, Path], name: str) -> None:
     browser.visit(bundles[name] / "report.html")
     shown = browser.run(

@@ -13,9 +13,9 @@ from scipy import stats
 from synthetic_bundle import write_bundle
 
 from tutelage.errors import DataError
+from tutelage.evaluation.benefit import T_95
 from tutelage.report import write_report
 from tutelage.report.markup import VOID, escape, tag
-from tutelage.report.sections.benefit import T_95
 
 
 def text_of(html: str) -> str:

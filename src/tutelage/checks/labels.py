@@ -97,7 +97,7 @@ def _check_classes(recipe: Recipe, data: TransferSet, outputs: dict[str, torch.T
                 f"{name}: output",
                 expected=f"logits of {classes} classes: (2, {classes})",
                 found=f"shape {tuple(output.shape)}",
-                mend=f"give the {name} {classes} outputs, or another data.source{_as_names(labels, width, data)}",
+                mend=_as_names(labels, width, data) or f"give the {name} {classes} outputs, or another data.source",
             )
     if int(labels.min()) < 0:
         raise DataError(
@@ -110,7 +110,10 @@ def _as_names(labels: np.ndarray[Any, Any], width: int, data: TransferSet) -> st
     numbers = np.unique(labels).tolist()
     if len(numbers) != width or list(data.classes) != [str(i) for i in range(len(data.classes))]:
         return ""
-    return f"; if the numbers are names, write data.source.classes: {json.dumps([str(n) for n in numbers[:40]])}"
+    named = json.dumps([str(n) for n in numbers[:40]])
+    if numbers == list(range(1, width + 1)):
+        return f"do the labels begin at 1? Outputs are counted from 0: write data.source.classes: {named}"
+    return f"if the numbers are names, write data.source.classes: {named}; if not, give the model an output for each"
 
 
 def _check_names(recipe: Recipe, data: TransferSet, outputs: dict[str, torch.Tensor]) -> None:

@@ -35,10 +35,10 @@ def check_answers(recipe: Recipe, data: TransferSet, student: nn.Module, device:
     rows = data.rows("development")
     rows = rows[np.argsort(~data.labelled[rows], kind="stable")][:EXAMINED]  # labelled ones first
     batch = data.batch(rows).to(device)
-    with within("teacher"), forward_pass("the teacher"):
+    with within("teacher"), forward_pass("the teacher", batch.inputs):
         teacher = with_stand_ins(recipe.teacher, data.example(2).to(device))
         said = teacher.ask(batch, Request(output=True)).dense()
-    with within("student"), forward_pass("the student"):
+    with within("student"), forward_pass("the student", batch.inputs):
         answered = output_of(call(student.eval(), batch.inputs), "student")
     first = data.example(2).to(device).inputs
     way = dict.fromkeys(("probabilities", "sigmoid"), "take it out of the student's forward")

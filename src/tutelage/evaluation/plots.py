@@ -13,7 +13,7 @@ from tutelage.evaluation.metrics.classification import BINS, bin_of, kl, log_sof
 from tutelage.evaluation.metrics.embedding import row_pairs, similarities
 from tutelage.evaluation.metrics.multilabel import binary_kl
 
-__all__ = ["plot_data", "worst_disagreements"]
+__all__ = ["answers_differ", "plot_data", "worst_disagreements"]
 
 POINTS = 2_000
 LANDMARKS = 500
@@ -52,12 +52,26 @@ def worst_disagreements(evidence: Evidence, k: int = 20) -> list[tuple[int, floa
     values, or 1 - cosine of the embeddings; for embeddings of different widths the mean absolute difference of the
     row's cosines with up to 500 other rows.
 
+    A row on which both give the same class, or the same labels, comes after all on which they do not.
+
     Returns:
         Row numbers in the data set and scores. Rows with equal scores come in their order in the evidence.
     """
-    score = _disagreement(evidence)
-    worst = np.argsort(-score, kind="stable")[:k]
+    score, differ = _disagreement(evidence), answers_differ(evidence)
+    worst = np.lexsort((-score, ~differ))[:k]
     return [(int(evidence.rows[i]), float(score[i])) for i in worst]
+
+
+def answers_differ(evidence: Evidence) -> NDArray[np.bool_]:
+    """Whether student and teacher give different answers, row by row: another class, other labels, other values."""
+    teacher, student = evidence.outputs["teacher"], evidence.outputs["student"]
+    if evidence.task == "classification":
+        differ: NDArray[np.bool_] = teacher.argmax(axis=1) != student.argmax(axis=1)
+    elif evidence.task == "multilabel":
+        differ = ((teacher > 0) != (student > 0)).any(axis=1)
+    else:
+        differ = _disagreement(evidence) > 0
+    return differ
 
 
 def _disagreement(evidence: Evidence) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tutelage.evaluation.benefit import standing
 from tutelage.evaluation.metrics import CONSTANT
 from tutelage.evaluation.results import MetricResult
 from tutelage.governance.policy import Gate
@@ -29,12 +30,10 @@ def is_met_by_constant(gate: Gate, metric: MetricResult) -> bool:
 
 def is_shown_better(metric: MetricResult) -> bool:
     """Whether the whole interval of the student's difference from the best constant answer is on the better side."""
-    difference = metric.differences.get(f"student - {CONSTANT}")
-    if difference is None:
+    found = standing(metric, CONSTANT)
+    if found is None:
         return CONSTANT not in metric.models  # undefined for a constant: what has a value is none
-    if difference.reservation:  # its ends can't be relied on
-        return False
-    return difference.low > 0 if metric.higher_is_better else difference.high < 0
+    return found == "better"
 
 
 def constant_reason(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> list[str]:

@@ -172,8 +172,10 @@ def _require(record: LicenceRecord) -> None:
             expected="a record that it may be learnt from",
             found=f"{record.teacher}, of which that is unknown: {licence.basis}",
             harm="the student may turn out to be made against the terms of its teacher",
-            mend="look its licence up and state it, or say that it is unknown and accept that (the card tells of it):\n"
+            mend="say that it is your own work, or look its licence up and state it, or say that it is unknown and "
+            "accept that (the card tells of it); one of these lines:\n"
             "            licences:\n"
+            f'              "{record.key}": {{use: allowed, basis: own work, date: "{datetime.date.today()}"}}\n'
             f'              "{record.key}": {{use: allowed, basis: NAME OF THE LICENCE AND WHERE IT STANDS, '
             'date: "YYYY-MM-DD"}\n'
             f'              "{record.key}": {{use: unknown, accept_unknown: true, basis: WHAT WAS LOOKED FOR, '

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from tutelage.errors import RecipeError, did_you_mean
+from tutelage.evaluation.evidence import Task
 from tutelage.evaluation.metrics import Description, describe
 
 __all__ = ["Budget", "Gate", "check_budget", "check_gates", "check_timed"]
@@ -67,12 +68,13 @@ class Budget:
 CRITERIA = tuple(f.name for f in fields(Gate) if f.name != "metric")
 
 
-def check_gates(policy: Sequence[Gate], available: Iterable[str] | None = None) -> None:
+def check_gates(policy: Sequence[Gate], available: Iterable[str] | None = None, task: Task | None = None) -> None:
     """Refuses gates that can't be judged, before anything is computed.
 
     Args:
         policy: The gates.
         available: Names of the metrics that this recipe will have (`available_metrics`); None checks only the numbers.
+        task: The recipe's, by which a metric of another task is told.
 
     Raises:
         RecipeError: Naming the gate by its place, `policy[0].metric`.
@@ -82,7 +84,7 @@ def check_gates(policy: Sequence[Gate], available: Iterable[str] | None = None) 
         key = f"policy[{place}]"
         _check_form(key, gate)
         if known is not None and gate.metric not in known:
-            _refuse_metric(f"{key}.metric", gate.metric, known)
+            _refuse_metric(f"{key}.metric", gate.metric, known, task)
         about = describe(gate.metric)
         if about is not None:
             _check_direction(key, gate, about)
@@ -135,9 +137,13 @@ def check_timed(budget: Budget, forms: Sequence[str], *, teacher: str, device: s
     )
 
 
-def _refuse_metric(key: str, metric: str, known: list[str]) -> None:
+def _refuse_metric(key: str, metric: str, known: list[str], task: Task | None) -> None:
     about = describe(metric)
-    if about is not None and about.needs_labels:
+    if about is not None and task is not None and describe(metric, task) is None:
+        others = " or ".join(each for each in get_args(Task) if describe(metric, each) is not None)
+        expected = f"a metric of task {task}"
+        mend = f"`{metric}` is one of task {others}: mend `task`, or {did_you_mean('', known)}"
+    elif about is not None and about.needs_labels:
         expected, mend = "a metric that this recipe measures", "it needs labels on the test split: give some"
     elif about is not None and about.needs_same_width:
         expected = "a metric that this recipe measures"

@@ -18,7 +18,7 @@ from tutelage.governance.limits import judge_budget, judge_export
 from tutelage.governance.outcome import GateResult, Outcome
 from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
 from tutelage.governance.requirement import judge_gate
-from tutelage.governance.warnings import overtaken, warnings_on
+from tutelage.governance.warnings import constant_ahead, overtaken, warnings_on
 
 __all__ = ["GateResult", "Outcome", "Verdict", "judge"]
 
@@ -99,10 +99,11 @@ def judge(
         reasons.append(NOTHING_STATED)
     warnings = [] if reasons else constant_warnings(metrics, policy)
     reasons = reasons or constant_reason(metrics, policy)
+    ahead = [] if reasons else constant_ahead(metrics, policy)
     failed = any(gate.outcome == "FAIL" for gate in gates)
     return Verdict(
         verdict="FAIL" if failed else "INCONCLUSIVE" if reasons else "PASS",
         reasons=reasons,
         gates=gates,
-        warnings=[*warnings, *warnings_on(metrics, policy)],
+        warnings=[*ahead, *warnings, *warnings_on(metrics, policy)],
     )

@@ -1,14 +1,16 @@
-"""What a verdict is to be read with: gates that pass although the same student does better without its teacher."""
+"""What a verdict is to be read with: the same student without its teacher, or a constant answer, is better."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tutelage.evaluation.benefit import against_constant
+from tutelage.evaluation.metrics import CONSTANT
 from tutelage.evaluation.results import Estimate, MetricResult
 from tutelage.governance.policy import Gate
 from tutelage.governance.requirement import metric_amount, metric_change, metric_title, metric_value
 
-__all__ = ["overtaken", "warnings_on"]
+__all__ = ["constant_ahead", "overtaken", "warnings_on"]
 
 AGAINST = "student - baseline"
 
@@ -53,6 +55,30 @@ def overtaken(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> list[s
         if gate.margin is not None
         and (metric := by_name.get(gate.metric)) is not None
         and (difference := _worse_by(metric, gate.margin)) is not None
+    ]
+
+
+def constant_ahead(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> list[str]:
+    """A sentence for each metric in which the best constant answer is shown to be better than the student.
+
+    Looked at are the metrics that the policy judges, and the first quality metric of the test split unless the student
+    is shown to be better than a constant answer in a quality metric that the policy judges.
+
+    Args:
+        metrics: Of every evaluation set, the task's main metric first.
+        policy: The gates.
+    """
+    gated = {gate.metric for gate in policy}
+    quality = [metric for metric in metrics if metric.kind == "quality"]
+    looked = [metric for metric in metrics if metric.name in gated]
+    if not any(metric.name in gated and against_constant(metric) == "better" for metric in quality):
+        looked += [metric for metric in quality if metric.set == "test" and metric.name not in gated][:1]
+    return [
+        f"The best constant answer, which looks at no input, is better than the student: {metric_title(metric)} "
+        + ", ".join(f"{metric_value(metric.models[x].value, metric.unit)} ({x})" for x in (CONSTANT, "student"))
+        + "."
+        for metric in looked
+        if against_constant(metric) == "worse"
     ]
 
 

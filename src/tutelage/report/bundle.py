@@ -12,6 +12,7 @@ import yaml
 
 from tutelage.devices.cost import Cost
 from tutelage.errors import DataError
+from tutelage.evaluation.benefit import lead_metric
 from tutelage.evaluation.evidence import Evidence, PairEvidence, read_evidence
 from tutelage.evaluation.results import MetricResult
 
@@ -75,10 +76,7 @@ class Bundle:
 
     def primary(self, kind: str) -> MetricResult | None:
         """The metric of `kind` that a gate judges, else the first on the test set, else the first."""
-        of_kind = [m for m in self.metrics if m.kind == kind]
-        gated = {g.get("name") for g in self.gates(kind)}
-        ranked = sorted(of_kind, key=lambda m: (m.name not in gated, m.set != "test"))
-        return ranked[0] if ranked else None
+        return lead_metric(self.metrics, kind, {gate.get("name", "") for gate in self.gates(kind)})
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 MISSING = "—"
+ROUNDING = 1e-6
 MINUS = "\u2212"
 NARROW = "\u202f"  # narrow no-break space: a number and its unit stay on one line
 
@@ -151,6 +152,8 @@ def estimate(
     factor_ = 100 if unit == "%" else 1
     width = factor_ * (high - low)
     decimals = min(max(1 - math.floor(math.log10(width)), 1), 6) if width > 0 else None
+    if 0 < width < ROUNDING and abs(factor_ * number) < ROUNDING:  # what is left of zero by rounding has no digits
+        decimals = 3
 
     def words_of(v: float) -> str:
         text = plain(factor_ * v, decimals=decimals) if decimals else plain(factor_ * v)

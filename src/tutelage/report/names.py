@@ -42,6 +42,9 @@ def model_title(bundle: Bundle, role: str) -> str:
         arguments = arguments if isinstance(arguments, dict) else {}
         if isinstance(arguments.get("path"), str):
             return str(arguments["path"]).rstrip("/").rsplit("/", 1)[-1]
+        while isinstance(arguments.get("student"), dict):  # a student around another, which is the model
+            made = arguments["student"]
+            arguments = made.get("init_args") if isinstance(made.get("init_args"), dict) else {}
         name = _construction(arguments.get("module") or made)
         # `<Net made in Python>`: a live object, which a recipe can only mention.
         if not name.startswith("<"):

@@ -134,7 +134,10 @@ def rows_of(table: pa.Table, roles: Roles) -> Rows:
     """
     if not table.num_rows:
         raise DataError(
-            "data.source", expected="at least one row", found="no rows", mend="check the file or the filter"
+            "data.source",
+            expected="at least one row",
+            found="no rows",
+            mend="fill the file that data.source names, give another, or check its `split` or filter",
         )
     columns: dict[str, Column] = {name: _texts(table[name], name) for name in roles.text}
     if roles.image is not None:

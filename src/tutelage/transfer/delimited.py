@@ -47,7 +47,10 @@ def read_delimited(file: Path, roles: Roles, form: TextFormat, delimiter: str) -
         names = next((row for row in csv.reader(lines, delimiter=delimiter) if row), [])
     if not names:
         raise DataError(
-            str(file), expected="names of columns in the first line", found="an empty file", mend="check the path"
+            str(file),
+            expected="names of columns in the first line",
+            found="an empty file",
+            mend="fill it, or give another data.source.path",
         )
     if any(name not in names for name in roles.columns):
         _refuse_delimiter(file, roles, form, delimiter, names)

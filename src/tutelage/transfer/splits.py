@@ -102,6 +102,7 @@ def assign(
         `[N]` int8 codes (0 train, 1 development, 2 test, -1 dropped), and a sentence for each kind of drop.
     """
     codes = _draw(content if group is None else group, split, splits)
+    _refuse_empty(codes, splits)
     notes = []
     for code, above in ((DEVELOPMENT, (TEST,)), (TRAIN, (TEST, DEVELOPMENT))):
         for other in above:
@@ -115,7 +116,7 @@ def assign(
                     notes.append(
                         f"{taken.sum():,} of {mine.sum():,} {_NOUNS[code]} rows dropped: {what} in {SPLITS[other]}"
                     )
-    _refuse_empty(codes, splits)
+    _refuse_empty(codes, splits, notes)
     return codes, notes
 
 
@@ -136,14 +137,16 @@ def _draw(keys: Digests, split: Sequence[str] | None, splits: Splits) -> np.ndar
     return codes
 
 
-def _refuse_empty(codes: np.ndarray[Any, np.dtype[np.int8]], splits: Splits) -> None:
+def _refuse_empty(codes: np.ndarray[Any, np.dtype[np.int8]], splits: Splits, dropped: Sequence[str] = ()) -> None:
     wanted = {TRAIN: 1.0, DEVELOPMENT: splits.development, TEST: splits.test}
     for code, share in wanted.items():
         if share > 0 and not (codes == code).any():
             raise DataError(
                 f"data.splits: {SPLITS[code]}",
                 expected="at least one row",
-                found=f"none of {len(codes):,} rows",
+                found=f"none of {len(codes):,} rows{''.join(f'; {why}' for why in dropped)}",
                 harm="nothing could be trained, chosen or judged on it",
-                mend="use more rows (or more groups), a larger share or another seed",
+                mend="take rows that stand in two splits out of one of them: a row that is learnt can't judge"
+                if dropped
+                else "use more rows (or more groups), a larger share or another seed",
             )

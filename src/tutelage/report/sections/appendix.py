@@ -154,11 +154,11 @@ def _yaml(text: str) -> Markup:
 def recompute(bundle: Bundle) -> Markup:
     """The commands by which someone else gets the same numbers."""
     lede = "Nothing here has to be believed: the bundle holds the raw predictions of teacher and student."
-    place = bundle.name if re.fullmatch(r"[\w.-]+", bundle.name) else "BUNDLE"
     commands = (
-        (f"tutelage evaluate {place}", "every metric, interval and gate again, from evidence.parquet"),
-        (f"tutelage measure {place}", "latency, memory and size again, on the machine at hand"),
-        (f"tutelage report {place}", "this page again"),
+        ("tutelage evaluate .", "every metric, interval and gate again, from evidence.parquet"),
+        ("tutelage measure .", "latency, memory and size again, on the machine at hand"),
+        ("tutelage report .", "this page again"),
     )
     items = [join(tag("dt", tag("code", command)), tag("dd", what)) for command, what in commands]
-    return section("recompute", "Check it yourself", lede, tag("dl", items, class_="commands"))
+    where = note("In a terminal, in the folder where this page lies:")
+    return section("recompute", "Check it yourself", lede, where, tag("dl", items, class_="commands"))

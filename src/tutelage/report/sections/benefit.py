@@ -2,101 +2,139 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
 
-from tutelage.evaluation.results import Estimate, MetricResult
-from tutelage.evaluation.seeds import seed_spread
+from tutelage.evaluation.benefit import Comparison, Conclusion, compare, conclude
+from tutelage.evaluation.results import MetricResult
 from tutelage.report.bundle import Bundle
-from tutelage.report.formats import estimate
+from tutelage.report.formats import difference, estimate, value
 from tutelage.report.markup import Child, Markup, note, section, tag
-from tutelage.report.names import full_title, split_title
+from tutelage.report.names import full_title, lower_first, split_title
 from tutelage.report.strips import interval_plot
 
-__all__ = ["benefit"]
+__all__ = ["Said", "benefit", "say"]
 
-Answer = Literal["yes", "no", "not shown"]
-# Two-sided 95% quantiles of Student's t for 1 to 30 degrees of freedom; 1.96 is near enough beyond.
-T_95 = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-    2.120,
-    2.110,
-    2.101,
-    2.093,
-    2.086,
-    2.080,
-    2.074,
-    2.069,
-    2.064,
-    2.060,
-    2.056,
-    2.052,
-    2.048,
-    2.045,
-    2.042,
-)
+TITLE = "Does distillation help?"
 LEDE = (
     "The student is compared with the same student trained for as many steps on the same rows without the teacher. "
     "Only what lies beyond that is owed to distillation."
 )
+NO_BASELINE = (
+    "There is no baseline in this bundle, so it isn't known what the same student would be without the teacher."
+)
+NO_LABELS = (
+    "The rows that it is tested on have no labels: that the student agrees with the teacher better than a student that "
+    "never saw it shows what was learnt, not that it is right."
+)
+CSS = {"yes": "yes", "no": "no", "not shown": "open", "not measured": ""}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The student less another on one metric: over rows (the shipped seed) and, with two or more, over seeds."""
+class Said:
+    """The conclusion in words: the answer, a sentence for the head of the page, and all of it."""
 
-    metric: MetricResult
-    rows: Estimate
-    seeds: Estimate | None
-    by_seed: list[float]
+    answer: str
+    short: str
+    text: str
+    css: str
 
-    @property
-    def answer(self) -> Answer:
-        """Yes or no only when every interval there is lies on one side of zero, and yes by none with a reservation."""
-        sign = 1 if self.metric.higher_is_better else -1
-        known = [e for e in (self.rows, self.seeds) if e]
-        if all(min(sign * e.low, sign * e.high) > 0 and not e.reservation for e in known):
-            return "yes"
-        if all(max(sign * e.low, sign * e.high) < 0 for e in known):
-            return "no"
-        return "not shown"
+
+def say(bundle: Bundle) -> Said:
+    """The conclusion, in words."""
+    found = conclude(bundle.metrics, bundle.seeds, {gate.get("name", "") for gate in bundle.gates("quality")})
+    if found.lead is None:
+        judged = any("student - baseline" in metric.differences for metric in bundle.metrics)
+        short = "nothing judges it by labels" if judged else "there is no baseline"
+        text = (NO_LABELS if judged else NO_BASELINE) + _against_constant(found)
+    else:
+        short, text = _compared(found.lead, found)
+    return Said(answer=found.answer.capitalize(), short=f"{short}.", text=text, css=CSS[found.answer])
+
+
+def _compared(lead: Comparison, found: Conclusion) -> tuple[str, str]:
+    """The short sentence without its stop, and the whole text."""
+    metric, of = lead.metric, lead.seeds or lead.rows
+    title = full_title(metric)
+    figure, between = estimate(of.value, of.low, of.high, metric.unit, signed=True)
+    moved = f"{figure.lstrip('+−')} {'higher' if of.value > 0 else 'lower'} than without the teacher"
+    source = f"over {len(lead.by_seed)} seeds" if lead.seeds else f"over {metric.n:,} rows"
+    if not lead.seeds and metric.groups is not None and "human" not in metric.name:
+        source += f" in {metric.groups:,} groups"
+    bracket = f"({100 * metric.confidence:.0f}% interval of the difference, {source}: {between})"
+    short = f"{lower_first(split_title(title)[0])} is {moved}"
+    text = f"{title} is {moved} {bracket}"
+    if lead.standing == "worse":
+        text += ": the same student does better alone, so the teacher's signals do harm here."
+    elif lead.standing == "better":
+        text += "."
+    elif lead.rows.reservation and not of.low <= 0 <= of.high:
+        short += ", by an interval that can't be relied on"
+        text += f", but the interval can't be relied on: {lead.rows.reservation}."
+    else:
+        short = f"{lower_first(split_title(title)[0])} with and without the teacher can't be told apart"
+        text = f"{title} with and without the teacher can't be told apart {bracket}.{_unseen(lead)}"
+    if lead.standing == "better" and found.constant in ("worse", "open"):
+        short += ", and still " + ("worse" if found.constant == "worse" else "not shown to be better")
+        short += " than a constant answer"
+    elif found.constant == "worse":
+        short += ", and a constant answer is better than the student"
+    return short, text + _against_constant(found) + _others(found)
+
+
+def _unseen(lead: Comparison) -> str:
+    """What gain and what loss the interval leaves open: that none was seen does not show that there is none."""
+    of, unit = lead.seeds or lead.rows, lead.metric.unit
+    sign = 1 if lead.metric.higher_is_better else -1
+    low, high = sorted((sign * of.low, sign * of.high))
+    ends = [(high, "a gain of up to"), (-low, "a loss of up to")]
+    left = [f"{words} {difference(end, unit).lstrip('+')}" for end, words in ends if end > 0]
+    return f" That is no proof that it makes no difference: {' or '.join(left)} is possible." if left else ""
+
+
+def _against_constant(found: Conclusion) -> str:
+    """What is to be known of a student that an answer which looks at no input equals."""
+    metric = found.metric
+    if metric is None or found.constant not in ("worse", "open"):
+        return ""
+    student, constant = (value(metric.models[name].value, metric.unit) for name in ("student", "constant"))
+    figures = f"in {lower_first(full_title(metric))} ({constant} against {student})"
+    if found.constant == "worse":
+        return (
+            f" The best constant answer, which looks at no input, is better than the student {figures}: by this "
+            "measure the student is of no use."
+        )
+    return f" The student is not shown to be better than the best constant answer, which looks at no input, {figures}."
+
+
+def _others(found: Conclusion) -> str:
+    """Metrics that say otherwise."""
+    return "".join(
+        f" Shown to be {word} than without the teacher: {', '.join(lower_first(_name(x)) for x in metrics)}."
+        for word, metrics in (("better", found.also_better), ("worse", found.also_worse))
+        if metrics
+    )
+
+
+def _name(metric: MetricResult) -> str:
+    return split_title(full_title(metric))[0]
 
 
 def benefit(bundle: Bundle) -> Markup:
     """The answer in a sentence, then each metric's difference against zero."""
-    title = "Does distillation help?"
+    said = say(bundle)
+    parts: list[Child] = [
+        tag("p", tag("b", f"{said.answer}. "), said.text, class_=f"answer {said.css}".strip()),
+    ]
     against = "baseline"
-    found = _comparisons(bundle, against)
-    parts: list[Child] = []
+    found = compare(bundle.metrics, bundle.seeds)
     if not found:
         against = "untrained"
-        found = _comparisons(bundle, against)
-        why = (
-            "There is no baseline in this bundle, so it isn't known what the same student would be without the teacher."
-        )
-        parts.append(tag("p", tag("b", "Not measured. "), why, class_="answer"))
+        found = compare(bundle.metrics, bundle.seeds, against)
         if not found:
-            return section("benefit", title, LEDE, *parts)
+            return section("benefit", TITLE, LEDE, *parts)
         parts.append(
             note("What follows compares the student with itself before training: it shows that it learned, no more.")
         )
-    else:
-        parts.append(_sentence(_lead(bundle, found)))
     titles = ["Metric", f"Student − {against}", "Difference"]
     if any(c.seeds for c in found):
         titles.append("Over seeds")
@@ -107,75 +145,9 @@ def benefit(bundle: Bundle) -> Markup:
         tag("tbody", [_row(c, against, len(titles) > 3) for c in found]),
         class_="benefit stack",
     )
-    return section("benefit", title, LEDE, *parts, tag("div", table, class_="scroll"), note(_about(found)))
-
-
-def _comparisons(bundle: Bundle, against: str) -> list[Comparison]:
-    found = []
-    spread = seed_spread(bundle.seeds) if len(bundle.seeds) > 1 else {}
-    for metric in bundle.metrics:
-        rows = metric.differences.get(f"student - {against}")
-        if rows is None:
-            continue
-        by_seed = [
-            s["metrics"][metric.name]["student"] - s["metrics"][metric.name]["baseline"]
-            for s in bundle.seeds
-            if against == "baseline" and {"student", "baseline"} <= set(s.get("metrics", {}).get(metric.name, {}))
-        ]
-        across = spread.get(metric.name, {}).get("student - baseline") if against == "baseline" else None
-        found.append(
-            Comparison(metric=metric, rows=rows, seeds=_over_seeds(across), by_seed=by_seed if len(by_seed) > 1 else [])
-        )
-    return found
-
-
-def _over_seeds(spread: dict[str, float] | None) -> Estimate | None:
-    if not spread or spread["n"] < 2:
-        return None
-    freedom = int(spread["n"]) - 1
-    half = (T_95[freedom - 1] if freedom <= len(T_95) else 1.96) * spread["sd"] / math.sqrt(spread["n"])
-    return Estimate(value=spread["mean"], low=spread["mean"] - half, high=spread["mean"] + half)
-
-
-def _lead(bundle: Bundle, found: list[Comparison]) -> Comparison:
-    for kind in ("quality", "fidelity"):
-        primary = bundle.primary(kind)
-        for comparison in found:
-            if primary and comparison.metric.name == primary.name:
-                return comparison
-    return found[0]
-
-
-def _sentence(lead: Comparison) -> Markup:
-    metric, found = lead.metric, lead.seeds or lead.rows
-    title = full_title(metric)
-    figure, between = estimate(found.value, found.low, found.high, metric.unit, signed=True)
-    amount = figure.lstrip("+\u2212")
-    source = f"over {len(lead.by_seed)} seeds" if lead.seeds else f"over {metric.n:,} rows"
-    if not lead.seeds and metric.groups is not None and "human" not in metric.name:
-        source += f" in {metric.groups:,} groups"
-    bracket = f"({100 * metric.confidence:.0f}% interval of the difference, {source}: {between})"
-    moved = "higher" if found.value > 0 else "lower"
-    if lead.answer == "yes":
-        text = f"{title} is {amount} {moved} than without the teacher {bracket}."
-        return tag("p", tag("b", "Yes. "), text, class_="answer yes")
-    if lead.answer == "no":
-        text = (
-            f"{title} is {amount} {moved} than without the teacher {bracket}: the same student does better "
-            "alone, so the teacher's signals do harm here."
-        )
-        return tag("p", tag("b", "No. "), text, class_="answer no")
-    if lead.rows.reservation:
-        text = (
-            f"{title} is {amount} {moved} than without the teacher {bracket}, but the interval can't be relied on: "
-            f"{lead.rows.reservation}."
-        )
-        return tag("p", tag("b", "Not shown. "), text, class_="answer open")
-    text = (
-        f"{title} with and without the teacher can't be told apart {bracket}. The same student trained "
-        "without the teacher is, as far as this test can tell, as good."
+    return section(
+        "benefit", TITLE, LEDE, *parts, tag("div", table, class_="scroll", tabindex="0"), note(_about(found))
     )
-    return tag("p", tag("b", "Not shown. "), text, class_="answer open")
 
 
 def _row(comparison: Comparison, against: str, several: bool) -> Markup:

@@ -18,26 +18,44 @@ LEDE = (
     "The test rows on which the student is furthest from the teacher, worst first. Look for what they have in common."
 )
 SHOWN = 24
+DISCRETE = {"classification", "multilabel"}
 
 
 def disagreements(bundle: Bundle) -> Markup:
     """The worst disagreements as cards."""
-    title = "Where they disagree most"
+    title = "Where they disagree most" if bundle.task in DISCRETE else "Where they differ most"
     if "disagreements.json" in bundle.absent:
         return section("disagreements", title, LEDE, note("disagreements.json is not in the bundle."))
     items = [item for item in bundle.disagreements.get("items", []) if isinstance(item, dict)]
     if not items:
         return section("disagreements", title, LEDE, note("No disagreements were kept."))
     kind = str(bundle.disagreements.get("kind", "text"))
-    cards = [tag("li", _card(item, kind)) for item in items[:SHOWN]]
-    more = note(f"{len(items) - SHOWN} more are in disagreements.json.") if len(items) > SHOWN else None
-    return section(
-        "disagreements",
-        title,
-        LEDE,
-        tag("ol", cards, class_=f"cards {kind if kind in {'image', 'array'} else 'text'}"),
-        more,
-    )
+    # Bundles of earlier versions do not say which rows are answered alike.
+    differing = [item for item in items if item.get("differ", True)]
+    alike = [item for item in items if not item.get("differ", True)]
+    parts: list[Child] = []
+    if "differing" in bundle.disagreements and bundle.task in DISCRETE:
+        parts.append(_counted(bundle))
+    if differing:
+        parts.append(_cards(differing[:SHOWN], kind))
+    if alike:
+        parts += [tag("h3", "The same answer, but least alike in their probabilities"), _cards(alike[:SHOWN], kind)]
+    beyond = max(len(differing) - SHOWN, 0) + max(len(alike) - SHOWN, 0)
+    more = note(f"{beyond} more are in disagreements.json.") if beyond else None
+    return section("disagreements", title, LEDE, *parts, more)
+
+
+def _counted(bundle: Bundle) -> Markup:
+    """How often they disagree at all."""
+    rows, differing = (int(bundle.disagreements.get(key) or 0) for key in ("rows", "differing"))
+    if not differing:
+        return tag("p", f"Student and teacher give the same answer on all {rows:,} test rows.")
+    return tag("p", f"Student and teacher give different answers on {differing:,} of {rows:,} test rows.")
+
+
+def _cards(items: list[dict[str, Any]], kind: str) -> Markup:
+    cards = [tag("li", _card(item, kind)) for item in items]
+    return tag("ol", cards, class_=f"cards {kind if kind in {'image', 'array'} else 'text'}")
 
 
 def _card(item: dict[str, Any], kind: str) -> Markup:

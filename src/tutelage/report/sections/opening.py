@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from tutelage.devices.cost import Latency, ModelCost
+from tutelage.evaluation.results import MetricResult
 from tutelage.report.bundle import Bundle
 from tutelage.report.formats import count, date, estimate, factor, milliseconds, size, value
 from tutelage.report.markup import Child, Markup, join, raw, tag
 from tutelage.report.names import (
+    full_title,
     gate_title,
     gate_unit,
     lower_first,
@@ -19,6 +21,7 @@ from tutelage.report.names import (
     with_warnings,
     without_outcome,
 )
+from tutelage.report.sections.benefit import say
 from tutelage.report.strips import bars
 
 __all__ = ["glance", "icon", "opening", "quickest"]
@@ -70,10 +73,20 @@ def opening(bundle: Bundle) -> Markup:
         tag("ul", [tag("li", " ".join(without_outcome(r)).strip()) for r in reasons[1:]], class_="reasons")
         if reasons[1:]
         else None,
+        _helps(bundle),
         tag("p", pair, class_="pair"),
         _budget(bundle),
         class_=f"opening {'warned' if warned else outcome.lower() or 'unjudged'}",
     )
+
+
+def _helps(bundle: Bundle) -> Markup | None:
+    """Whether distillation helped, beside the verdict: gates can pass although it did harm."""
+    if not bundle.metrics:
+        return None
+    said = say(bundle)
+    link = tag("a", "Does distillation help?", href="#benefit")
+    return tag("p", link, " ", tag("b", f"{said.answer}: "), said.short, class_=f"helps {said.css}".strip())
 
 
 def _all_pass(bundle: Bundle) -> str:
@@ -123,17 +136,16 @@ def quickest(model: ModelCost | None, *forms: str) -> Latency | None:
 
 
 def glance(bundle: Bundle) -> Markup | None:
-    """Parameters, size, latency and fidelity: teacher and student to scale."""
+    """Quality, fidelity, parameters, size and latency: teacher and student to scale."""
     models = bundle.cost.models if bundle.cost else {}
     teacher, student = models.get("teacher"), models.get("student")
-    tiles: list[Child] = []
+    tiles: list[Child] = [_metric(bundle, "quality"), _metric(bundle, "fidelity")]
     if student:
         tiles.append(_compared("Parameters", student.parameters, teacher.parameters if teacher else None, count))
         tiles.append(
             _compared("Size of the weights", student.size_bytes, teacher.size_bytes if teacher else None, size)
         )
         tiles.append(_latency(bundle, teacher, student))
-    tiles.append(_fidelity(bundle))
     tiles = [tile for tile in tiles if tile]
     return tag("div", tiles, class_="glance", aria_label="At a glance", id="glance") if tiles else None
 
@@ -182,21 +194,40 @@ def _latency(bundle: Bundle, teacher: ModelCost | None, student: ModelCost) -> M
     return _tile(title, milliseconds(ours.p50_ms), drawn, *under, tag("br"), f"{spread}median, {ours.form}")
 
 
-def _fidelity(bundle: Bundle) -> Markup | None:
-    metric = bundle.primary("fidelity")
+def _metric(bundle: Bundle, kind: Literal["quality", "fidelity"]) -> Markup | None:
+    metric = bundle.primary(kind)
     if metric is None or "student" not in metric.models:
         return None
     ours = metric.models["student"]
     shown: dict[str, float] = {
-        n: metric.models[n].value for n in ("student", "baseline", "untrained", "constant") if n in metric.models
+        n: metric.models[n].value
+        for n in ("teacher", "student", "baseline", "untrained", "constant")
+        if n in metric.models
     }
     figure, between = estimate(ours.value, ours.low, ours.high, metric.unit)
     others = [key(name, value(v, metric.unit)) for name, v in shown.items() if name != "student"]
     said = ", ".join(f"{name} {value(v, metric.unit)}" for name, v in shown.items())
     # A share or a similarity is drawn against one, where the student would be the teacher's equal.
     bounded = metric.higher_is_better and all(0 <= v <= 1 for v in shown.values())
-    drawn = bars(shown, f"{metric.title}: {said}", top=1.0 if bounded else None)
+    # A bar from zero says nothing of a value below it.
+    drawn = (
+        bars(shown, f"{metric.title}: {said}", top=1.0 if bounded else None)
+        if min(shown.values()) >= 0 or bounded
+        else None
+    )
     under = [join(*others, separator="  "), tag("br") if others else None, f"interval {between}"]
+    if not metric.higher_is_better:
+        under.append(", lower is better")
     if ours.reservation:
         under += [tag("br"), "the interval may be too short"]
-    return _tile(f"Fidelity: {lower_first(split_title(metric.title)[0])}", figure, drawn, *under)
+    return _tile(_heading(metric), figure, drawn, *under)
+
+
+def _heading(metric: MetricResult) -> str:
+    """`Fidelity` only where more is nearer: a difference from the teacher is the contrary of it."""
+    title = split_title(full_title(metric))[0]
+    if metric.kind == "quality":
+        return title
+    if metric.higher_is_better:
+        return f"Fidelity: {lower_first(title)}"
+    return f"Distance from the teacher: {lower_first(title.removesuffix(' from the teacher'))}"
