@@ -1,4 +1,4 @@
-"""Modules of the user's own, whatever the signatures of their constructors look like, and nested scikit-learn models."""
+"""Modules of the user's own, whatever the signatures of their constructors, and nested scikit-learn models."""
 
 from __future__ import annotations
 

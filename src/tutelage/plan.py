@@ -316,6 +316,7 @@ def _checks_of_the_recipe(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: checks.check_extras(recipe),
         lambda: checks.check_meaning(recipe),
         lambda: checks.check_pairs(recipe),
+        lambda: checks.check_columns(recipe),
     ]
 
 
@@ -354,7 +355,12 @@ def _introduce(recipe: Recipe, data: TransferSet) -> None:
     if recipe.asking is not None:
         asked -= max(data.sizes["train"] - recipe.asking.rounds * recipe.asking.per_round, 0)
     facts = TransferFacts(
-        inputs=data.inputs_fingerprint, rows=len(data), classes=data.classes, labelled=labelled, asked=asked
+        inputs=data.inputs_fingerprint,
+        rows=len(data),
+        classes=data.classes,
+        labelled=labelled,
+        asked=asked,
+        columns=data.columns.teacher_columns,
     )
     for key, teacher in recipe.teachers().items():
         with within(key):
