@@ -34,6 +34,7 @@ from tutelage.students import ParameterCount, parameter_count
 from tutelage.taps import Layer, layers
 from tutelage.targets import with_standard_targets
 from tutelage.teachers import ModuleTeacher, Teacher, TransferFacts
+from tutelage.training.device import use_device
 from tutelage.training.setup import make_accelerator, reseed
 from tutelage.transfer import TransferSet
 
@@ -133,6 +134,7 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     check_types(recipe)
     check_all(_checks_of_the_recipe(recipe))
+    use_device(recipe.device)
     device = make_accelerator(recipe.training.precision).device
     checks.check_precision(recipe, device)
     data, taught = _load(recipe, device)
@@ -158,6 +160,7 @@ def make_plan(recipe: Recipe) -> Plan:
 
 def load_parts(recipe: Recipe) -> TransferSet:
     """The data of a recipe, once its teachers are loaded and have met it: what it takes to ask them."""
+    use_device(recipe.device)
     return _load(replace(recipe, teacher_training=None), make_accelerator(recipe.training.precision).device)[0]
 
 
@@ -170,6 +173,7 @@ def propose_pairs(recipe: Recipe) -> list[Proposal]:
         UserError: The models can't be made, or no pairs can be proposed.
     """
     recipe.check()
+    use_device(recipe.device)
     device = make_accelerator(recipe.training.precision).device
     data, _ = _load(replace(recipe, teacher_training=None), device)
     guide, found = recipe.teacher, list[Proposal]()
