@@ -81,3 +81,12 @@ def test_every_file_is_short_enough_to_hold_in_the_head_or_says_why_not() -> Non
         text = path.read_text()
         reason = "Longer than 400 lines because" in text.split('"""')[1] if text.startswith('"""') else False
         assert len(text.splitlines()) <= 400 or reason, path
+
+
+def test_the_loop_of_ones_own_learns(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "your_own_loop.md").read_text()
+    loop = re.search(r"```python\n# loop\.py\n(.*?)```", page, re.DOTALL)
+    assert loop and len([line for line in loop[1].splitlines() if line]) <= 30
+    (tmp_path / "loop.py").write_text(loop[1])
+    first, last = map(float, run(sys.executable, "loop.py", folder=tmp_path).split(" -> "))
+    assert last < 0.6 * first

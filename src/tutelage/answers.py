@@ -82,8 +82,8 @@ def _heard_of(ask: Callable[[Batch], Signals], data: TransferSet, rows: Array, d
     def parts() -> Iterator[tuple[Array, torch.Tensor]]:
         for at, batch in evaluation_batches(data, rows, EVALUATION_BATCH):
             signals = ask(batch.to(device))
-            if signals.top is not None:
-                heard[at] = ~signals.top.silent.reshape(len(at), -1).all(1).cpu().numpy()
+            if (silent := signals.silent) is not None:
+                heard[at] = ~silent.reshape(len(at), -1).all(1).cpu().numpy()
             yield at, signals.dense().float().cpu()
 
     return TeacherSays(np.ascontiguousarray(in_original_order(parts()).numpy()), heard)

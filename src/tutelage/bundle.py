@@ -149,7 +149,9 @@ class _Neighbours:
 def finish_bundle(partial: Path, final: Path, provenance: dict[str, Any], findings: Findings) -> None:
     """Adds card, provenance with the digest of every file, and the page, and moves the bundle to its place."""
     of_table = (partial / "preprocessing.json").is_file()
-    (partial / "README.md").write_text(model_card(provenance, findings, of_table=of_table), encoding="utf-8")
+    loads = json.loads((partial / "export.json").read_text(encoding="utf-8"))["safetensors"]["loads"]
+    card = model_card(provenance, findings, of_table=of_table, loads=loads)
+    (partial / "README.md").write_text(card, encoding="utf-8")
     write_json(
         partial / "provenance.json",
         {
@@ -172,6 +174,13 @@ def licence_line(key: str, record: dict[str, Any]) -> str:
     return f"Learning from `{key}` ({record['teacher']}): {record['use']} ({record['basis']}{date}){accepted}"
 
 
+LOADED = """
+```python
+from tutelage.export import load_student
+
+student = load_student(".")       # a torch module; source="bundle" runs the bundle's own copy of its code
+```
+"""
 FROM_ROWS = """
 Rows of a table become the student's inputs by `preprocessing.json`:
 
@@ -185,7 +194,7 @@ inputs = encode({"COLUMN": [value, None], ...})     # all columns that it names;
 """
 
 
-def model_card(provenance: dict[str, Any], findings: Findings, *, of_table: bool = False) -> str:
+def model_card(provenance: dict[str, Any], findings: Findings, *, of_table: bool = False, loads: bool = False) -> str:
     """The bundle's README: what the student is, what was found, how to use it."""
     teacher, student = provenance["teacher"], provenance["student"]
     cost = findings.cost.models
@@ -233,6 +242,7 @@ def model_card(provenance: dict[str, Any], findings: Findings, *, of_table: bool
         "tutelage evaluate .      # recompute every metric and the verdict from the raw answers",
         "tutelage measure .       # latency, memory and size on this machine",
         "```",
+        *(LOADED.splitlines() if loads else []),
         *(FROM_ROWS.splitlines() if of_table else []),
         "",
         *[f"* Note: {note}" for note in findings.notes],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tutelage.errors import ModelError
 from tutelage.export import compare, export_onnx, save_student
 from tutelage.export.inputs import dynamic_axes
 from tutelage.export.module_spec import spec_of
+from tutelage.export.sources import FOLDER as SOURCES
 from tutelage.governance.limits import judged_calls
 from tutelage.plan import Plan
 from tutelage.signals import Inputs, call, output_of
@@ -38,6 +40,7 @@ def _store(plan: Plan, student: nn.Module, folder: Path, example: Inputs) -> tup
         return stored, []
     if spec is not None:  # it makes something else: a bundle without it says so, one with it would mislead
         why = stored["why_not"]
+        shutil.rmtree(folder / SOURCES, ignore_errors=True)
         stored = save()
     if stored["layout"] == "module":
         stored["why_not"] = why

@@ -40,6 +40,7 @@ from tutelage.rounds import RECORD, asking_record, first_round, run_rounds
 from tutelage.stages import train_assistants, train_baseline, train_student, train_teacher, trainings
 from tutelage.students import ParameterCount
 from tutelage.teachers.fingerprint import fingerprint_of
+from tutelage.training.device import use_device
 from tutelage.training.progress import rank
 from tutelage.training.setup import make_accelerator
 from tutelage.workspace import Workspace, notes_on_training, write_json
@@ -93,6 +94,7 @@ def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = Fals
         RunError: The training failed; its last checkpoint is kept.
     """
     workspace = Workspace(Path(out) if out is not None else Path("runs") / recipe.name)
+    use_device(recipe.device)
     say = _Narrator(progress)
     accelerator = make_accelerator()
     if accelerator.is_main_process:

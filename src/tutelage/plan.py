@@ -36,6 +36,7 @@ from tutelage.students import ParameterCount, parameter_count
 from tutelage.taps import Layer, layers
 from tutelage.targets import with_standard_targets
 from tutelage.teachers import ModuleTeacher, Teacher, TransferFacts
+from tutelage.training.device import use_device
 from tutelage.training.setup import make_accelerator, reseed
 from tutelage.transfer import TransferSet
 
@@ -136,6 +137,7 @@ def make_plan(recipe: Recipe) -> Plan:
     check_types(recipe)
     look_beside(recipe.folder)
     _check_recipe(recipe)
+    use_device(recipe.device)
     device = make_accelerator(recipe.training.precision).device
     checks.check_precision(recipe, device)
     data, taught = _load(recipe, device)
@@ -171,6 +173,7 @@ def _check_recipe(recipe: Recipe) -> None:
 
 def load_parts(recipe: Recipe) -> TransferSet:
     """The data of a recipe, once its teachers are loaded and have met it: what it takes to ask them."""
+    use_device(recipe.device)
     return _load(replace(recipe, teacher_training=None), make_accelerator(recipe.training.precision).device)[0]
 
 
@@ -184,6 +187,7 @@ def propose_pairs(recipe: Recipe) -> list[Proposal]:
     """
     look_beside(recipe.folder)
     recipe.check()
+    use_device(recipe.device)
     device = make_accelerator(recipe.training.precision).device
     data, _ = _load(replace(recipe, teacher_training=None), device)
     guide, found = recipe.teacher, list[Proposal]()
@@ -330,6 +334,7 @@ def _checks_of_the_recipe(recipe: Recipe) -> list[Callable[[], object]]:
         lambda: checks.check_extras(recipe),
         lambda: checks.check_meaning(recipe),
         lambda: checks.check_pairs(recipe),
+        lambda: checks.check_columns(recipe),
     ]
 
 
@@ -374,7 +379,12 @@ def _introduce(recipe: Recipe, data: TransferSet) -> None:
     if recipe.asking is not None:
         asked -= max(data.sizes["train"] - recipe.asking.rounds * recipe.asking.per_round, 0)
     facts = TransferFacts(
-        inputs=data.inputs_fingerprint, rows=len(data), classes=data.classes, labelled=labelled, asked=asked
+        inputs=data.inputs_fingerprint,
+        rows=len(data),
+        classes=data.classes,
+        labelled=labelled,
+        asked=asked,
+        columns=data.columns.teacher_columns,
     )
     for key, teacher in recipe.teachers().items():
         with within(key):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from tutelage.balance import label_notes
-from tutelage.checks import note_on_timing
+from tutelage.checks import note_on_columns, note_on_timing
 from tutelage.checks.class_names import same_names
 from tutelage.governance.licence import licence_records
 from tutelage.lessons import Lesson
@@ -55,6 +55,7 @@ def notes_on(
             "the teacher's function is called again and again to be timed, once the student is trained; if a call "
             "costs something, put it in Cached with lazy: true"
         )
+    notes += note_on_columns(recipe)
     notes += note_on_timing(recipe, data, recipe.student.deliver(student))
     if recipe.asking is not None and data.views is not None:
         notes.append("asking counts rows, but with data.views the teacher answers a new view of each in every epoch")

@@ -173,6 +173,7 @@ class Recipe:
         measure: How latency is measured.
         budget: What the student may cost.
         policy: How good it has to be.
+        device: Where it trains: `cpu`, `cuda`, `cuda:N` or `mps`; null for the fastest device that there is.
     """
 
     name: str
@@ -197,6 +198,7 @@ class Recipe:
     measure: Measure = field(default_factory=Measure)
     budget: Budget = field(default_factory=Budget)
     policy: list[Gate] = field(default_factory=list)
+    device: str | None = None
     folder: Path | None = field(default=None, init=False, compare=False)  # of its file, where it came from one
 
     def check(self) -> None:
@@ -249,8 +251,7 @@ class Recipe:
         if self.matching.count is not None and self.matching.count < 1:
             raise RecipeError("match.count", expected="at least 1, or null", found=str(self.matching.count))
         if self.matching.rows < 4:
-            found = str(self.matching.rows)
-            raise RecipeError("match.rows", expected="at least 4: fewer say nothing of CKA", found=found)
+            raise RecipeError("match.rows", expected="at least 4, for CKA", found=str(self.matching.rows))
 
     def _check_assistants(self) -> None:
         for index, assistant in enumerate(self.assistants):

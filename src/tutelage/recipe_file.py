@@ -175,10 +175,11 @@ def _build(data: dict[str, Any], kind: type[Kind]) -> Kind:
     resolved = check_value(data, kind, "", problems)
     if problems:
         raise _error_of(problems)
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, set_loader
 
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind)
+    set_loader("plain", lambda text: text)  # YAML is read already: a text for an untyped argument is no YAML again
+    parser = ArgumentParser(exit_on_error=False, parser_mode="plain")
+    parser.add_class_arguments(kind, fail_untyped=False)
     try:
         recipe = kind(**vars(parser.instantiate(parser.parse_object(copy.deepcopy(resolved)))))
     except UserError:

@@ -78,12 +78,21 @@ class Signals:
         top: What a teacher gives in the place of dense logits: some classes, and the mass of the rest.
         features: Outputs of inner layers, by dotted module path.
         members: What each of several teachers says, by its name.
+        answered: `[B]` bool: False where `output` means nothing, for there was no answer. None: all rows have one.
     """
 
     output: Tensor | None = None
     top: TopK | None = None
     features: dict[str, Tensor] = field(default_factory=dict)
     members: dict[str, Signals] = field(default_factory=dict)
+    answered: Tensor | None = None
+
+    @property
+    def silent(self) -> Tensor | None:
+        """Where there is no answer, `[B]` or `[B, L]` bool; None where every row is known to have one."""
+        if self.top is not None:
+            return self.top.silent
+        return None if self.answered is None else ~self.answered
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Signals:
         """The same signals with `change` applied to each tensor."""
@@ -92,6 +101,7 @@ class Signals:
             top=None if self.top is None else self.top.map(change),
             features={path: change(tensor) for path, tensor in self.features.items()},
             members={name: member.map(change) for name, member in self.members.items()},
+            answered=None if self.answered is None else change(self.answered),
         )
 
     def dense(self) -> Tensor:
@@ -108,6 +118,7 @@ class Signals:
             top=self.top if request.output else None,
             features={path: self.features[path] for path in request.features},
             members={name: self.members[name].only(wanted) for name, wanted in request.members.items()},
+            answered=self.answered if request.output else None,
         )
 
 

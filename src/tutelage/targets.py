@@ -160,8 +160,12 @@ def _targets_of(recipe: Recipe, data: TransferSet, device: torch.device) -> Targ
     if remote_teachers(recipe.teacher):
         return None
     rows = data.rows("train")[:LOOKED_AT]
-    said = ask_teacher(recipe.teacher, data.batch(rows).to(device), Request(output=True)).dense()
-    return Targets.of(rows, said.float().cpu().numpy(), f"of the teacher's answers to {len(rows):,} training rows")
+    signals = ask_teacher(recipe.teacher, data.batch(rows).to(device), Request(output=True))
+    said = signals.dense().float().cpu().numpy()
+    if (silent := signals.silent) is not None:
+        heard = ~silent.reshape(len(rows), -1).all(1).cpu().numpy()
+        rows, said = rows[heard], said[heard]
+    return None if not len(rows) else Targets.of(rows, said, f"of the teacher's answers to {len(rows):,} training rows")
 
 
 def _against(recipe: Recipe) -> str:

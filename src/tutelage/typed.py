@@ -39,7 +39,8 @@ def check_value(value: Any, hint: Any, key: str, problems: list[Problem]) -> Any
     """`value` with class names resolved to import paths; mistakes are added to `problems`."""
     origin = get_origin(hint)
     if hint is Any or hint is inspect.Parameter.empty:
-        return value
+        is_part = isinstance(value, dict) and "class_path" in value and value.keys() <= {"class_path", "init_args"}
+        return _check_class(value, nn.Module, key, problems) if is_part else value
     if origin in (Union, types.UnionType):
         return _check_union(value, hint, key, problems)
     if hint is None or hint is type(None):
@@ -222,7 +223,20 @@ def _check_class(value: Any, base: type, key: str, problems: list[Problem]) -> A
     for name in getattr(target, "verbatim", ()):
         if isinstance(checked.get(name), dict):
             checked[name] = wrapped(checked[name])
-    return {"class_path": f"{target.__module__}.{target.__qualname__}", "init_args": checked}
+    resolved = {"class_path": f"{target.__module__}.{target.__qualname__}", "init_args": checked}
+    if further := checked.keys() - parameters(target).keys() if isinstance(checked, dict) else set():
+        further -= _forwarded(target)
+        resolved["dict_kwargs"] = {name: checked.pop(name) for name in list(checked) if name in further}
+    return resolved
+
+
+def _forwarded(target: Callable[..., Any]) -> set[str]:
+    """Names of the arguments that jsonargparse finds, also where `**kwargs` are handed on to a base class."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    add = parser.add_class_arguments if inspect.isclass(target) else parser.add_function_arguments
+    return {name.partition(".")[0] for name in add(target, fail_untyped=False)}
 
 
 def _choices(base: type, word: str) -> str:

@@ -19,6 +19,7 @@ from tutelage.signals import Batch, Inputs
 from tutelage.teachers import (
     Cached,
     CatBoostTeacher,
+    ColumnTeacher,
     Ensemble,
     EntropyGate,
     FunctionTeacher,
@@ -222,6 +223,20 @@ CASES: dict[str, TeacherCase] = {
         inputs=numbers,
         module=False,
         other=lambda: FunctionTeacher("torch:argmin", "labels", classes=list("abcde"), arguments={"dim": 1}),
+    ),
+    "ColumnTeacher": TeacherCase(
+        make=lambda: ColumnTeacher(["a", "b"], "logits"),
+        inputs=numbers,
+        module=False,
+        raw=lambda: {"a": np.arange(4.0), "b": np.array([3.0, 0.5, -1.0, 0.0])},
+        other=lambda: ColumnTeacher(["b", "a"], "logits"),
+    ),
+    "ColumnTeacher-labels": TeacherCase(
+        make=lambda: ColumnTeacher("said", "labels", classes=["no", "yes"]),
+        inputs=numbers,
+        module=False,
+        raw=lambda: {"said": np.array(["no", "yes", "yes", "no"], dtype=object)},
+        other=lambda: ColumnTeacher("said", "labels", classes=["yes", "no"]),
     ),
     "ModuleTeacher": TeacherCase(
         make=lambda: ModuleTeacher(Net), inputs=pictures, features=("norm", "conv"), missing=("nrom", "norm")

@@ -12,6 +12,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
+from tutelage.errors import ModelError
 from tutelage.forms import TopK
 from tutelage.signals import Request, Signals
 
@@ -25,7 +26,18 @@ OUTPUT, FEATURES, MEMBERS = "output", "features/", "members/"
 
 
 def parts_of(signals: Signals) -> dict[str, Part]:
-    """The parts of signals, by name."""
+    """The parts of signals, by name.
+
+    Raises:
+        ModelError: A row has no answer and the others have dense ones: that is no part.
+    """
+    if signals.answered is not None and not bool(signals.answered.all()):
+        raise ModelError(
+            "answers to be stored",
+            expected="an answer to every row",
+            found=f"{int((~signals.answered).sum())} rows without one",
+            mend="take the teacher whose answers are columns of the data out of Cached: they are stored already",
+        )
     said: Part | None = signals.output if signals.top is None else signals.top
     parts: dict[str, Part] = {} if said is None else {OUTPUT: said}
     parts |= {f"{FEATURES}{path}": tensor for path, tensor in signals.features.items()}

@@ -3,6 +3,7 @@
 `tutelage.plan` says in which order they are made, and what is loaded between them.
 """
 
+from tutelage.checks.answers_in_columns import check_columns, note_on_columns
 from tutelage.checks.answers_of_task import check_kinds
 from tutelage.checks.labels import check_kind, check_labels
 from tutelage.checks.outputs import check_answers
@@ -26,6 +27,7 @@ from tutelage.checks.timing import check_timing, note_on_timing
 __all__ = [
     "check_answers",
     "check_batches",
+    "check_columns",
     "check_extras",
     "check_fewest_rows",
     "check_head",
@@ -42,5 +44,6 @@ __all__ = [
     "check_tokenizers",
     "check_trained",
     "look_at_teachers",
+    "note_on_columns",
     "note_on_timing",
 ]

@@ -210,14 +210,15 @@ def _look(subject: _Subject, data: TransferSet, rows: Array, asked: Teacher, dev
             batch = data.batch(rows[at : at + PIECE]).to(device)
             says = asked.ask(batch, Request(output=True))
             outputs.append(says.dense().detach().cpu())
-            silent = torch.zeros(len(batch), dtype=torch.bool) if says.top is None else says.top.silent.cpu()
+            silent = torch.zeros(len(batch), dtype=torch.bool) if says.silent is None else says.silent.cpu()
             heard.append(~silent.reshape(len(batch), -1).all(1))
         output, known = torch.cat(outputs), torch.cat(heard)
+        output, rows = output[known], rows[known.numpy()]
         if says.top is None:
             module = subject.teacher.module
             operation = "" if module is None else last_operation(module, data.example(2).to(device).inputs)
             refuse_probabilities(output, subject.task, who="output", mend=_mend(subject), operation=operation)
-    told, rows = output.float().numpy()[known.numpy()], rows[known.numpy()]
+    told = output.float().numpy()
     here = data.labelled[rows]
     if subject.labels is None or not here.any():
         return None

@@ -6,7 +6,7 @@ import functools
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ Spec = dict[str, Any]
 """`{"class_path": "package.module.Name", "init_args": {...}}`; an argument that is a module is a spec itself."""
 
 
-def build_from_spec(spec: Mapping[str, Any], *, key: str) -> nn.Module:
+def build_from_spec(spec: Mapping[str, Any], *, key: str, requires: Sequence[str] = ()) -> nn.Module:
     """Calls the class, or the function, that makes the module; first those that make the modules among its arguments.
 
     Only what says of itself that it makes a module is called: a subclass of `nn.Module`, or a function whose return
@@ -28,12 +28,13 @@ def build_from_spec(spec: Mapping[str, Any], *, key: str) -> nn.Module:
     Args:
         spec: `{"class_path": "package.module.Name", "init_args": {...}}`.
         key: How to name the file that the spec is from.
+        requires: Packages to name where something can't be imported.
 
     Raises:
         ModelError: It can't be imported here, does not say that it makes a module, or fails.
     """
     path = str(spec["class_path"])
-    factory = _import(path, key)
+    factory = _import(path, key, requires)
     if not _makes_modules(factory):
         raise ModelError(
             f"{key}: class_path `{path}`",
@@ -42,7 +43,7 @@ def build_from_spec(spec: Mapping[str, Any], *, key: str) -> nn.Module:
             harm="a bundle could have any function called",
             mend=f"annotate it: `def {path.rsplit('.', 1)[-1]}(...) -> nn.Module`",
         )
-    arguments = _with_modules(spec.get("init_args") or {}, key)
+    arguments = _with_modules(spec.get("init_args") or {}, key, requires)
     try:
         module = factory(**arguments)
     except Exception as error:  # the user's own code may raise anything
@@ -57,18 +58,18 @@ def build_from_spec(spec: Mapping[str, Any], *, key: str) -> nn.Module:
     return module
 
 
-def _with_modules(value: Any, key: str) -> Any:
+def _with_modules(value: Any, key: str, requires: Sequence[str]) -> Any:
     """Recorded arguments, with modules in the place of their specs."""
     if isinstance(value, list):
-        return [_with_modules(item, key) for item in value]
+        return [_with_modules(item, key, requires) for item in value]
     if not isinstance(value, Mapping):
         return value
     if isinstance(value.get("class_path"), str) and set(value) <= {"class_path", "init_args"}:
-        return build_from_spec(value, key=key)
-    return {name: _with_modules(item, key) for name, item in value.items()}
+        return build_from_spec(value, key=key, requires=requires)
+    return {name: _with_modules(item, key, requires) for name, item in value.items()}
 
 
-def _import(path: str, key: str) -> Any:
+def _import(path: str, key: str, requires: Sequence[str]) -> Any:
     parts = path.split(".")
     for split in range(len(parts) - 1, 0, -1):
         try:
@@ -84,7 +85,8 @@ def _import(path: str, key: str) -> Any:
         f"{key}: class_path `{path}`",
         expected="a class or function that can be imported here",
         found="none",
-        mend="install the package that defines it, or add its folder to PYTHONPATH; model.onnx runs without it",
+        mend=(f"pip install {' '.join(requires)}" if requires else "install the package that defines it")
+        + ", or add its folder to PYTHONPATH; model.onnx runs without it",
     )
 
 

@@ -25,6 +25,7 @@ from tutelage.devices.size import size_of
 from tutelage.errors import ModelError
 from tutelage.export.module_spec import build_from_spec
 from tutelage.export.sentence_transformers import copy_tokenizer, write_layout
+from tutelage.export.sources import carried, require_modules, write_sources
 from tutelage.export.staging import staged
 from tutelage.signals import Inputs, call, output_of
 from tutelage.teachers.encoder import SentenceEncoder
@@ -82,20 +83,33 @@ def save_student(
     return {"file": WEIGHTS, "layout": layout, **asdict(size_of(module)), **_check(module, folder, example)}
 
 
-def load_student(folder: Path) -> nn.Module:
-    """Builds the model of a bundle again, on the CPU, in eval mode. Nothing is unpickled, no code of the folder runs.
+def load_student(folder: str | Path, *, source: Literal["installed", "bundle"] = "installed") -> nn.Module:
+    """Builds the model of a bundle again, on the CPU, in eval mode. Nothing is unpickled.
 
-    In the `module` layout the classes (or annotated functions) that config.json names are imported from the installed
-    packages.
+    In the `module` layout the classes (or annotated functions) that config.json names are imported as Python would
+    import them, and no code of the folder runs. A bundle of one's own module carries a copy of the module's source:
+    `source="bundle"` imports that one, so that the bundle loads where the original is not. It runs the code in the
+    bundle's folder `source`: say so only of a bundle of your own or of somebody whom you trust. That the files are
+    those that were stored with the student is checked; who stored them is not.
+
+    Args:
+        folder: The bundle.
+        source: Whose copy of the student's own modules is run.
 
     Raises:
-        ModelError: The folder holds no model, or one whose class was not recorded or can't be imported.
+        ModelError: The folder holds no model, or one whose class was not recorded or can't be imported, or a source
+            file is not the one that was stored.
         MissingExtra: transformers is needed and not installed.
     """
+    folder = Path(folder)
     config = _read_config(folder)
-    if config.get("format") == MODULE_FORMAT:
+    if config.get("format") != MODULE_FORMAT:
+        return _load_hugging_face(folder, config)
+    if source == "installed":
+        require_modules(config, str(folder / "config.json"))
         return _load_module(folder, config)
-    return _load_hugging_face(folder, config)
+    with carried(folder, config):
+        return _load_module(folder, config)
 
 
 def _layout_of(module: nn.Module) -> Layout:
@@ -123,6 +137,7 @@ def _write_module(module: nn.Module, folder: Path, spec: Mapping[str, Any] | Non
     }
     if spec is not None:
         config |= {"class_path": str(spec["class_path"]), "init_args": dict(spec.get("init_args") or {})}
+        config |= write_sources(spec, folder)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     config["dtype"] = str(dtype).removeprefix("torch.")
     try:
@@ -166,7 +181,8 @@ def _load_module(folder: Path, config: dict[str, Any]) -> nn.Module:
             mend="use model.onnx; or build the module yourself and load the weights: "
             f'`safetensors.torch.load_model(module, "{WEIGHTS}")`',
         )
-    module = build_from_spec(config, key=str(folder / "config.json"))
+    spec: dict[str, Any] = {name: config[name] for name in ("class_path", "init_args") if name in config}
+    module = build_from_spec(spec, key=str(folder / "config.json"), requires=config.get("requires") or ())
     module.to(getattr(torch, str(config.get("dtype", "float32"))))
     load_weights(module, str(folder / WEIGHTS), str(folder / WEIGHTS))
     return module.eval()

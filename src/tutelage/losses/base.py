@@ -98,6 +98,29 @@ class Loss(nn.Module, abc.ABC):
         """The deviation of each target, in its own unit, where outputs and targets come in standard units; else none.
         The training step sets it."""
         self._modules_lent: dict[str, nn.Module] = {}
+        self.alone_with: object = None
+        """The sizes of signals for which `prepare` was called by a call with tensors alone."""
+
+    def __call__(self, student: Any, teacher: Any = None, batch: Any = None, **alone: Tensor | None) -> Tensor:
+        """The loss of what two models said, in a run or in a training loop of one's own.
+
+        `loss(student, teacher, batch)` with `Signals` and a `Batch` is `forward`: a value a sample, or a token. Else it
+        is their mean as a scalar (`tutelage.losses.alone.mean_loss`): `loss(student_logits, teacher_logits)`,
+        `loss(logits, labels=labels)`, with `mask` where tokens don't all count. Inner layers are given by their paths:
+        `loss({"layer1": features}, {"layer3": others})`.
+        """
+        if isinstance(batch, Batch):
+            values: Tensor = super().__call__(student, teacher, batch)
+            return values
+        from tutelage.losses.alone import mean_loss  # which runs a loss, and so is above it
+
+        labels = alone.pop("labels", batch)
+        return mean_loss(self, student, teacher, labels, alone.pop("mask", None), **alone)
+
+    @property
+    def lent(self) -> frozenset[str]:
+        """The teacher's modules that `introduce` was given, by path."""
+        return frozenset(self._modules_lent)
 
     @property
     @abc.abstractmethod

@@ -22,8 +22,8 @@ __all__ = ["Counted", "is_empty", "is_silent", "silences"]
 
 def silences(teacher: Signals, request: Request) -> Iterator[Tensor]:
     """Where the teacher, or one of several that are heard, has given no answer: `[B]` or `[B, L]` bool for each."""
-    if request.output and teacher.top is not None:
-        yield teacher.top.silent
+    if request.output and (silent := teacher.silent) is not None:
+        yield silent
     for name, wanted in request.members.items():
         yield from silences(teacher.members[name], wanted)
 

@@ -159,5 +159,5 @@ def _handed(signals: Signals, path: str | None, request: Request) -> Signals:
     if not request.output:
         return Signals(features=features)
     if path is None:
-        return Signals(output=signals.output, top=signals.top, features=features)
+        return Signals(output=signals.output, top=signals.top, features=features, answered=signals.answered)
     return Signals(output=signals.features[path], features=features)

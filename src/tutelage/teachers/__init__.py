@@ -3,6 +3,7 @@
 from tutelage.teachers.base import Teacher, TransferFacts
 from tutelage.teachers.cached import Cached, cached_teachers, uncached
 from tutelage.teachers.catboost_teacher import CatBoostTeacher
+from tutelage.teachers.column import ColumnTeacher
 from tutelage.teachers.encoder import SentenceEncoder
 from tutelage.teachers.ensemble import Ensemble
 from tutelage.teachers.function import FunctionTeacher
@@ -24,6 +25,7 @@ from tutelage.teachers.xgboost_teacher import XGBoostTeacher
 __all__ = [
     "Cached",
     "CatBoostTeacher",
+    "ColumnTeacher",
     "ConfidenceGate",
     "Ensemble",
     "EntropyGate",

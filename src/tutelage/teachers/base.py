@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,6 +29,7 @@ class TransferFacts:
         asked: About how many of them it will be asked at most; None where that is not known.
         classes: Names of the classes, where the data knows them.
         labelled: Gives the labelled training rows that a teacher may be trained on in the run, raw columns and all.
+        columns: The columns that the source keeps for the teacher, of all rows.
     """
 
     inputs: str
@@ -34,6 +37,7 @@ class TransferFacts:
     classes: tuple[str, ...]
     labelled: Callable[[], Batch]
     asked: int | None = None
+    columns: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
 
 class Teacher(abc.ABC):

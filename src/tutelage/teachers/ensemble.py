@@ -167,12 +167,13 @@ class Ensemble(Teacher):
         self._require_alike(outputs)
         with torch.no_grad():
             combined = self.combine(batch, outputs)
+            silences = [silent for answer in answers if (silent := answer.silent) is not None]
             if all(answer.top is None for answer in answers):
-                return Signals(output=combined)
+                return Signals(output=combined, answered=~torch.stack(silences).any(0) if silences else None)
             order = torch.arange(combined.shape[-1], device=combined.device).expand(combined.shape)
             p = combined.softmax(-1)
-            for top in (answer.top for answer in answers if answer.top is not None):
-                p = p.masked_fill(top.silent[..., None], 0)  # a mean without one of the members is not their mean
+            for silent in silences:
+                p = p.masked_fill(silent[..., None], 0)  # a mean without one of the members is not their mean
             return Signals(top=TopK.of_probabilities(p, order, combined.shape[-1]))
 
     @property

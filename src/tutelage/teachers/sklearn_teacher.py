@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,7 +49,8 @@ class SklearnTeacher(TabularTeacher):
         path: The file, as `skops.io.dump` writes it.
         columns: The columns of the data that it reads, in its order. None: those of its own names, or all.
         estimator: What is fitted in the run and kept in `path`: `{class_path: ..., init_args: {...}}`, also within
-            init_args (the steps of a pipeline). None: the file is there.
+            init_args, as the steps of a pipeline: `steps: [[scale, {class_path: ...}], [model, {class_path: ...}]]`.
+            None: the file is there.
         fit: Further arguments of `estimator.fit`.
         missing_category: The text that stood for a missing category in what the model was fitted on. None: missing ones
             were missing there, too.
@@ -292,7 +294,10 @@ def _built(value: Any, key: str) -> Any:
             mend=did_you_mean(attribute, vars(holder)) if holder is not None else "sklearn.ensemble.NAME, for example",
         )
     try:
-        return target(**arguments)
+        defaults = {name: each.default for name, each in inspect.signature(target).parameters.items()}
+        # YAML has no tuples, and scikit-learn takes nothing else for a range (`ngram_range: [1, 2]`).
+        pairs = {n: tuple(v) for n, v in arguments.items() if isinstance(v, list) and type(defaults.get(n)) is tuple}
+        return target(**(arguments | pairs))
     except Exception as error:  # a constructor may raise anything
         raise ModelError(
             f"{key}.init_args",

@@ -41,6 +41,8 @@ class Arrays(Source):
         classes: Names of the classes, in the order of the model's outputs. Labels may be these names or class numbers.
         values: Labels are values to be predicted, not classes. None: as the task of the recipe says.
         unlabelled: What stands for a missing label, beside an empty cell and NaN, such as -1.
+        teacher_columns: Names of `inputs` that are none of the student's but are kept for the teacher: answers that are
+            there already (`ColumnTeacher`), or what a teacher that reads raw columns sees beyond the student.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Arrays(Source):
         classes: list[str] | None = None,
         values: bool | None = None,
         unlabelled: str | int | None = None,
+        teacher_columns: list[str] | None = None,
     ) -> None:
         self.inputs = inputs
         self.labels = labels
@@ -63,10 +66,13 @@ class Arrays(Source):
         self.classes = classes
         self.values = values
         self.unlabelled = unlabelled
+        self.teacher_columns = teacher_columns
 
     def load(self) -> Rows:
         """See `Source.load`."""
         columns, stored = self._columns()
+        _require_named(self.teacher_columns or (), columns, "teacher_columns")
+        kept = {name: _cells(columns.pop(name)) for name in self.teacher_columns or ()}
         found = {name: self._side(name, stored) for name in ("labels", "group", "split")}
         split = found["split"]
         split = None if split is None else [split_name(str(word), "split") for word in split]
@@ -88,6 +94,7 @@ class Arrays(Source):
             group=None if found["group"] is None else [str(name) for name in found["group"]],
             split=split,
             notes=() if labels is None else labels.notes,
+            teacher_columns=kept,
         )
 
     def _columns(self) -> tuple[dict[str, Array | Sequence[str]], dict[str, Array]]:
@@ -122,14 +129,7 @@ class Arrays(Source):
 
 def _table(columns: dict[str, Array | Sequence[str]], categories: Sequence[str]) -> dict[str, Column]:
     """The columns with those of a table put together, where some are categories."""
-    for name in categories:
-        if name not in columns:
-            raise DataError(
-                "data.source.categories",
-                expected="a name of `inputs`",
-                found=f"`{name}`",
-                mend=did_you_mean(name, columns),
-            )
+    _require_named(categories, columns, "categories")
     if not categories:
         return dict(columns)
     cells = {
@@ -138,6 +138,26 @@ def _table(columns: dict[str, Array | Sequence[str]], categories: Sequence[str])
         if name in categories or (isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind in "iufb")
     }
     return {"inputs": Features(cells, categories), **{n: c for n, c in columns.items() if n not in cells}}
+
+
+def _require_named(names: Sequence[str], columns: Mapping[str, object], argument: str) -> None:
+    for name in names:
+        if name not in columns:
+            raise DataError(
+                f"data.source.{argument}",
+                expected="a name of `inputs`",
+                found=f"`{name}`",
+                mend=did_you_mean(name, columns),
+            )
+
+
+def _cells(column: Array | Sequence[str]) -> Array:
+    """A column as an array, lists of texts as objects."""
+    if isinstance(column, np.ndarray):
+        return column
+    cells = np.empty(len(column), dtype=object)
+    cells[:] = list(column)
+    return cells
 
 
 def _frame(frame: Any) -> dict[str, Array | Sequence[str]]:

@@ -38,6 +38,7 @@ class Roles:
         classes: Names of the classes, in the order of the model's outputs.
         values: Labels are values to be predicted, not classes. None: as their numbers look.
         unlabelled: What stands for a missing label.
+        teacher_columns: Columns that the teacher alone reads.
     """
 
     text: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class Roles:
     classes: tuple[str, ...] = ()
     values: bool | None = None
     unlabelled: str | int | None = None
+    teacher_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.text or self.features or self.image):
@@ -69,12 +71,12 @@ class Roles:
     def columns(self) -> list[str]:
         """All of them, each once."""
         one = [name for name in (self.image, self.group, self.split) if name is not None]
-        return list(dict.fromkeys([*self.text, *self.features, *self.label, *one]))
+        return list(dict.fromkeys([*self.text, *self.features, *self.label, *one, *self.teacher_columns]))
 
     @property
     def with_missing(self) -> list[str]:
         """Columns in which a word may stand for nothing: all but those of texts, groups and splits."""
-        return list(dict.fromkeys([*self.features, *self.label]))
+        return list(dict.fromkeys([*self.features, *self.label, *self.teacher_columns]))
 
     def check(self, known: Sequence[str], where: str) -> None:
         """Refuses a column that is not there, or twice.
@@ -83,7 +85,7 @@ class Roles:
             DataError: It names the nearest column, or where the two stand.
         """
         require_single(self.columns, known, where)
-        for role in ("text", "inputs", "categories", "image", "label", "group", "split"):
+        for role in ("text", "inputs", "categories", "image", "label", "group", "split", "teacher_columns"):
             names = getattr(self, role)
             for name in (names,) if isinstance(names, str) else names or ():
                 if name not in known:
@@ -175,7 +177,19 @@ def rows_of(table: pa.Table, roles: Roles) -> Rows:
         group=group,
         split=split,
         notes=() if labels is None else labels.notes,
+        teacher_columns={name: _as_it_is(table[name]) for name in roles.teacher_columns},
     )
+
+
+def _as_it_is(column: pa.ChunkedArray) -> Array:
+    """Numbers, NaN where a cell is empty, and anything else as objects with None."""
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        numbers: Array = column.to_numpy()
+        return numbers
+    objects = np.empty(len(column), dtype=object)
+    objects[:] = column.to_pylist()
+    return objects
 
 
 def _refuse_nulls(column: pa.ChunkedArray, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,8 @@ class Rows:
         group: `[N]` strings: rows of a group (an article, a patient) stay in one split. None: each row by itself.
         split: `[N]` strings "train", "development", "test", or "" where the source leaves it open. None: all open.
         notes: What the user should know of how they were read.
+        teacher_columns: Columns that are no inputs, `[N, ...]` numbers with NaN or objects with None where a cell is
+            empty: `Batch.raw` has them, and nothing of the student's.
     """
 
     columns: dict[str, Column]
@@ -39,6 +41,7 @@ class Rows:
     group: Sequence[str] | None = None
     split: Sequence[str] | None = None
     notes: Sequence[str] = ()
+    teacher_columns: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))

@@ -69,6 +69,7 @@ class Columns:
         views: Augmentation of the images, or of the only array.
         tabular: How a table becomes arrays, once `fit` knows which rows are trained on. None: a table of numbers is
             one float32 matrix as it is.
+        teacher_columns: Columns that no model is called with, but `raw` has.
 
     Raises:
         DataError: A column can't be used; its name and first wrong row are named.
@@ -82,7 +83,9 @@ class Columns:
         images: Images | None = None,
         views: Views | None = None,
         tabular: Tabular | None = None,
+        teacher_columns: Mapping[str, Array] | None = None,
     ) -> None:
+        self.teacher_columns = dict(teacher_columns or {})
         self.features: Features | None = None
         self.tabular = tabular
         self.encoding: Encoding | None = None
@@ -236,9 +239,10 @@ class Columns:
     def raw(self, rows: Array) -> dict[str, Array]:
         """Some rows as the source has them: texts as `[B]` objects, numbers as they are, images as uint8 pixels.
 
-        The columns of a table are there by their names: float64 with NaN, and objects with None for categories.
+        The columns of a table are there by their names: float64 with NaN, and objects with None for categories. So are
+        those that are kept for the teacher.
         """
-        columns: dict[str, Array] = {}
+        columns: dict[str, Array] = {name: column[rows] for name, column in self.teacher_columns.items()}
         for name, texts in self.texts.items():
             columns[name] = np.array([texts[row] for row in rows], dtype=object)
         if self.features is not None:
@@ -267,7 +271,8 @@ class Columns:
         return "array", np.concatenate([array[row].reshape(-1) for array in self.arrays.values()]).tolist()
 
     def update_fingerprint(self, sha: hashlib._Hash) -> None:
-        """Adds everything that decides how the rows become tensors."""
+        """Adds everything that decides how the rows become tensors, and what only a teacher sees of them."""
+        self.update_fingerprint_of_teacher(sha)
         if self.tokens is not None:
             sha.update(self.tokens.digest())
         if self.pictures:
@@ -278,6 +283,13 @@ class Columns:
         if self.views is not None:
             settings = {name: value for name, value in sorted(vars(self.views).items()) if name != "count"}
             sha.update(repr((type(self.views).__qualname__, settings)).encode())
+
+    def update_fingerprint_of_teacher(self, sha: hashlib._Hash) -> None:
+        """Adds the columns that are kept for the teacher."""
+        for name, column in self.teacher_columns.items():
+            sha.update(f"{name} {column.shape}".encode())
+            plain = column.dtype.kind != "O"
+            sha.update(np.ascontiguousarray(column).tobytes() if plain else repr(column.tolist()).encode())
 
 
 def with_table(columns: Mapping[str, Column]) -> dict[str, Column]:

@@ -98,7 +98,13 @@ class Data:
         values = values or {}
         rows, tasks = _without_tasks(_read_as(self.source, values.get("")).load(), self.tasks, values)
         _check_rows(rows)
-        columns = Columns(rows.columns, images=self.images, views=self.views, tabular=self.tabular)
+        columns = Columns(
+            rows.columns,
+            images=self.images,
+            views=self.views,
+            tabular=self.tabular,
+            teacher_columns=rows.teacher_columns,
+        )
         tokenizer = None
         if columns.texts:
             tokenizer = (self.text or Text()).load(tokenizer_path)
@@ -120,7 +126,8 @@ class Data:
             named = named if self.tabular is None else with_table(named)
             given = given_rows(named, columns, train, None if tokenizer is None else tokenizer.mask)
             named, made = add_made(self.made, named, given, train)
-            columns = Columns(named, images=self.images, views=self.views, tabular=self.tabular)
+            kept = {name: _with_empty(column, int(made.rows.sum())) for name, column in rows.teacher_columns.items()}
+            columns = Columns(named, images=self.images, views=self.views, tabular=self.tabular, teacher_columns=kept)
             columns.fit(fitted_on)  # with the statistics of the given rows
             content, exact = columns.digests()
             codes = np.concatenate([codes, np.full(made.rows.sum(), TRAIN, dtype=codes.dtype)])
@@ -223,6 +230,13 @@ def _longer(rows: Rows, tasks: dict[str, Labels], labelled: Array, made: Made) -
     return replace(rows, labels=labels), tasks, filled(labelled)
 
 
+def _with_empty(column: Array, count: int) -> Array:
+    """A column of the teacher's with so many empty cells more: nobody has answered about made rows."""
+    if column.dtype.kind in "iuf":
+        return np.concatenate([column.astype(np.float64), np.full((count, *column.shape[1:]), np.nan)])
+    return np.concatenate([column.astype(object), np.full((count, *column.shape[1:]), None, dtype=object)])
+
+
 def _read_as(source: Source, values: bool | None) -> Source:
     """The source with labels read as values or as classes, where it leaves that open.
 
@@ -286,6 +300,7 @@ def _check_rows(rows: Rows) -> None:
     if not rows.columns or not len(rows):
         raise DataError("data.source", expected="at least one row", found="none", mend="check the file or the filter")
     sized = {f"column `{name}`": column for name, column in rows.columns.items()}
+    sized |= {f"column `{name}`": column for name, column in rows.teacher_columns.items()}
     sized |= {name: getattr(rows, name) for name in ("labels", "labelled", "group", "split")}
     for name, values in sized.items():
         if values is not None and len(values) != len(rows):

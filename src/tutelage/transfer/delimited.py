@@ -64,8 +64,9 @@ def read_delimited(file: Path, roles: Roles, form: TextFormat, delimiter: str) -
             raise wrong_encoding(file, form)
         if name in numbers and (pa.types.is_string(table[name].type) or pa.types.is_temporal(table[name].type)):
             _refuse_text(file, name, form, delimiter)
-    if len(roles.label) == 1 and not roles.values:
-        table = _with_codes(table, roles.label[0], file, form, delimiter)
+    codes = roles.label if len(roles.label) == 1 and not roles.values else ()
+    for name in dict.fromkeys([*codes, *roles.teacher_columns]):
+        table = _with_codes(table, name, file, form, delimiter)
     gaps = [name for name in numbers if table[name].null_count]
     return table, _words_for_nothing(_read(file, gaps, gaps, form, delimiter)) if gaps else []
 

@@ -40,6 +40,8 @@ class HuggingFaceDataset(Source):
             whatever their numbers are in each split; other names, as many, are given to its numbers in turn.
         values: Labels are values to be predicted, not classes. None: as the task of the recipe says.
         unlabelled: What stands for a missing label, beside an empty cell and NaN, such as -1.
+        teacher_columns: Columns that are no inputs of the student but are kept for the teacher: answers that are there
+            already (`ColumnTeacher`), or what a teacher that reads raw columns sees beyond the student.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class HuggingFaceDataset(Source):
         classes: list[str] | None = None,
         values: bool | None = None,
         unlabelled: str | int | None = None,
+        teacher_columns: list[str] | None = None,
     ) -> None:
         self.dataset = dataset
         self.text = text
@@ -66,6 +69,7 @@ class HuggingFaceDataset(Source):
         self.classes = classes
         self.values = values
         self.unlabelled = unlabelled
+        self.teacher_columns = teacher_columns
         self._roles(None, ())
 
     def _roles(self, split: str | None, classes: tuple[str, ...]) -> Roles:
@@ -80,6 +84,7 @@ class HuggingFaceDataset(Source):
             classes=as_names(self.classes) or classes,
             values=self.values,
             unlabelled=self.unlabelled,
+            teacher_columns=as_names(self.teacher_columns),
         )
 
     def load(self) -> Rows:

@@ -61,6 +61,8 @@ class Table(Source):
         decimal: Decimal point of the numbers of a CSV file: "." or ",".
         encoding: Encoding of a CSV, TSV or JSON file: utf-8, cp1252, latin-1, utf-16 ...
         missing: Words that stand for nothing in inputs, categories and labels: ["?", "-"].
+        teacher_columns: Columns that are no inputs of the student but are kept for the teacher: answers that are there
+            already (`ColumnTeacher`), or what a teacher that reads raw columns sees beyond the student.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Table(Source):
         encoding: str = "utf-8",
         missing: list[str] | None = None,
         unlabelled: str | int | None = None,
+        teacher_columns: list[str] | None = None,
     ) -> None:
         self.path = path
         self.text = text
@@ -97,6 +100,7 @@ class Table(Source):
         self.encoding = encoding
         self.missing = missing
         self.unlabelled = unlabelled
+        self.teacher_columns = teacher_columns
         self._roles()
         self._form()
 
@@ -112,6 +116,7 @@ class Table(Source):
             classes=as_names(self.classes),
             values=self.values,
             unlabelled=self.unlabelled,
+            teacher_columns=as_names(self.teacher_columns),
         )
 
     def _form(self) -> TextFormat:
@@ -124,7 +129,7 @@ class Table(Source):
         roles, form = self._roles(), self._form()
         files = _files(resolve_path(self.path, key="data.source.path"))
         read = [_read(file, roles, form) for file in files]
-        tables = _with_labels_alike([table for table, _ in read], roles.label)
+        tables = _with_labels_alike([table for table, _ in read], [*roles.label, *roles.teacher_columns])
         notes = [note for _, told in read for note in told]
         try:
             table = pa.concat_tables(tables, promote_options="permissive")

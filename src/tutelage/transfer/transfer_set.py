@@ -226,6 +226,7 @@ class TransferSet:
         for name, labels in self.tasks.items():
             sha.update("\0".join([name, *labels.classes]).encode())
             sha.update(np.ascontiguousarray(labels.values).tobytes())
+        self.columns.update_fingerprint_of_teacher(sha)
         return sha.hexdigest()
 
     @property
