@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from tutelage.devices.cost import Cost, significant
 from tutelage.evaluation.results import MetricResult
 from tutelage.governance.licence import licence_records
-from tutelage.labelling import asked_at_most, describe_caches
+from tutelage.labelling import asked_at_most, describe_caches, notes_on_caps
 from tutelage.lessons import Lesson
 from tutelage.matching import Proposal
 from tutelage.plan import Forecast, Plan
@@ -64,7 +64,7 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
             lines += [f"    {x.path:<44} {x.kind:<24} {x.shape!s:<20} {x.parameters:>12,}" for x in found]
     if with_forecast:
         lines += ["", *_forecast(plan.forecast())]
-    lines += ["", *[f"  note: {note}" for note in [*plan.notes, *_looked_at(plan)]]]
+    lines += ["", *[f"  note: {note}" for note in [*plan.notes, *notes_on_caps(plan), *_looked_at(plan)]]]
     return "\n".join(lines).rstrip()
 
 

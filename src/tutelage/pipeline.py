@@ -30,7 +30,7 @@ from tutelage.governance.changes import changed_verdict, same
 from tutelage.governance.licence import licence_records
 from tutelage.governance.provenance import changed_files
 from tutelage.governance.verdict import Verdict, judge
-from tutelage.labelling import caches_of, fill_caches, open_caches
+from tutelage.labelling import caches_of, fill_caches, notes_on_caps, open_caches
 from tutelage.parts import build_student
 from tutelage.plan import Plan, make_plan
 from tutelage.recipe import Recipe
@@ -101,7 +101,7 @@ def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = Fals
         if _is_complete(plan, workspace):
             say(f"this run is complete: {workspace.bundle}")
             return _finished(workspace)
-        for note in plan.notes:
+        for note in (*plan.notes, *notes_on_caps(plan)):
             say(f"note: {note}")
         return _run(plan, workspace, say, progress=progress)
 
@@ -112,7 +112,7 @@ def _claim(plan: Plan, workspace: Workspace, *, fresh: bool) -> None:
         workspace.clear()
     recipe = plan.recipe
     workspace.claim(
-        dump_recipe(recipe, only=TRAINED_BY),
+        dump_recipe(recipe, only=TRAINED_BY, decisive=True),
         {
             "data": plan.data.fingerprint,
             "inputs": plan.data.inputs_fingerprint,

@@ -126,6 +126,11 @@ class Cached(Teacher):
         )
 
     @property
+    def incidental(self) -> tuple[str, ...]:
+        """Where answers are kept, and in how large files; but components are fitted on the first of these."""
+        return ("folder", "lazy") if self.features == "low_rank" else ("folder", "lazy", "shard_rows")
+
+    @property
     def inner(self) -> dict[str, Teacher]:
         """The teacher whose answers are remembered: what holds for it holds for them."""
         return {"": self.teacher}
