@@ -161,7 +161,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
         train_teacher(plan, workspace, progress=show)
     before = _fingerprints(recipe)
     _label(plan if recipe.asking is None else first_round(plan), say, progress=show)
-    says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device)
+    says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device, plan.chunk)
     for note in (skewed := select_anew(plan, says)):
         say(f"note: {note}")
     looks = look_at_teachers(recipe, plan.data, plan.device, before=False, only=plan.later)

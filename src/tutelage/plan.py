@@ -19,7 +19,7 @@ from tutelage.asking import asked_about, check_asking
 from tutelage.devices import Target
 from tutelage.errors import check_all, within
 from tutelage.evaluation.metrics import available_metrics
-from tutelage.forecast import Forecast, make_forecast
+from tutelage.forecast import EVALUATION_BATCH, Forecast, make_forecast
 from tutelage.governance.policy import check_budget, check_gates
 from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
 from tutelage.losses import Loss
@@ -92,6 +92,11 @@ class Plan:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes: the data's or, where it has none, the teacher's."""
         return self.data.classes or self.recipe.teacher.classes
+
+    @property
+    def chunk(self) -> int:
+        """Rows that a model is asked about at once, outside of training steps."""
+        return self.recipe.chunk or EVALUATION_BATCH
 
     @property
     def steps(self) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tutelage.answers import EVALUATION_BATCH, TeacherSays, answers, teacher_answers
+from tutelage.answers import TeacherSays, answers, teacher_answers
 from tutelage.asking import Asking, Round, gain_per_1000, k_centre, uncertainty
 from tutelage.evaluation.intervals import wilson
 from tutelage.lessons import order_of
@@ -172,8 +172,8 @@ def _next(plan: Plan, asking: Asking, rounds: list[Round], student: nn.Module | 
 
 def _agreement(plan: Plan, student: nn.Module, rows: Array) -> float:
     """Share of the rows with an answer of the teacher to which the student gives its class."""
-    theirs = teacher_answers(plan.recipe.teacher, plan.data, rows, plan.device)
-    ours = answers(student, plan.data, rows, plan.device).argmax(1)
+    theirs = teacher_answers(plan.recipe.teacher, plan.data, rows, plan.device, plan.chunk)
+    ours = answers(student, plan.data, rows, plan.device, plan.chunk).argmax(1)
     same = (theirs.outputs.argmax(1) == ours)[theirs.heard]
     return float(same.mean()) if len(same) else 0.0
 
@@ -197,7 +197,7 @@ def _choice(
     if asking.strategy == "k_centre":
         points, taken = (_features(plan, asking, student, rows) for rows in (rest, centres))
         return k_centre(points, taken, count)
-    logits = torch.from_numpy(answers(student, plan.data, rest, plan.device))
+    logits = torch.from_numpy(answers(student, plan.data, rest, plan.device, plan.chunk))
     scores = uncertainty(logits, asking.strategy).numpy()
     order: Array = np.argsort(-scores, kind="stable")
     return order[:count]
@@ -219,7 +219,7 @@ def _features(plan: Plan, asking: Asking, student: nn.Module, rows: Array) -> Te
             found = observe(student.eval(), inputs, request, model="student").features[asking.features]
         return found.flatten(1).float().cpu()
 
-    batches = evaluation_batches(plan.data, rows, EVALUATION_BATCH)
+    batches = evaluation_batches(plan.data, rows, plan.chunk)
     return in_original_order((at, of(batch.to(plan.device).inputs)) for at, batch in batches)
 
 

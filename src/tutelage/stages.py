@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from tutelage.answers import TeacherSays, answers
+from tutelage.answers import EVALUATION_BATCH, TeacherSays, answers
 from tutelage.balance import share_of_constant
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import available_metrics, point_values
@@ -45,7 +45,13 @@ Record = StepRecord | EvaluationRecord
 
 
 def _evaluator(
-    task: Task, data: TransferSet, teacher_says: TeacherSays | None, device: torch.device, labels: Array | None
+    task: Task,
+    data: TransferSet,
+    teacher_says: TeacherSays | None,
+    device: torch.device,
+    labels: Array | None,
+    *,
+    chunk: int = EVALUATION_BATCH,
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Gives a module's metrics on the development split; `labels` are those of all rows."""
     rows = data.rows("development")
@@ -53,7 +59,7 @@ def _evaluator(
     known = labels is not None and bool(labelled.any())
 
     def evaluate(module: nn.Module) -> dict[str, float]:
-        outputs = answers(module, data, rows, device)
+        outputs = answers(module, data, rows, device, chunk)
         evidence = Evidence(
             set="development",
             task=task,
@@ -139,7 +145,7 @@ def train_teacher(plan: Plan, workspace: Workspace, *, progress: bool) -> None:
         job = _job(
             data,
             selection,
-            _evaluator(task, data, None, plan.device, labels),
+            _evaluator(task, data, None, plan.device, labels, chunk=plan.chunk),
             student=module,
             losses=prepared([loss], module, data, plan.device, name="teacher"),
             teacher=None,
@@ -177,7 +183,7 @@ def train_student(
         progress: Show a bar.
     """
     student = build_student(plan.recipe, seed, plan.device)
-    evaluate = _evaluator(plan.recipe.task, plan.data, teacher_says, plan.device, plan.data.labels)
+    evaluate = _evaluator(plan.recipe.task, plan.data, teacher_says, plan.device, plan.data.labels, chunk=plan.chunk)
     for number, lesson in enumerate(plan.lessons, start=1):
         named = role if lesson is plan.lessons[-1] else f"{role} stage {number}"
         losses = copy.deepcopy(lesson.losses)
@@ -193,6 +199,7 @@ def train_student(
             student=student,
             losses=losses,
             teacher=lesson.teacher,
+            chunk=plan.recipe.chunk,
             order=lesson.order(plan.data, seed),
         )
         _run(job, named, workspace.work, progress=progress)
@@ -208,7 +215,7 @@ def train_baseline(
     job = _job(
         plan.data,
         plan.baseline_selection,
-        _evaluator(recipe.task, plan.data, teacher_says, plan.device, plan.data.labels),
+        _evaluator(recipe.task, plan.data, teacher_says, plan.device, plan.data.labels, chunk=plan.chunk),
         training=recipe.training,
         steps=plan.steps,
         seed=seed,

@@ -20,6 +20,7 @@ from tutelage.probe import forward_pass
 from tutelage.recipe import Recipe, Task
 from tutelage.signals import Request
 from tutelage.teachers import Cached, Ensemble, SeveralTeachers, Teacher
+from tutelage.teachers.chunks import Chunks
 from tutelage.teachers.stand_in import remote_teachers, with_stand_ins
 from tutelage.training.step import needs_of
 from tutelage.transfer import TransferSet
@@ -202,11 +203,11 @@ def _rows(subject: _Subject, data: TransferSet, *, development_alone: bool) -> A
 
 
 def _look(subject: _Subject, data: TransferSet, rows: Array, asked: Teacher, device: torch.device) -> Found | None:
-    outputs, heard = [], []
+    outputs, heard, chunks = [], [], Chunks()
     with forward_pass("the teacher"):
         for at in range(0, len(rows), PIECE):
             batch = data.batch(rows[at : at + PIECE]).to(device)
-            says = asked.ask(batch, Request(output=True))
+            says = chunks.ask(lambda some: asked.ask(some, Request(output=True)), batch)
             outputs.append(says.dense().detach().cpu())
             silent = torch.zeros(len(batch), dtype=torch.bool) if says.top is None else says.top.silent.cpu()
             heard.append(~silent.reshape(len(batch), -1).all(1))

@@ -66,18 +66,20 @@ class Workers(Protocol):
 class Here:
     """The jobs one after the other, in this process."""
 
-    def __init__(self, data: TransferSet) -> None:
-        self.data = data
+    def __init__(self, data: TransferSet, chunk: int) -> None:
+        self.data, self.chunk = data, chunk
 
     def do(self, cached: Cached, jobs: Sequence[Job], tell: Callable[[int], None]) -> Iterator[Built]:
         """See `Workers`."""
         for job in jobs:
-            yield cached.answer(job, batches_of(self.data, job, tell))
+            yield cached.answer(job, batches_of(self.data, job, tell, self.chunk))
 
 
-def batches_of(data: TransferSet, job: Job, tell: Callable[[int], None]) -> Iterator[tuple[Array, Batch]]:
+def batches_of(
+    data: TransferSet, job: Job, tell: Callable[[int], None], chunk: int = EVALUATION_BATCH
+) -> Iterator[tuple[Array, Batch]]:
     """The batches in which a job is asked, which depend on the job alone: whoever does it gets the same answers."""
-    for positions in by_length(len(job.rows), EVALUATION_BATCH, data.lengths(job.rows)):
+    for positions in by_length(len(job.rows), chunk, data.lengths(job.rows)):
         yield positions, data.batch(job.rows[positions], job.views[positions])
         tell(len(positions))
 
@@ -94,7 +96,7 @@ def fill_caches(plan: Plan, workers: Workers | None = None, *, progress: bool = 
     open_caches(plan)
     done = []
     for cached, _, wanted in wanted_of(plan):
-        done.append(_fill(cached, wanted, Here(plan.data), workers, progress=progress))
+        done.append(_fill(cached, wanted, Here(plan.data, plan.chunk), workers, progress=progress))
         cached.opened()
     return done
 
