@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tutelage import beat
 from tutelage.balance import decisions, note_on
 from tutelage.errors import RunError
 from tutelage.evaluation.evidence import Evidence, PairEvidence
@@ -47,8 +48,17 @@ def _collect(
 ) -> Array:
     """Answers to batches, in the original order of the rows, as float32."""
     chunks = Chunks(model=model)
-    parts = ((at, chunks.ask(ask, batch.to(device)).dense().float().cpu()) for at, batch in batches)
+    parts = ((at, chunks.ask(ask, batch.to(device)).dense().float().cpu()) for at, batch in _counted(batches, model))
     return np.ascontiguousarray(in_original_order(parts).numpy())
+
+
+def _counted(batches: Iterable[tuple[Array, Batch]], model: str) -> Iterator[tuple[Array, Batch]]:
+    """Passes batches on and tells the phase how many rows are through."""
+    rows = 0
+    for at, batch in batches:
+        yield at, batch
+        rows += len(at)
+        beat.at(f"{model} has answered {rows:,} rows")
 
 
 def _asking(model: nn.Module | Teacher) -> Callable[[Batch], Signals]:
@@ -88,7 +98,7 @@ def _heard_of(
     heard, chunks = np.ones(len(rows), dtype=bool), Chunks()
 
     def parts() -> Iterator[tuple[Array, torch.Tensor]]:
-        for at, batch in evaluation_batches(data, rows, chunk):
+        for at, batch in _counted(evaluation_batches(data, rows, chunk), "the teacher"):
             signals = chunks.ask(ask, batch.to(device))
             if signals.top is not None:
                 heard[at] = ~signals.top.silent.reshape(len(at), -1).all(1).cpu().numpy()

@@ -60,6 +60,7 @@ class Plan:
         notes: What the user should know.
         teacher_lines: How good the teachers are on labelled rows.
         later: Keys of the teachers that are held against labels once they are trained, or their answers stored.
+        question: The memory of the largest question to the teacher; None where it is little or not known.
     """
 
     recipe: Recipe
@@ -77,6 +78,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     teacher_lines: list[str] = field(default_factory=list)
     later: list[str] = field(default_factory=list)
+    question: checks.Question | None = None
 
     @property
     def losses(self) -> list[Loss]:
@@ -153,7 +155,8 @@ def make_plan(recipe: Recipe) -> Plan:
     plan = _plan(full, data, taught, device, guide, trained=_is_ready(guide, recipe))
     looks = checks.look_at_teachers(plan.recipe, data, device)
     plan.teacher_lines, plan.later = looks.lines, looks.later
-    plan.notes += looks.notes
+    plan.question = checks.question_memory(plan.recipe, data, device, plan.chunk)
+    plan.notes += [*looks.notes, *(plan.question.notes() if plan.question else ())]
     plan.assistants = assistants
     plan.proposals = [*found, *plan.proposals]
     plan.notes[:0] = on_targets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from tutelage.answers import TeacherSays, answers, teacher_answers
 from tutelage.asking import Asking, Round, gain_per_1000, k_centre, uncertainty
@@ -59,6 +61,8 @@ def run_rounds(
     accelerator = make_accelerator()
     path = workspace.work / RECORD
     rounds = _read(path)
+    if rounds and progress:
+        tqdm.write(f"tutelage: asking goes on after round {len(rounds)} of {asking.rounds}", file=sys.stderr)
     accelerator.wait_for_everyone()  # a process that reads late would find what another has just written
     while len(rounds) < asking.rounds and not (rounds and rounds[-1].stopped):
         student, audit = None, np.zeros(0, dtype=np.int64)

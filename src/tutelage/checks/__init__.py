@@ -5,6 +5,7 @@
 
 from tutelage.checks.answers_of_task import check_kinds
 from tutelage.checks.labels import check_kind, check_labels
+from tutelage.checks.memory import Question, question_memory
 from tutelage.checks.outputs import check_answers
 from tutelage.checks.parts import (
     check_batches,
@@ -24,6 +25,7 @@ from tutelage.checks.teacher_against_labels import look_at_teachers
 from tutelage.checks.timing import check_timing, note_on_timing
 
 __all__ = [
+    "Question",
     "check_answers",
     "check_batches",
     "check_extras",
@@ -43,4 +45,5 @@ __all__ = [
     "check_trained",
     "look_at_teachers",
     "note_on_timing",
+    "question_memory",
 ]

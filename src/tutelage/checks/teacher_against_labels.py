@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tutelage import beat
 from tutelage.checks.label_fit import Found, look_at
 from tutelage.checks.probabilities import last_operation, refuse_probabilities
 from tutelage.errors import within
@@ -206,6 +207,7 @@ def _look(subject: _Subject, data: TransferSet, rows: Array, asked: Teacher, dev
     outputs, heard, chunks = [], [], Chunks()
     with forward_pass("the teacher"):
         for at in range(0, len(rows), PIECE):
+            beat.at(f"{subject.key} is held against labels, {at:,} of {len(rows):,} rows")
             batch = data.batch(rows[at : at + PIECE]).to(device)
             says = chunks.ask(lambda some: asked.ask(some, Request(output=True)), batch)
             outputs.append(says.dense().detach().cpu())

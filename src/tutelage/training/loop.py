@@ -299,7 +299,7 @@ class _Run:
         )
 
     def _check_finite(self) -> Tensor:
-        """The losses since the last record, `[n, 1 + K]`; a `RunError`, on every process alike, if one is not finite."""
+        """Losses since the last record, `[n, 1 + K]`; a `RunError`, on every process alike, if one is not finite."""
         every = self.since.of_all()
         for losses in every[~torch.isfinite(every).all(-1)][:1]:
             terms = dict(zip(self.names, losses[1:].tolist(), strict=True))

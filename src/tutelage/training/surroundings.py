@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def read_surroundings(work: Path) -> list[dict[str, Any]]:
 def note_on_surroundings(every: list[dict[str, Any]]) -> str:
     """That the promise of equal bits does not hold for a run, and why; empty where it does."""
     changes = []
-    for before, after in zip(every, every[1:], strict=False):
+    for before, after in itertools.pairwise(every):
         differs = [f"{name} {before.get(name)} -> {after.get(name)}" for name in after if _differ(name, before, after)]
         changes.append(f"{', '.join(differs)} from {after['from']}")
     if not changes:
