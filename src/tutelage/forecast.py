@@ -19,7 +19,8 @@ from torch import nn
 
 from tutelage.losses import Loss
 from tutelage.parts import baseline_losses, build_student, labelled_order, prepared, teacher_loss
-from tutelage.signals import Batch, Request, call
+from tutelage.signals import Batch, Request, Signals, call
+from tutelage.teachers.chunks import Chunks
 from tutelage.teachers.stand_in import remote_teachers
 from tutelage.timed_teachers import TimedTeacher, TimedTeachers
 from tutelage.training import Training
@@ -82,12 +83,17 @@ def make_forecast(plan: Plan, timed_steps: int) -> Forecast:
     student = build_student(recipe, recipe.seeds[0], plan.device).eval()
     student_pass = _pass_seconds(lambda batch: call(student, batch.inputs), plan)
     batches = sum(lesson.training.batch_size for lesson in (*plan.lessons, plan.lessons[-1]))
-    teachers = TimedTeachers(data, plan.device, rows=4 * (EVALUATION_BATCH + batches))  # each is asked four times
+    teachers = TimedTeachers(data, plan.device, rows=4 * (plan.chunk + batches), chunk=recipe.chunk)
     teacher, guide = teachers.of(recipe.teacher), teachers.of(plan.guide)
-    teacher_pass = _pass_seconds(lambda batch: teacher.teacher.ask(batch, Request(output=True)), plan, teacher)
+    chunks = Chunks(recipe.chunk)
+
+    def ask_of(timed: TimedTeacher, batch: Batch, request: Request) -> Signals:
+        return chunks.ask(lambda some: timed.teacher.ask(some, request), batch)
+
+    teacher_pass = _pass_seconds(lambda batch: ask_of(teacher, batch, Request(output=True)), plan, teacher)
     order = plan.lessons[-1].order(data, 0)
     asked, request = data.batch(*order.batch(0)).to(plan.device), needs_of(plan.losses)[1]
-    ask = _seconds(lambda: guide.teacher.ask(asked, request), guide, len(asked)) if request else 0.0
+    ask = _seconds(lambda: ask_of(guide, asked, request), guide, len(asked)) if request else 0.0
     steps = _lesson_steps(plan, timed_steps, teachers)
     trainings = seeds * (2 if plan.has_baseline else 1)
     development, test = len(data.rows("development")), len(data.rows("test"))

@@ -9,6 +9,7 @@ import torch
 
 from tutelage.signals import Request
 from tutelage.teachers import Cached, Teacher
+from tutelage.teachers.chunks import Chunks
 from tutelage.teachers.stand_in import Sampled, remote_teachers, replaced, with_stand_ins
 from tutelage.transfer import TransferSet
 
@@ -49,10 +50,11 @@ class TimedTeachers:
         data: The rows.
         device: Where they are asked.
         rows: About how many rows a forecast would ask each, in all.
+        chunk: Rows that are asked about at once; None for any number.
     """
 
-    def __init__(self, data: TransferSet, device: torch.device, rows: int) -> None:
-        self.data, self.device, self.rows = data, device, rows
+    def __init__(self, data: TransferSet, device: torch.device, rows: int, chunk: int | None) -> None:
+        self.data, self.device, self.rows, self.chunks = data, device, rows, Chunks(chunk)
         self._first = data.example(2).to(device)
         self._known: dict[int, TimedTeacher] = {}
 
@@ -92,7 +94,7 @@ class TimedTeachers:
                 break
             batch = self.data.batch(development[:size]).to(self.device)
             begin = time.perf_counter()
-            teacher.ask(batch, Request(output=True))
+            self.chunks.ask(lambda some: teacher.ask(some, Request(output=True)), batch)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             seconds = (time.perf_counter() - begin) / len(batch)

@@ -76,14 +76,14 @@ def question_memory(recipe: Recipe, data: TransferSet, device: torch.device, row
         return None
     longest = _longest(data)
     batch = data.batch(longest).to(device)
-    chunks = Chunks()  # halves what is too much even here
+    chunks = Chunks(recipe.chunk)  # halves what is too much even here
 
     def ask() -> object:
         with forward_pass("the teacher"):
             return chunks.ask(lambda some: uncached(teacher).ask(some, Request(output=True)), batch)
 
-    at_once = len(longest) if chunks.rows is None else chunks.rows
     peak = _peak(ask, device if teacher.modules else torch.device("cpu"))
+    at_once = min(len(longest), chunks.rows or len(longest))
     training = recipe.training
     piece = -(-min(training.batch_size, data.sizes["train"]) // training.micro_batches)
     question = Question(

@@ -102,7 +102,7 @@ def look_at_teachers(
             looks.later.append(subject.key)
             ask, rows = _traced(subject, data, device), data.example(2).rows.numpy()
         with within(subject.key):
-            found = _look(subject, data, rows, ask, device)
+            found = _look(subject, data, rows, ask, device, chunk=recipe.chunk)
         if found is not None and subject.key not in looks.later:
             looks.lines += [found.line if subject.main else f"{subject.key}: {found.line}"]
             looks.notes += [f"{subject.key}: {note}" for note in found.notes]
@@ -203,8 +203,10 @@ def _rows(subject: _Subject, data: TransferSet, *, development_alone: bool) -> A
     return spread
 
 
-def _look(subject: _Subject, data: TransferSet, rows: Array, asked: Teacher, device: torch.device) -> Found | None:
-    outputs, heard, chunks = [], [], Chunks()
+def _look(
+    subject: _Subject, data: TransferSet, rows: Array, asked: Teacher, device: torch.device, *, chunk: int | None
+) -> Found | None:
+    outputs, heard, chunks = [], [], Chunks(chunk)
     with forward_pass("the teacher"):
         for at in range(0, len(rows), PIECE):
             beat.at(f"{subject.key} is held against labels, {at:,} of {len(rows):,} rows")

@@ -248,7 +248,7 @@ def _forecast(plan: Plan, cached: Cached, request: Request, missing: int) -> str
     for rows in (2, 64):  # the first two are asked of any teacher
         if rows > 2 and (remote_teachers(cached) or seconds * rows > LONGEST):
             break
-        example, begin = plan.data.example(rows).to(plan.device), time.perf_counter()
+        example, begin = plan.data.example(min(rows, plan.chunk)).to(plan.device), time.perf_counter()
         room = missing * cached.row_bytes(example, request)
         seconds = (time.perf_counter() - begin) / len(example)
     said = f"{missing:,} missing, about {room / 1e6:,.1f} MB"

@@ -255,7 +255,8 @@ class Cached(Teacher):
 
     def row_bytes(self, batch: Batch, request: Request) -> float:
         """Bytes that the answer to a row of this batch takes when it is stored."""
-        said = parts_of(self._awake().ask(batch, request))
+        teacher = self._awake()
+        said = parts_of(self._chunks.ask(lambda some: teacher.ask(some, request), batch))
         parts = [stored_bytes(name, part, batch.mask, self._stored_form) for name, part in said.items()]
         return 16 + sum(parts)  # row and view
 
