@@ -225,8 +225,6 @@ class OpenInference(Teacher):
         """The model and where it is."""
         return f"OpenInference {self.model} at {self.url}"
 
-    # What is asked
-
     def _identity(self) -> dict[str, Any]:
         return {
             "endpoint": self.url,
