@@ -138,7 +138,7 @@ def test_the_forecast_times_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_forecast_counts_every_training_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     # What a step and a row take is given, so that the counts are seen to the last one.
     monkeypatch.setattr(forecast, "_step_seconds", lambda *_, teacher=None, **__: 0.02 if teacher is not None else 0.01)
-    monkeypatch.setattr(forecast, "_pass_seconds", lambda ask, plan: 0.001)
+    monkeypatch.setattr(forecast, "_pass_seconds", lambda *_: 0.001)
     made = recipe(
         ["cat", "dog", "eel"],
         teacher=tt.ModuleTeacher(nn.Linear(4, 3)),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tutelage import beat
 from tutelage.balance import decisions, note_on
 from tutelage.errors import RunError
 from tutelage.evaluation.evidence import Evidence, PairEvidence
@@ -21,6 +22,7 @@ from tutelage.selection import selection_of
 from tutelage.signals import Batch, Request, Signals, call, output_of
 from tutelage.taps import observe
 from tutelage.teachers import Teacher
+from tutelage.teachers.chunks import Chunks
 from tutelage.transfer import SimilarityPairs, TransferSet, evaluation_batches, in_original_order
 
 __all__ = ["EVALUATION_BATCH", "TeacherSays", "answers", "gather_evidence", "select_anew", "teacher_answers"]
@@ -42,46 +44,62 @@ class TeacherSays:
 
 
 def _collect(
-    ask: Callable[[Batch], torch.Tensor], batches: Iterable[tuple[Array, Batch]], device: torch.device
+    ask: Callable[[Batch], Signals], batches: Iterable[tuple[Array, Batch]], device: torch.device, model: str
 ) -> Array:
     """Answers to batches, in the original order of the rows, as float32."""
-    parts = ((at, ask(batch.to(device)).float().cpu()) for at, batch in batches)
+    chunks = Chunks(model=model)
+    parts = ((at, chunks.ask(ask, batch.to(device)).dense().float().cpu()) for at, batch in _counted(batches, model))
     return np.ascontiguousarray(in_original_order(parts).numpy())
 
 
-def _asking(model: nn.Module | Teacher) -> Callable[[Batch], torch.Tensor]:
+def _counted(batches: Iterable[tuple[Array, Batch]], model: str) -> Iterator[tuple[Array, Batch]]:
+    """Passes batches on and tells the phase how many rows are through."""
+    rows = 0
+    for at, batch in batches:
+        yield at, batch
+        rows += len(at)
+        beat.at(f"{model} has answered {rows:,} rows")
+
+
+def _asking(model: nn.Module | Teacher) -> Callable[[Batch], Signals]:
     """How a module or a teacher is asked for its output."""
 
-    def ask(batch: Batch) -> torch.Tensor:
+    def ask(batch: Batch) -> Signals:
         if isinstance(model, nn.Module):
-            return output_of(call(model, batch.inputs))
-        return model.ask(batch, Request(output=True)).dense()
+            return Signals(output=output_of(call(model, batch.inputs)))
+        return model.ask(batch, Request(output=True))
 
     return ask
 
 
 @torch.no_grad()
-def answers(module: nn.Module, data: TransferSet, rows: Array, device: torch.device) -> Array:
-    """A module's outputs on rows as they are (view 0), `[N, ...]` float32, in eval mode."""
+def answers(
+    module: nn.Module, data: TransferSet, rows: Array, device: torch.device, chunk: int = EVALUATION_BATCH
+) -> Array:
+    """A module's outputs on rows as they are (view 0), `[N, ...]` float32, in eval mode, `chunk` rows at a time."""
     training = module.training
     module.eval()
-    result = _collect(_asking(module), evaluation_batches(data, rows, EVALUATION_BATCH), device)
+    result = _collect(_asking(module), evaluation_batches(data, rows, chunk), device, "the student")
     module.train(training)
     return result
 
 
-def teacher_answers(teacher: Teacher, data: TransferSet, rows: Array, device: torch.device) -> TeacherSays:
-    """What a teacher says about rows as they are."""
-    return _heard_of(lambda batch: teacher.ask(batch, Request(output=True)), data, rows, device)
+def teacher_answers(
+    teacher: Teacher, data: TransferSet, rows: Array, device: torch.device, chunk: int = EVALUATION_BATCH
+) -> TeacherSays:
+    """What a teacher says about rows as they are, `chunk` of them at a time."""
+    return _heard_of(lambda batch: teacher.ask(batch, Request(output=True)), data, rows, device, chunk)
 
 
-def _heard_of(ask: Callable[[Batch], Signals], data: TransferSet, rows: Array, device: torch.device) -> TeacherSays:
+def _heard_of(
+    ask: Callable[[Batch], Signals], data: TransferSet, rows: Array, device: torch.device, chunk: int
+) -> TeacherSays:
     """A teacher's answers, and on which rows it has any."""
-    heard = np.ones(len(rows), dtype=bool)
+    heard, chunks = np.ones(len(rows), dtype=bool), Chunks()
 
     def parts() -> Iterator[tuple[Array, torch.Tensor]]:
-        for at, batch in evaluation_batches(data, rows, EVALUATION_BATCH):
-            signals = ask(batch.to(device))
+        for at, batch in _counted(evaluation_batches(data, rows, chunk), "the teacher"):
+            signals = chunks.ask(ask, batch.to(device))
             if (silent := signals.silent) is not None:
                 heard[at] = ~silent.reshape(len(at), -1).all(1).cpu().numpy()
             yield at, signals.dense().float().cpu()
@@ -127,7 +145,7 @@ def gather_evidence(
     plan: Plan, students: dict[int, nn.Module], baselines: dict[int, nn.Module], shipped: int
 ) -> list[Evidence | PairEvidence]:
     """The raw pairs: what every model says about the test split, and about the further sets."""
-    data, rows, recipe = plan.data, plan.data.rows("test"), plan.recipe
+    data, rows, recipe, chunk = plan.data, plan.data.rows("test"), plan.recipe, plan.chunk
     models: dict[str, nn.Module] = {"student": students[shipped]}
     if shipped in baselines:
         models["baseline"] = baselines[shipped]
@@ -139,7 +157,7 @@ def gather_evidence(
             models[f"baseline@{seed}"] = baselines[seed]
     labelled = data.labelled[rows]
     has_labels = data.labels is not None and bool(labelled.any())
-    said = teacher_answers(recipe.teacher, data, rows, plan.device)
+    said = teacher_answers(recipe.teacher, data, rows, plan.device, chunk)
     test = Evidence(
         set="test",
         task=recipe.task,
@@ -147,7 +165,7 @@ def gather_evidence(
         digests=data.digests(rows),
         outputs={
             "teacher": said.outputs,
-            **{name: answers(module, data, rows, plan.device) for name, module in models.items()},
+            **{name: answers(module, data, rows, plan.device, chunk) for name, module in models.items()},
         },
         labels=data.labels[rows] if data.labels is not None and has_labels else None,
         labelled=labelled if has_labels else None,
@@ -172,11 +190,16 @@ def _head_evidence(plan: Plan, models: dict[str, nn.Module], name: str, head: He
         request = Request(members={head.teacher: Request(output=True)})
         return plan.recipe.teacher.ask(batch, request).members[head.teacher]
 
-    def of(module: nn.Module) -> Callable[[Batch], torch.Tensor]:
+    def of(module: nn.Module) -> Callable[[Batch], Signals]:
         request = Request(features=frozenset({head.student}))
-        return lambda batch: observe(module.eval(), batch.inputs, request, model="student").features[head.student]
 
-    said = _heard_of(of_teacher, plan.data, test.rows, plan.device)
+        def ask(batch: Batch) -> Signals:
+            said = observe(module.eval(), batch.inputs, request, model="student")
+            return Signals(output=said.features[head.student])
+
+        return ask
+
+    said = _heard_of(of_teacher, plan.data, test.rows, plan.device, plan.chunk)
     evidence = replace(
         test,
         set=name,
@@ -184,7 +207,9 @@ def _head_evidence(plan: Plan, models: dict[str, nn.Module], name: str, head: He
         outputs={
             "teacher": said.outputs,
             **{
-                model: _collect(of(module), evaluation_batches(plan.data, test.rows, EVALUATION_BATCH), plan.device)
+                model: _collect(
+                    of(module), evaluation_batches(plan.data, test.rows, plan.chunk), plan.device, "the student"
+                )
                 for model, module in models.items()
             },
         },
@@ -204,7 +229,7 @@ def _pair_evidence(plan: Plan, models: dict[str, nn.Module], source: SimilarityP
     left, right = ([place[text] for text in side] for side in (pairs.text_a, pairs.text_b))
     everyone: dict[str, nn.Module | Teacher] = {"teacher": plan.recipe.teacher, **models}
     embedded = {
-        name: _collect(_asking(model), plan.data.encode_texts(texts, EVALUATION_BATCH), plan.device)
+        name: _collect(_asking(model), plan.data.encode_texts(texts, plan.chunk), plan.device, f"the {name}")
         for name, model in everyone.items()
     }
     return PairEvidence.from_embeddings(

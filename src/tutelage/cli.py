@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import tutelage
+from tutelage.beat import Phase
 from tutelage.errors import MissingExtra, RunError, UserError, did_you_mean
 
 __all__ = ["main"]
@@ -118,7 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models and data come from folders, never from a hub
     try:
-        status, text = options.run(options, [*overrides, *unknown])
+        speaks = not getattr(options, "quiet", False) and os.environ.get("RANK", "0") == "0"
+        with Phase(options.command, on=speaks, seconds=10 if options.command == "doctor" else None):
+            status, text = options.run(options, [*overrides, *unknown])
         _write(text, sys.stdout)
         return int(status)
     except UserError as error:

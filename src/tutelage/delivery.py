@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from tutelage.answers import EVALUATION_BATCH
 from tutelage.devices import Cost, ModelForms, Target, measure_cost
 from tutelage.devices.served import Timed, served_beside
 from tutelage.errors import ModelError
@@ -64,7 +63,7 @@ def export_student(
         return export, None, notes
     dynamic = dynamic_axes(example)
     about = export_onnx(student, example.inputs, partial / "model.onnx", dynamic=dynamic)
-    batches = [batch.inputs for _, batch in evaluation_batches(data, data.rows("test"), EVALUATION_BATCH)]
+    batches = [batch.inputs for _, batch in evaluation_batches(data, data.rows("test"), plan.chunk)]
     with torch.no_grad():
         eager = [output_of(call(student, inputs)) for inputs in batches]
     class_axis = -1 if recipe.task == "classification" else None

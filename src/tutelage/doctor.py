@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from tutelage.beat import duration
 from tutelage.devices.cost import Cost, significant
 from tutelage.evaluation.benefit import conclude
 from tutelage.evaluation.results import MetricResult
 from tutelage.governance.licence import licence_records
-from tutelage.labelling import asked_at_most, describe_caches
+from tutelage.labelling import asked_at_most, describe_caches, notes_on_caps
 from tutelage.lessons import Lesson
 from tutelage.matching import Proposal
 from tutelage.plan import Forecast, Plan
@@ -42,6 +43,7 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
         + (f", {len(plan.classes)} classes" if plan.classes else ""),
         *_asking(plan),
         "  inputs    " + ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in inputs.items()),
+        *([f"  memory    {plan.question}"] if plan.question else []),
         *(f"  assistant {_assistant(assistant)}" for assistant in plan.assistants),
         *(f"  cache     {line}" for line in describe_caches(plan)),
         *(f"  questions {line}" for line in _questions(plan)),
@@ -66,7 +68,7 @@ def describe_plan(plan: Plan, *, with_layers: bool = False, with_forecast: bool 
             lines += [f"    {x.path:<44} {x.kind:<24} {x.shape!s:<20} {x.parameters:>12,}" for x in found]
     if with_forecast:
         lines += ["", *_forecast(plan.forecast())]
-    lines += ["", *[f"  note: {note}" for note in [*plan.notes, *_looked_at(plan)]]]
+    lines += ["", *[f"  note: {note}" for note in [*plan.notes, *notes_on_caps(plan), *_looked_at(plan)]]]
     return "\n".join(lines).rstrip()
 
 
@@ -129,13 +131,15 @@ def _forecast(forecast: Forecast) -> list[str]:
         "teacher": forecast.teacher_seconds,
         "evaluations": forecast.evaluation_seconds,
     }
-    shown = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in parts.items() if seconds)
+    shown = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if seconds)
     whose = f"{forecast.teacher_share:.0%} of it the teacher's"
+    if forecast.teacher_row_seconds:
+        whose += f", reckoned from a few rows: it takes {forecast.teacher_row_seconds:.2g} s a row"
     if forecast.untimed:
         whose = f"without the time to ask {' and '.join(forecast.untimed)}"
     return [
         f"  forecast  {forecast.step_seconds * 1000:.0f} ms a step, {whose}",
-        f"            {_duration(forecast.training_seconds)} of training: {shown}; export and measuring come on top",
+        f"            {duration(forecast.training_seconds)} of training: {shown}; export and measuring come on top",
     ]
 
 
@@ -169,12 +173,6 @@ def _gates(plan: Plan) -> list[str]:
                 f"{gate.metric} " + (f">= {gate.at_least:g}" if gate.at_least is not None else f"<= {gate.at_most:g}")
             )
     return gates
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def describe_cost(cost: Cost) -> str:

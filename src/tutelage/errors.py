@@ -10,6 +10,7 @@ TutelageError
 │   └── MissingExtra     an optional package that is not installed
 └── RunError             the run itself failed
 ├── TeacherChanged   the teacher's weights are not what they were when the run began
+├── OutOfMemory      memory does not suffice for the least that is computed at once
 ├── CapReached       a cap on what a remote teacher may be asked; all answers are kept
 ├── QueryFailed      a remote teacher gave no usable answer; all others are kept
 └── CheckpointError  a checkpoint cannot be read
@@ -30,6 +31,7 @@ __all__ = [
     "DataError",
     "MissingExtra",
     "ModelError",
+    "OutOfMemory",
     "QueryFailed",
     "RecipeError",
     "RunError",
@@ -118,6 +120,10 @@ class CapReached(RunError):
     def __init__(self, cap: str, text: str, *, may_fit_later: bool = False) -> None:
         super().__init__(text)
         self.cap, self.may_fit_later = cap, may_fit_later
+
+
+class OutOfMemory(RunError):
+    """Memory does not suffice for the least that has to be computed at once."""
 
 
 class QueryFailed(RunError):

@@ -19,9 +19,10 @@ from torch import nn
 
 from tutelage.losses import Loss
 from tutelage.parts import baseline_losses, build_student, labelled_order, prepared, teacher_loss
-from tutelage.signals import Batch, Request, call
-from tutelage.teachers import Teacher
-from tutelage.teachers.stand_in import remote_teachers, with_stand_ins
+from tutelage.signals import Batch, Request, Signals, call
+from tutelage.teachers.chunks import Chunks
+from tutelage.teachers.stand_in import remote_teachers
+from tutelage.timed_teachers import TimedTeacher, TimedTeachers
 from tutelage.training import Training
 from tutelage.training.loop import BatchOrder, Fit, fit
 from tutelage.training.step import needs_of
@@ -51,6 +52,8 @@ class Forecast:
         evaluation_seconds: The forward passes of all evaluations on the development split, and the last on the test
             split.
         untimed: The teachers whose answers were not waited for, because each question costs something.
+        teacher_row_seconds: What an answer of the teacher takes, where it is so slow that it was asked about a few rows
+            alone; else 0.
     """
 
     step_seconds: float
@@ -61,6 +64,7 @@ class Forecast:
     teacher_seconds: float
     evaluation_seconds: float
     untimed: tuple[str, ...] = ()
+    teacher_row_seconds: float = 0.0
 
     @property
     def training_seconds(self) -> float:
@@ -72,18 +76,25 @@ class Forecast:
 def make_forecast(plan: Plan, timed_steps: int) -> Forecast:
     """Times a few steps of each training and a batch of each evaluation; nothing that is kept is trained.
 
-    Teachers whose questions cost something are not timed: what they said about the first rows stands for the rest.
+    Teachers whose questions cost something are not timed: what they said about the first rows stands for the rest. Nor
+    are cached ones, which are asked before all training (`tutelage.labelling`), nor slow ones for long.
     """
     recipe, data, training, seeds = plan.recipe, plan.data, plan.recipe.training, len(plan.recipe.seeds)
     student = build_student(recipe, recipe.seeds[0], plan.device).eval()
     student_pass = _pass_seconds(lambda batch: call(student, batch.inputs), plan)
-    first = data.example(2).to(plan.device)
-    teacher, guide = with_stand_ins(recipe.teacher, first), with_stand_ins(plan.guide, first)
-    teacher_pass = _pass_seconds(lambda batch: teacher.ask(batch, Request(output=True)), plan)
+    batches = sum(lesson.training.batch_size for lesson in (*plan.lessons, plan.lessons[-1]))
+    teachers = TimedTeachers(data, plan.device, rows=4 * (plan.chunk + batches), chunk=recipe.chunk)
+    teacher, guide = teachers.of(recipe.teacher), teachers.of(plan.guide)
+    chunks = Chunks(recipe.chunk)
+
+    def ask_of(timed: TimedTeacher, batch: Batch, request: Request) -> Signals:
+        return chunks.ask(lambda some: timed.teacher.ask(some, request), batch)
+
+    teacher_pass = _pass_seconds(lambda batch: ask_of(teacher, batch, Request(output=True)), plan, teacher)
     order = plan.lessons[-1].order(data, 0)
     asked, request = data.batch(*order.batch(0)).to(plan.device), needs_of(plan.losses)[1]
-    ask = _seconds(lambda: guide.ask(asked, request)) if request else 0.0
-    steps = _lesson_steps(plan, timed_steps)
+    ask = _seconds(lambda: ask_of(guide, asked, request), guide, len(asked)) if request else 0.0
+    steps = _lesson_steps(plan, timed_steps, teachers)
     trainings = seeds * (2 if plan.has_baseline else 1)
     development, test = len(data.rows("development")), len(data.rows("test"))
     student_rows = trainings * (_evaluations(training, plan.lessons[-1].steps) * development + test)
@@ -94,12 +105,13 @@ def make_forecast(plan: Plan, timed_steps: int) -> Forecast:
         teacher_share=min(1.0, ask / steps[-1]),
         student_seconds=(seeds + (recipe.asking.rounds - 1 if recipe.asking else 0)) * _total(plan, steps),
         assistant_seconds=sum(
-            _total(assistant, _lesson_steps(assistant, timed_steps)) for assistant in plan.assistants
+            _total(assistant, _lesson_steps(assistant, timed_steps, teachers)) for assistant in plan.assistants
         ),
         baseline_seconds=seeds * plan.steps * _baseline_step(plan, timed_steps) if plan.has_baseline else 0.0,
         teacher_seconds=teacher_seconds,
         evaluation_seconds=student_pass * student_rows + teacher_pass * teacher_rows,
         untimed=tuple(remote.describe() for remote in remote_teachers(recipe.teacher)),
+        teacher_row_seconds=guide.row_seconds,
     )
 
 
@@ -107,9 +119,8 @@ def _total(plan: Plan, step_seconds: list[float]) -> float:
     return sum(lesson.steps * seconds for lesson, seconds in zip(plan.lessons, step_seconds, strict=True))
 
 
-def _lesson_steps(plan: Plan, timed_steps: int) -> list[float]:
+def _lesson_steps(plan: Plan, timed_steps: int, teachers: TimedTeachers) -> list[float]:
     """Seconds of a step in each of a student's lessons."""
-    first = plan.data.example(2).to(plan.device)
     return [
         _step_seconds(
             build_student(plan.recipe, plan.recipe.seeds[0], plan.device),
@@ -119,7 +130,8 @@ def _lesson_steps(plan: Plan, timed_steps: int) -> list[float]:
             training=lesson.training,
             steps=lesson.steps,
             timed_steps=timed_steps,
-            teacher=with_stand_ins(lesson.teacher, first),
+            chunk=plan.recipe.chunk,
+            teacher=teachers.of(lesson.teacher) if needs_of(lesson.losses)[1] else None,
         )
         for lesson in plan.lessons
     ]
@@ -173,7 +185,8 @@ def _step_seconds(
     training: Training,
     steps: int,
     timed_steps: int,
-    teacher: Teacher | None = None,
+    teacher: TimedTeacher | None = None,
+    chunk: int | None = None,
 ) -> float:
     """Median seconds of a real step of a training that is thrown away; the first step is not counted."""
     quick = replace(training, log_every=1, checkpoint_seconds=math.inf, compile=False)
@@ -181,7 +194,8 @@ def _step_seconds(
         job = Fit(
             student=module,
             losses=losses,
-            teacher=teacher,
+            teacher=teacher.teacher if teacher else None,
+            chunk=chunk,
             make_batch=data.batch,
             order=order,
             training=quick,
@@ -191,27 +205,35 @@ def _step_seconds(
         )
         times = []
         with contextlib.closing(cast("Generator[object]", fit(job))) as records:
-            begin = time.perf_counter()
+            begin = time.perf_counter() - _uncounted(teacher)
             for _ in itertools.islice(records, timed_steps + 1):
-                times.append(time.perf_counter() - begin)
-                begin = time.perf_counter()
-    return statistics.median(times[1:])
+                times.append(time.perf_counter() - _uncounted(teacher) - begin)
+                begin = time.perf_counter() - _uncounted(teacher)
+    return statistics.median(times[1:]) + _row_seconds(teacher) * len(order.batch(0)[0])
 
 
-def _pass_seconds(ask: Callable[[Batch], object], plan: Plan) -> float:
+def _pass_seconds(ask: Callable[[Batch], object], plan: Plan, teacher: TimedTeacher | None = None) -> float:
     """Seconds a row of a forward pass takes, in a batch of the development split."""
-    batch = plan.data.batch(plan.data.rows("development")[:EVALUATION_BATCH]).to(plan.device)
-    return _seconds(lambda: ask(batch)) / len(batch)
+    batch = plan.data.batch(plan.data.rows("development")[: plan.chunk]).to(plan.device)
+    return _seconds(lambda: ask(batch), teacher, len(batch)) / len(batch)
 
 
 @torch.no_grad()
-def _seconds(work: Callable[[], object]) -> float:
-    """Median seconds of three calls, after one that is not counted."""
-    times = []
+def _seconds(work: Callable[[], object], teacher: TimedTeacher | None, rows: int) -> float:
+    """Median seconds of three calls, after one that is not counted, and what a slow teacher takes for so many rows."""
+    times = list[float]()
     for _ in range(4):
-        begin = time.perf_counter()
+        begin = time.perf_counter() - _uncounted(teacher)
         work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times[1:])
+        times.append(time.perf_counter() - _uncounted(teacher) - begin)
+    return statistics.median(times[1:]) + _row_seconds(teacher) * rows
+
+
+def _uncounted(teacher: TimedTeacher | None) -> float:
+    return 0.0 if teacher is None else teacher.uncounted
+
+
+def _row_seconds(teacher: TimedTeacher | None) -> float:
+    return 0.0 if teacher is None else teacher.row_seconds

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tutelage.answers import gather_evidence, select_anew, teacher_answers
 from tutelage.asking import Round
+from tutelage.beat import Phase
 from tutelage.bundle import Findings, finish_bundle, write_findings
 from tutelage.checks import look_at_teachers
 from tutelage.delivery import export_student, measure_models
@@ -30,7 +31,7 @@ from tutelage.governance.changes import changed_verdict, same
 from tutelage.governance.licence import licence_records
 from tutelage.governance.provenance import changed_files
 from tutelage.governance.verdict import Verdict, judge
-from tutelage.labelling import caches_of, fill_caches, open_caches
+from tutelage.labelling import caches_of, fill_caches, notes_on_caps, open_caches
 from tutelage.parts import build_student
 from tutelage.plan import Plan, make_plan
 from tutelage.recipe import Recipe
@@ -43,6 +44,7 @@ from tutelage.teachers.fingerprint import fingerprint_of
 from tutelage.training.device import use_device
 from tutelage.training.progress import rank
 from tutelage.training.setup import make_accelerator
+from tutelage.training.surroundings import note_on_surroundings, read_surroundings
 from tutelage.workspace import Workspace, notes_on_training, write_json
 
 __all__ = ["Result", "distill", "evaluate", "measure", "report"]
@@ -99,27 +101,27 @@ def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = Fals
     accelerator = make_accelerator()
     if accelerator.is_main_process:
         workspace.check()
-    say("plan")
-    plan = make_plan(recipe)
+    with say.phase("plan"):
+        plan = make_plan(recipe)
     with workspace.locked() if accelerator.is_main_process else nullcontext():
-        if accelerator.is_main_process:
-            _claim(plan, workspace, fresh=fresh)
+        if accelerator.is_main_process and _claim(plan, workspace, fresh=fresh):
+            say(f"going on with the run in {workspace.folder}")
         accelerator.wait_for_everyone()
         if _is_complete(plan, workspace):
             say(f"this run is complete: {workspace.bundle}")
             return _finished(workspace)
-        for note in plan.notes:
+        for note in (*plan.notes, *notes_on_caps(plan)):
             say(f"note: {note}")
         return _run(plan, workspace, say, progress=progress)
 
 
-def _claim(plan: Plan, workspace: Workspace, *, fresh: bool) -> None:
-    """Makes the folder this run's own."""
+def _claim(plan: Plan, workspace: Workspace, *, fresh: bool) -> bool:
+    """Makes the folder this run's own, and says whether it was so before."""
     if fresh:
         workspace.clear()
-    recipe = plan.recipe
+    recipe, before = plan.recipe, workspace.work.exists()
     workspace.claim(
-        dump_recipe(recipe, only=TRAINED_BY),
+        dump_recipe(recipe, only=TRAINED_BY, decisive=True),
         {
             "data": plan.data.fingerprint,
             "inputs": plan.data.inputs_fingerprint,
@@ -127,6 +129,7 @@ def _claim(plan: Plan, workspace: Workspace, *, fresh: bool) -> None:
             "student": fingerprint_of(build_student(recipe, recipe.seeds[0], plan.device)),
         },
     )
+    return before
 
 
 def _fingerprints(recipe: Recipe) -> dict[str, str]:
@@ -152,6 +155,11 @@ class _Narrator:
         if self.on:
             tqdm.write(f"tutelage: {text}", file=sys.stderr)
 
+    def phase(self, text: str) -> Phase:
+        """Says what begins, and every half minute that it goes on."""
+        self(text)
+        return Phase(text, on=self.on)
+
 
 def _finished(workspace: Workspace) -> Result:
     with _sound(workspace.bundle):
@@ -168,10 +176,12 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
         train_teacher(plan, workspace, progress=show)
     before = _fingerprints(recipe)
     _label(plan if recipe.asking is None else first_round(plan), say, progress=show)
-    says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device)
+    with Phase("the teacher's answers to the development split", on=say.on):
+        says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device, plan.chunk)
     for note in (skewed := select_anew(plan, says)):
         say(f"note: {note}")
-    looks = look_at_teachers(recipe, plan.data, plan.device, before=False, only=plan.later)
+    with Phase("the teacher is held against labels", on=say.on):
+        looks = look_at_teachers(recipe, plan.data, plan.device, before=False, only=plan.later)
     for line in (*looks.lines, *looks.notes):
         say(f"teacher: {line}")
     taught, rounds = plan, list[Round]()
@@ -195,15 +205,16 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
             say(f"note: {note}")
         partial = _new_folder(workspace.work / "bundle")
         shipped = _best_seed(plan, workspace)
-        say("evaluate on the test split")
-        sets = gather_evidence(plan, students, baselines, shipped)
-        left_out = len(plan.data.rows("test")) - len(sets[0])
-        metrics = [metric for evidence in sets for metric in evaluate_evidence(evidence)]
-        say("export")
-        export, teacher_onnx, notes = export_student(plan, students[shipped], partial, workspace.work)
-        say("measure latency, memory and size")
-        student_onnx = partial / "model.onnx" if export["onnx"] is not None else None
-        cost, unmeasured = measure_models(plan, students[shipped], student_onnx, teacher_onnx)
+        with say.phase("evaluate on the test split") as phase:
+            sets = gather_evidence(plan, students, baselines, shipped)
+            left_out = len(plan.data.rows("test")) - len(sets[0])
+            phase.at("metrics and their intervals")
+            metrics = [metric for evidence in sets for metric in evaluate_evidence(evidence)]
+        with say.phase("export"):
+            export, teacher_onnx, notes = export_student(plan, students[shipped], partial, workspace.work)
+        with say.phase("measure latency, memory and size"):
+            student_onnx = partial / "model.onnx" if export["onnx"] is not None else None
+            cost, unmeasured = measure_models(plan, students[shipped], student_onnx, teacher_onnx)
         findings = Findings(
             sets=sets,
             metrics=metrics,
@@ -216,6 +227,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
                 *looks.notes,
                 *skewed,
                 *untaught,
+                *filter(None, [note_on_surroundings(read_surroundings(workspace.work))]),
                 *notes,
                 *unmeasured,
                 *([_silent(left_out)] if left_out else []),
@@ -223,7 +235,8 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
         )
         if rounds:
             write_json(partial / RECORD, asking_record(plan, rounds))
-        _write(plan, workspace, partial, findings, before["teacher"])
+        with say.phase("write the bundle"):
+            _write(plan, workspace, partial, findings, before["teacher"])
     accelerator.wait_for_everyone()
     return _finished(workspace)
 
@@ -284,6 +297,7 @@ def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, 
             "made_training_rows": plan.data.made_counts,
             "classes": list(plan.classes),
         },
+        "trainings": read_surroundings(workspace.work),
     }
     finish_bundle(partial, workspace.bundle, provenance, findings)
 

@@ -19,7 +19,7 @@ from tutelage.asking import asked_about, check_asking
 from tutelage.devices import Target
 from tutelage.errors import UserError, check_all, within
 from tutelage.evaluation.metrics import available_metrics
-from tutelage.forecast import Forecast, make_forecast
+from tutelage.forecast import EVALUATION_BATCH, Forecast, make_forecast
 from tutelage.governance.licence import check_licences
 from tutelage.governance.policy import check_budget, check_gates
 from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
@@ -63,6 +63,7 @@ class Plan:
         notes: What the user should know.
         teacher_lines: How good the teachers are on labelled rows.
         later: Keys of the teachers that are held against labels once they are trained, or their answers stored.
+        question: The memory of the largest question to the teacher; None where it is little or not known.
     """
 
     recipe: Recipe
@@ -80,6 +81,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     teacher_lines: list[str] = field(default_factory=list)
     later: list[str] = field(default_factory=list)
+    question: checks.Question | None = None
 
     @property
     def losses(self) -> list[Loss]:
@@ -95,6 +97,11 @@ class Plan:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes: the data's or, where it has none, the teacher's."""
         return self.data.classes or self.recipe.teacher.classes
+
+    @property
+    def chunk(self) -> int:
+        """Rows that a model is asked about at once, outside of training steps."""
+        return self.recipe.chunk or EVALUATION_BATCH
 
     @property
     def steps(self) -> int:
@@ -153,7 +160,8 @@ def make_plan(recipe: Recipe) -> Plan:
     plan = _plan(full, data, taught, device, guide, trained=_is_ready(guide, recipe))
     looks = checks.look_at_teachers(plan.recipe, data, device)
     plan.teacher_lines, plan.later = looks.lines, looks.later
-    plan.notes += looks.notes
+    plan.question = checks.question_memory(plan.recipe, data, device, plan.chunk)
+    plan.notes += [*looks.notes, *(plan.question.notes() if plan.question else ())]
     plan.assistants = assistants
     plan.proposals = [*found, *plan.proposals]
     plan.notes[:0] = on_targets

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from tutelage.errors import SignalError, TutelageError, blame, within
+from tutelage.errors import OutOfMemory, SignalError, TutelageError, blame, within
 from tutelage.signals import Batch, Inputs, Request, Signals
 from tutelage.taps import observe
 from tutelage.teachers import Teacher
+from tutelage.teachers.chunks import out_of_memory
 
 __all__ = ["ask_teacher", "forward_pass", "run_student"]
 
@@ -60,6 +61,8 @@ def forward_pass(model: str, inputs: Inputs | None = None) -> Iterator[None]:
     except TutelageError:
         raise
     except Exception as error:  # a user's module may raise anything
+        if out_of_memory(error):
+            raise OutOfMemory(f"{model} on the first rows of the data: {blame(error)}") from error
         raise SignalError(
             f"{model} on the first two rows of the data",
             expected="a forward pass",

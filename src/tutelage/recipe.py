@@ -24,6 +24,7 @@ from tutelage.governance.policy import Budget, Gate
 from tutelage.losses import Loss
 from tutelage.students import Student
 from tutelage.teachers import Teacher
+from tutelage.teachers.chunks import check_chunk
 from tutelage.training import Training
 from tutelage.transfer import Data, SimilarityPairs, Source
 
@@ -164,6 +165,8 @@ class Recipe:
         licences: On which terms each teacher may be learnt from, by its key: `teacher`, or `teacher.NAME` for one of
             several (`teacher.0` of an ensemble). A teacher that comes from elsewhere needs a record.
         match: How layers are paired for the losses that say `pairs: auto`; the word `auto` stands for the defaults.
+        chunk: Rows that a model is asked about at once; null for 128 in labelling and evaluation, and all of a piece
+            of the batch in a training step. Answers are the same. When memory runs out, a question is halved anyway.
         baseline: Train the same student for as many steps without the teacher as well, where there are labels.
         seeds: One student for each; the best on the development split is delivered.
         select: The metric on the development split by which the best weights are kept; null for one that the losses
@@ -190,6 +193,7 @@ class Recipe:
     asking: Asking | None = None
     licences: dict[str, Licence] = field(default_factory=dict)
     match: Match | Literal["auto"] = field(default_factory=Match)
+    chunk: int | None = None
     baseline: bool = True
     seeds: list[int] = field(default_factory=lambda: [0])
     select: str | None = None
@@ -211,6 +215,7 @@ class Recipe:
         check_all(
             [
                 self._check_words,
+                lambda: check_chunk(self.chunk),
                 *(functools.partial(training.check, key) for key, training in self.trainings().items()),
                 self._check_assistants,
                 *([] if self.asking is None else [functools.partial(self.asking.check, self)]),
@@ -286,12 +291,8 @@ class Recipe:
 
     def _check_similarity_sets(self) -> None:
         if self.similarity_sets and self.task != "embedding":
-            raise RecipeError(
-                "similarity_sets",
-                expected="task: embedding",
-                found=f"task: {self.task}",
-                mend="remove similarity_sets or change the task",
-            )
+            mend = "remove similarity_sets or change the task"
+            raise RecipeError("similarity_sets", expected="task: embedding", found=f"task: {self.task}", mend=mend)
 
     def _check_measure(self) -> None:
         measure = self.measure

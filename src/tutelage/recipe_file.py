@@ -239,14 +239,15 @@ def _error_of(problems: Sequence[Problem]) -> RecipeError:
     return error
 
 
-def dump_recipe(recipe: Recipe, *, only: Sequence[str] = ()) -> str:
+def dump_recipe(recipe: Recipe, *, only: Sequence[str] = (), decisive: bool = False) -> str:
     """The recipe as YAML, with every default written out. Objects made in Python are described, not stored.
 
     Args:
         recipe: The recipe.
         only: The fields to write; all by default.
+        decisive: Leave out what can't change a result: caps, prices, pace, where answers are stored, and the like.
     """
-    data = describe(recipe)
+    data = describe(recipe, decisive=decisive)
     chosen = {key: data[key] for key in only} if only else data
     return yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=110)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from tutelage.answers import EVALUATION_BATCH, TeacherSays, answers, teacher_answers
+from tutelage.answers import TeacherSays, answers, teacher_answers
 from tutelage.asking import Asking, Round, gain_per_1000, k_centre, uncertainty
 from tutelage.evaluation.intervals import wilson
 from tutelage.lessons import order_of
@@ -59,6 +61,8 @@ def run_rounds(
     accelerator = make_accelerator()
     path = workspace.work / RECORD
     rounds = _read(path)
+    if rounds and progress:
+        tqdm.write(f"tutelage: asking goes on after round {len(rounds)} of {asking.rounds}", file=sys.stderr)
     accelerator.wait_for_everyone()  # a process that reads late would find what another has just written
     while len(rounds) < asking.rounds and not (rounds and rounds[-1].stopped):
         student, audit = None, np.zeros(0, dtype=np.int64)
@@ -172,8 +176,8 @@ def _next(plan: Plan, asking: Asking, rounds: list[Round], student: nn.Module | 
 
 def _agreement(plan: Plan, student: nn.Module, rows: Array) -> float:
     """Share of the rows with an answer of the teacher to which the student gives its class."""
-    theirs = teacher_answers(plan.recipe.teacher, plan.data, rows, plan.device)
-    ours = answers(student, plan.data, rows, plan.device).argmax(1)
+    theirs = teacher_answers(plan.recipe.teacher, plan.data, rows, plan.device, plan.chunk)
+    ours = answers(student, plan.data, rows, plan.device, plan.chunk).argmax(1)
     same = (theirs.outputs.argmax(1) == ours)[theirs.heard]
     return float(same.mean()) if len(same) else 0.0
 
@@ -197,7 +201,7 @@ def _choice(
     if asking.strategy == "k_centre":
         points, taken = (_features(plan, asking, student, rows) for rows in (rest, centres))
         return k_centre(points, taken, count)
-    logits = torch.from_numpy(answers(student, plan.data, rest, plan.device))
+    logits = torch.from_numpy(answers(student, plan.data, rest, plan.device, plan.chunk))
     scores = uncertainty(logits, asking.strategy).numpy()
     order: Array = np.argsort(-scores, kind="stable")
     return order[:count]
@@ -219,7 +223,7 @@ def _features(plan: Plan, asking: Asking, student: nn.Module, rows: Array) -> Te
             found = observe(student.eval(), inputs, request, model="student").features[asking.features]
         return found.flatten(1).float().cpu()
 
-    batches = evaluation_batches(plan.data, rows, EVALUATION_BATCH)
+    batches = evaluation_batches(plan.data, rows, plan.chunk)
     return in_original_order((at, of(batch.to(plan.device).inputs)) for at, batch in batches)
 
 

@@ -64,6 +64,12 @@ class Batch:
 
         return replace(self, **{f.name: of(getattr(self, f.name)) for f in fields(self) if f.name != "raw"})
 
+    def some(self, at: np.ndarray[Any, Any]) -> Batch:
+        """The rows at these positions, padded as in the whole batch."""
+        raw = self.raw
+        some = self.map(lambda tensor: tensor[torch.from_numpy(at).to(tensor.device)])
+        return some if raw is None else replace(some, raw=lambda: {name: column[at] for name, column in raw().items()})
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from tutelage.answers import TeacherSays, answers
+from tutelage.answers import EVALUATION_BATCH, TeacherSays, answers
 from tutelage.balance import share_of_constant
+from tutelage.beat import Phase
 from tutelage.evaluation.evidence import Evidence
 from tutelage.evaluation.metrics import available_metrics, point_values
 from tutelage.parts import (
@@ -34,6 +34,7 @@ from tutelage.selection import Selection, choose
 from tutelage.training.checkpoint import latest_step
 from tutelage.training.loop import EvaluationRecord, Fit, StepRecord, fit
 from tutelage.training.setup import make_accelerator
+from tutelage.training.surroundings import record_surroundings, surroundings
 from tutelage.training.tracking import tracked
 from tutelage.transfer import TransferSet
 from tutelage.workspace import History, Workspace
@@ -45,7 +46,13 @@ Record = StepRecord | EvaluationRecord
 
 
 def _evaluator(
-    task: Task, data: TransferSet, teacher_says: TeacherSays | None, device: torch.device, labels: Array | None
+    task: Task,
+    data: TransferSet,
+    teacher_says: TeacherSays | None,
+    device: torch.device,
+    labels: Array | None,
+    *,
+    chunk: int = EVALUATION_BATCH,
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Gives a module's metrics on the development split; `labels` are those of all rows."""
     rows = data.rows("development")
@@ -53,7 +60,7 @@ def _evaluator(
     known = labels is not None and bool(labelled.any())
 
     def evaluate(module: nn.Module) -> dict[str, float]:
-        outputs = answers(module, data, rows, device)
+        outputs = answers(module, data, rows, device, chunk)
         evidence = Evidence(
             set="development",
             task=task,
@@ -81,25 +88,32 @@ def _run(job: Fit, role: str, work: Path, *, progress: bool) -> None:
     history = History(job.folder / "history.jsonl", role, job.seed, resumed_at=resumed_at)
     records = tracked(fit(job), work / "tensorboard" / job.folder.name)
     title = f"{role} (seed {job.seed})"
+    if job.done_path.exists():
+        said = [f"{title}: was trained before, its weights are used"]
+    else:
+        said = [f"{title}: goes on from the checkpoint of step {resumed_at:,} of {job.steps:,}"] if resumed_at else []
+        here = surroundings(chunk=job.chunk)
+        said += filter(None, [record_surroundings(work, here, f"{title}, step {resumed_at:,}")])
+    for line in said if progress else ():
+        tqdm.write(f"tutelage: {line}", file=sys.stderr)
     lines = progress and not sys.stderr.isatty()  # a log gets lines: a bar would write itself into it hundreds of times
-    with tqdm(total=job.steps, initial=resumed_at, desc=title, unit="step", disable=lines or not progress) as bar:
+    bar = tqdm(total=job.steps, initial=resumed_at, desc=title, unit="step", disable=lines or not progress)
+    with bar, Phase(title, on=lines) as phase:
         shown = _shown(records, bar, job.select)
-        for record in _told(shown, title, job.select) if lines else shown:
+        for record in _told(shown, title, job.select, phase) if lines else shown:
             history.write(record)
 
 
-def _told(records: Iterator[Record], title: str, select: str, *, seconds: float = 30.0) -> Iterator[Record]:
-    """Passes records on and writes a line to standard error for each evaluation, and when so many seconds are over."""
-    last = time.monotonic()
+def _told(records: Iterator[Record], title: str, select: str, phase: Phase) -> Iterator[Record]:
+    """Passes records on and writes a line to standard error for each evaluation; the phase says the others."""
     for record in records:
-        said = ""
+        step = f"step {record.step:,} of {record.steps:,}"
         if isinstance(record, EvaluationRecord):
             said = " ".join(f"dev {name} {value:.4f}" for name, value in _selected(record, select))
-        elif time.monotonic() - last >= seconds:
-            said = f"loss {record.loss:.4g}, {record.samples_per_second:.0f} rows/s"
-        if said:
-            last = time.monotonic()
-            print(f"tutelage: {title}: step {record.step:,} of {record.steps:,}, {said}", file=sys.stderr, flush=True)
+            print(f"tutelage: {title}: {step}, {said}", file=sys.stderr, flush=True)
+            phase.spoke()
+        else:
+            phase.at(f"{step}, loss {record.loss:.4g}, {record.samples_per_second:.0f} rows/s")
         yield record
 
 
@@ -139,7 +153,7 @@ def train_teacher(plan: Plan, workspace: Workspace, *, progress: bool) -> None:
         job = _job(
             data,
             selection,
-            _evaluator(task, data, None, plan.device, labels),
+            _evaluator(task, data, None, plan.device, labels, chunk=plan.chunk),
             student=module,
             losses=prepared([loss], module, data, plan.device, name="teacher"),
             teacher=None,
@@ -177,7 +191,7 @@ def train_student(
         progress: Show a bar.
     """
     student = build_student(plan.recipe, seed, plan.device)
-    evaluate = _evaluator(plan.recipe.task, plan.data, teacher_says, plan.device, plan.data.labels)
+    evaluate = _evaluator(plan.recipe.task, plan.data, teacher_says, plan.device, plan.data.labels, chunk=plan.chunk)
     for number, lesson in enumerate(plan.lessons, start=1):
         named = role if lesson is plan.lessons[-1] else f"{role} stage {number}"
         losses = copy.deepcopy(lesson.losses)
@@ -193,6 +207,7 @@ def train_student(
             student=student,
             losses=losses,
             teacher=lesson.teacher,
+            chunk=plan.recipe.chunk,
             order=lesson.order(plan.data, seed),
         )
         _run(job, named, workspace.work, progress=progress)
@@ -208,7 +223,7 @@ def train_baseline(
     job = _job(
         plan.data,
         plan.baseline_selection,
-        _evaluator(recipe.task, plan.data, teacher_says, plan.device, plan.data.labels),
+        _evaluator(recipe.task, plan.data, teacher_says, plan.device, plan.data.labels, chunk=plan.chunk),
         training=recipe.training,
         steps=plan.steps,
         seed=seed,

@@ -275,44 +275,51 @@ def _resolve(name: str, base: type) -> Callable[..., Any] | str:
     return typing.cast("Callable[..., Any]", target)
 
 
-def describe(value: Any) -> Any:
+def describe(value: Any, *, decisive: bool = False) -> Any:
     """Plain data from which `check_value` and a constructor would make `value` again, as far as that is possible.
 
     Constructors store their arguments under their own names, so an object is described by reading them back. A live
     array or module is shown as `<...>`: a recipe that was made in Python with one can be read but not run again.
+
+    Args:
+        value: Anything that a recipe may hold.
+        decisive: Leave out what can't change any result: the arguments that a class names in `incidental`.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    again = functools.partial(describe, decisive=decisive)
     if isinstance(value, Mapping):
-        return {str(k): describe(v) for k, v in value.items()}
+        return {str(k): again(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [describe(v) for v in value]
+        return [again(v) for v in value]
     if isinstance(value, functools.partial):
-        return _describe_partial(value)
+        return _describe_partial(value, again)
     if inspect.isclass(value) or inspect.isfunction(value):
         local = "<" in value.__qualname__  # a lambda, or a function within a function: no import finds it
         return f"<{value.__qualname__} made in Python>" if local else f"{value.__module__}.{value.__qualname__}"
+    left_out = frozenset(getattr(value, "incidental", ())) if decisive else frozenset[str]()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = _arguments(value, {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init})
+        names = [f.name for f in dataclasses.fields(value) if f.init and f.name not in left_out]
+        fields = _arguments(value, {name: getattr(value, name) for name in names}, again)
         return fields if type(value).__bases__ == (object,) else _as_class(value, fields)
     shape = getattr(value, "shape", None)
     if shape is not None:
         return f"<{type(value).__name__} {tuple(shape)} made in Python>"
-    names = parameters(type(value))
+    known = parameters(type(value))
     # A live network could be made again but not with its weights, so it is not described as if it could.
     stored = vars(value) | (dict(value.named_children()) if isinstance(value, Loss) else {})
-    if set(names) <= set(stored) and (isinstance(value, Loss) or not isinstance(value, nn.Module)):
-        return _as_class(value, _arguments(value, {name: stored[name] for name in names}))
+    if set(known) <= set(stored) and (isinstance(value, Loss) or not isinstance(value, nn.Module)):
+        return _as_class(value, _arguments(value, {n: stored[n] for n in known if n not in left_out}, again))
     return f"<{type(value).__name__} made in Python>"
 
 
-def _arguments(owner: Any, stored: dict[str, Any]) -> dict[str, Any]:
+def _arguments(owner: Any, stored: dict[str, Any], again: Callable[[Any], Any]) -> dict[str, Any]:
     """Stored arguments, described; a whole number where the type says `float` is written as the float it means."""
     hints = parameters(type(owner))
 
     def plain(name: str, value: Any) -> Any:
         choices = get_args(hints[name][0]) or (hints[name][0],)
-        return float(value) if type(value) is int and float in choices and int not in choices else describe(value)
+        return float(value) if type(value) is int and float in choices and int not in choices else again(value)
 
     return {name: plain(name, value) for name, value in stored.items()}
 
@@ -321,10 +328,10 @@ def _as_class(value: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"class_path": f"{type(value).__module__}.{type(value).__qualname__}", "init_args": arguments}
 
 
-def _describe_partial(value: functools.partial[Any]) -> Any:
+def _describe_partial(value: functools.partial[Any], again: Callable[[Any], Any]) -> Any:
     """Jsonargparse gives a factory as a partial whose last positional argument is the class."""
     target = next((a for a in reversed(value.args) if inspect.isclass(a) or inspect.isfunction(a)), value.func)
     return {
         "class_path": f"{target.__module__}.{target.__qualname__}",
-        "init_args": {name: describe(argument) for name, argument in value.keywords.items()},
+        "init_args": {name: again(argument) for name, argument in value.keywords.items()},
     }

@@ -6,6 +6,7 @@
 from tutelage.checks.answers_in_columns import check_columns, note_on_columns
 from tutelage.checks.answers_of_task import check_kinds
 from tutelage.checks.labels import check_kind, check_labels
+from tutelage.checks.memory import Question, question_memory
 from tutelage.checks.outputs import check_answers
 from tutelage.checks.parts import (
     check_batches,
@@ -25,6 +26,7 @@ from tutelage.checks.teacher_against_labels import look_at_teachers
 from tutelage.checks.timing import check_timing, note_on_timing
 
 __all__ = [
+    "Question",
     "check_answers",
     "check_batches",
     "check_columns",
@@ -46,4 +48,5 @@ __all__ = [
     "look_at_teachers",
     "note_on_columns",
     "note_on_timing",
+    "question_memory",
 ]

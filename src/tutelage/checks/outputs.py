@@ -15,6 +15,7 @@ from tutelage.evaluation.metrics import point_values
 from tutelage.probe import forward_pass
 from tutelage.recipe import Recipe
 from tutelage.signals import Request, call, output_of
+from tutelage.teachers.chunks import Chunks
 from tutelage.teachers.stand_in import with_stand_ins
 from tutelage.transfer import TransferSet
 
@@ -37,7 +38,7 @@ def check_answers(recipe: Recipe, data: TransferSet, student: nn.Module, device:
     batch = data.batch(rows).to(device)
     with within("teacher"), forward_pass("the teacher", batch.inputs):
         teacher = with_stand_ins(recipe.teacher, data.example(2).to(device))
-        said = teacher.ask(batch, Request(output=True)).dense()
+        said = Chunks(recipe.chunk).ask(lambda some: teacher.ask(some, Request(output=True)), batch).dense()
     with within("student"), forward_pass("the student", batch.inputs):
         answered = output_of(call(student.eval(), batch.inputs), "student")
     first = data.example(2).to(device).inputs

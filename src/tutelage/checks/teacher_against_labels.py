@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tutelage import beat
 from tutelage.checks.label_fit import TELLING, Found, look_at
 from tutelage.checks.probabilities import last_operation, refuse_probabilities
 from tutelage.errors import within
@@ -20,6 +21,7 @@ from tutelage.probe import forward_pass
 from tutelage.recipe import Recipe, Task
 from tutelage.signals import Request
 from tutelage.teachers import Cached, Ensemble, SeveralTeachers, Teacher
+from tutelage.teachers.chunks import Chunks
 from tutelage.teachers.stand_in import remote_teachers, with_stand_ins
 from tutelage.training.step import needs_of
 from tutelage.transfer import TransferSet
@@ -100,9 +102,9 @@ def look_at_teachers(
             looks.later.append(subject.key)
             ask, rows = _traced(subject, data, device), data.example(2).rows.numpy()
         with within(subject.key):
-            found = _look(subject, data, rows, ask, device)
+            found = _look(subject, data, rows, ask, device, chunk=recipe.chunk)
             if found is not None and found.guesses is not None:
-                found = _look_again(subject, data, found, ask, device)
+                found = _look_again(subject, data, found, ask, device, chunk=recipe.chunk)
         if found is not None and subject.key not in looks.later:
             looks.lines += [found.line if subject.main else f"{subject.key}: {found.line}"]
             looks.notes += [f"{subject.key}: {note}" for note in found.notes]
@@ -203,12 +205,15 @@ def _rows(subject: _Subject, data: TransferSet, *, development_alone: bool, coun
     return spread
 
 
-def _look(subject: _Subject, data: TransferSet, rows: Array, asked: Teacher, device: torch.device) -> Found | None:
-    outputs, heard = [], []
+def _look(
+    subject: _Subject, data: TransferSet, rows: Array, asked: Teacher, device: torch.device, *, chunk: int | None
+) -> Found | None:
+    outputs, heard, chunks = [], [], Chunks(chunk)
     with forward_pass("the teacher"):
         for at in range(0, len(rows), PIECE):
+            beat.at(f"{subject.key} is held against labels, {at:,} of {len(rows):,} rows")
             batch = data.batch(rows[at : at + PIECE]).to(device)
-            says = asked.ask(batch, Request(output=True))
+            says = chunks.ask(lambda some: asked.ask(some, Request(output=True)), batch)
             outputs.append(says.dense().detach().cpu())
             silent = torch.zeros(len(batch), dtype=torch.bool) if says.silent is None else says.silent.cpu()
             heard.append(~silent.reshape(len(batch), -1).all(1))
@@ -226,7 +231,9 @@ def _look(subject: _Subject, data: TransferSet, rows: Array, asked: Teacher, dev
     return look_at(subject.task, told[here], subject.labels[rows[here]], subject.classes, share)
 
 
-def _look_again(subject: _Subject, data: TransferSet, found: Found, ask: Teacher, device: torch.device) -> Found:
+def _look_again(
+    subject: _Subject, data: TransferSet, found: Found, ask: Teacher, device: torch.device, *, chunk: int | None
+) -> Found:
     """A second look, on more rows where they cost nothing: a weak teacher is told from one that knows nothing.
 
     Raises:
@@ -234,7 +241,7 @@ def _look_again(subject: _Subject, data: TransferSet, found: Found, ask: Teacher
     """
     if not _costly(subject):
         rows = _rows(subject, data, development_alone=subject.trained, count=MORE_ROWS)
-        found = _look(subject, data, rows, ask, device) or found
+        found = _look(subject, data, rows, ask, device, chunk=chunk) or found
     if found.guesses is not None:
         if found.rows >= TELLING:
             raise found.guesses

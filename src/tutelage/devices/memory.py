@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["peak_added_by", "peak_resident_bytes", "resident_bytes"]
+__all__ = ["free_bytes", "give_back", "peak_added_by", "peak_resident_bytes", "resident_bytes"]
 
 
 def _status(field: str) -> int | None:
@@ -51,3 +52,22 @@ def peak_added_by(work: Callable[[], object]) -> int:
     rise = peak_resident_bytes() - before
     del kept
     return max(0, rise)
+
+
+def give_back() -> None:
+    """Gives the system what this process freed and still holds, where the C library can (glibc)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def free_bytes() -> int | None:
+    """Memory that processes may still take, of this machine and of this container; None where that is not told."""
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    with suppress(OSError, ValueError):  # "max" is no number: no limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / name).read_text() for name in ("memory.max", "memory.current"))
+        found.append(max(0, int(limit) - int(used)))
+    return min(found, default=None)

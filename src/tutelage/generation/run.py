@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 import tutelage
+from tutelage.beat import Phase
 from tutelage.errors import DataError, ModelError, within
 from tutelage.generation.recipe import ChatModel, Generation
 from tutelage.generation.rows import digest_of, limited, plain_columns
@@ -133,11 +136,15 @@ def _ask(
     bodies = [_request(endpoint, teacher, text) for text in prompts]
     every = endpoint.questions(bodies, teacher.samples)
     known = len(endpoint.desk.ledger.answers(each.key for each in every))
-    with tqdm(total=len(every), initial=known, unit="text", disable=None if progress else True) as bar:
+    lines = progress and not sys.stderr.isatty()
+    bar = tqdm(total=len(every), initial=known, unit="text", disable=lines or not progress)
+    written = itertools.count(known + 1)
+    with bar, Phase("texts", on=lines) as phase:
 
         def read(reply: Mapping[str, Any]) -> dict[str, Any]:
             found = completion_of(reply) | ({"logprobs": token_logprobs(reply)} if teacher.logprobs else {})
             bar.update()
+            phase.at(f"{next(written):,} of {len(every):,} are written")
             return found
 
         allowed = math.floor(teacher.unanswered * len(every) + 1e-9)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from tutelage.beat import Phase, duration
 from tutelage.cache import Built, Job, Keys
 from tutelage.errors import RecipeError, RunError
 from tutelage.forecast import EVALUATION_BATCH
@@ -19,12 +20,15 @@ from tutelage.plan import Plan
 from tutelage.signals import Batch, Request
 from tutelage.teachers import Cached, cached_teachers
 from tutelage.teachers.stand_in import remote_teachers
+from tutelage.timed_teachers import LONGEST
 from tutelage.transfer import TransferSet
 from tutelage.transfer.order import by_length
 
 __all__ = ["Fill", "Here", "Workers", "batches_of", "describe_caches", "fill_caches", "open_caches", "require_fillable"]
 
 Array = np.ndarray[Any, Any]
+LOSS = 300.0
+"""Seconds of asking that a kill may cost before the doctor mentions it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,18 +70,20 @@ class Workers(Protocol):
 class Here:
     """The jobs one after the other, in this process."""
 
-    def __init__(self, data: TransferSet) -> None:
-        self.data = data
+    def __init__(self, data: TransferSet, chunk: int) -> None:
+        self.data, self.chunk = data, chunk
 
     def do(self, cached: Cached, jobs: Sequence[Job], tell: Callable[[int], None]) -> Iterator[Built]:
         """See `Workers`."""
         for job in jobs:
-            yield cached.answer(job, batches_of(self.data, job, tell))
+            yield cached.answer(job, batches_of(self.data, job, tell, self.chunk))
 
 
-def batches_of(data: TransferSet, job: Job, tell: Callable[[int], None]) -> Iterator[tuple[Array, Batch]]:
+def batches_of(
+    data: TransferSet, job: Job, tell: Callable[[int], None], chunk: int = EVALUATION_BATCH
+) -> Iterator[tuple[Array, Batch]]:
     """The batches in which a job is asked, which depend on the job alone: whoever does it gets the same answers."""
-    for positions in by_length(len(job.rows), EVALUATION_BATCH, data.lengths(job.rows)):
+    for positions in by_length(len(job.rows), chunk, data.lengths(job.rows)):
         yield positions, data.batch(job.rows[positions], job.views[positions])
         tell(len(positions))
 
@@ -94,7 +100,7 @@ def fill_caches(plan: Plan, workers: Workers | None = None, *, progress: bool = 
     open_caches(plan)
     done = []
     for cached, _, wanted in wanted_of(plan):
-        done.append(_fill(cached, wanted, Here(plan.data), workers, progress=progress))
+        done.append(_fill(cached, wanted, Here(plan.data, plan.chunk), workers, progress=progress))
         cached.opened()
     return done
 
@@ -147,30 +153,27 @@ class _Bar:
     """Rows answered and their speed, as a bar; a log gets a line every half minute."""
 
     def __init__(self, rows: int, folder: str, *, on: bool) -> None:
-        self.rows, self.folder = rows, folder
-        self.lines = on and not sys.stderr.isatty()
-        self.bar: Any = tqdm(total=rows, desc=f"teacher -> {folder}", unit="row", disable=self.lines or not on)
-        self.answered, self.begin, self.last = 0, time.monotonic(), time.monotonic()
+        self.rows = rows
+        lines = on and not sys.stderr.isatty()
+        self.bar: Any = tqdm(total=rows, desc=f"teacher -> {folder}", unit="row", disable=lines or not on)
+        self.phase = Phase(folder, on=lines)
+        self.answered, self.begin = 0, time.monotonic()
 
     def __enter__(self) -> Callable[[int], None]:
+        self.phase.__enter__()
         return self.tell
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
+        self.phase.__exit__(*error)
         self.bar.close()
 
     def tell(self, rows: int) -> None:
         """So many more are answered."""
         self.bar.update(rows)
         self.answered += rows
-        now = time.monotonic()
-        if self.lines and now - self.last >= 30.0:
-            self.last = now
-            speed = self.answered / (now - self.begin)
-            print(
-                f"tutelage: {self.folder}: {self.answered:,} of {self.rows:,} answers, {speed:,.0f} rows/s",
-                file=sys.stderr,
-                flush=True,
-            )
+        speed = self.answered / max(time.monotonic() - self.begin, 1e-9)
+        left = duration((self.rows - self.answered) / speed)
+        self.phase.at(f"{self.answered:,} of {self.rows:,} answers, {speed:,.3g} rows/s, about {left} to go")
 
 
 def require_fillable(plan: Plan) -> None:
@@ -232,13 +235,28 @@ def _described(plan: Plan, cached: Cached, request: Request, wanted: list[Keys])
     manifest, missing = store.manifest, sum(len(job.rows) for job in cached.missing(wanted))
     parts = [f"{manifest.answers:,} answers stored in {manifest.bytes / 1e6:,.1f} MB"] if manifest.answers else []
     if missing:
-        rows = 2 if remote_teachers(cached) else 64  # the first two are asked of any teacher
-        room = missing * cached.row_bytes(plan.data.example(rows).to(plan.device), request)
-        parts.append(f"{missing:,} missing, about {room / 1e6:,.1f} MB")
+        parts.append(_forecast(plan, cached, request, missing))
     else:
         parts.append("nothing to label")
     parts += [f"{name}: {error}" for name, error in manifest.errors().items()]
     return f"{cached.folder}: {'; '.join(parts)}"
+
+
+def _forecast(plan: Plan, cached: Cached, request: Request, missing: int) -> str:
+    """What the missing answers will take: room, and time where no other machine decides it."""
+    seconds = 0.0
+    for rows in (2, 64):  # the first two are asked of any teacher
+        if rows > 2 and (remote_teachers(cached) or seconds * rows > LONGEST):
+            break
+        example, begin = plan.data.example(min(rows, plan.chunk)).to(plan.device), time.perf_counter()
+        room = missing * cached.row_bytes(example, request)
+        seconds = (time.perf_counter() - begin) / len(example)
+    said = f"{missing:,} missing, about {room / 1e6:,.1f} MB"
+    if remote_teachers(cached):
+        return said
+    lost = seconds * min(missing, cached.shard_rows)
+    kill = f"; a kill loses up to {duration(lost)} of that, less with a smaller shard_rows" if lost > LOSS else ""
+    return f"{said}, about {duration(missing * seconds)} to answer{kill}"
 
 
 def _trained_here(plan: Plan, cached: Cached) -> bool:

@@ -16,6 +16,7 @@ import torch
 
 from tutelage.cache import Built, Job
 from tutelage.errors import CacheError, RunError
+from tutelage.forecast import EVALUATION_BATCH
 from tutelage.labelling.fill import batches_of
 from tutelage.labelling.wanted import caches_of
 from tutelage.plan import load_parts
@@ -68,6 +69,7 @@ class Worker:
         torch.set_num_threads(origin.threads)
         recipe = load_recipe(origin.path, origin.overrides)
         self.data: TransferSet = load_parts(recipe)
+        self.chunk = recipe.chunk or EVALUATION_BATCH
         self.caches = caches_of(recipe)
         found = tuple(cached.fingerprint() for cached in self.caches)
         if found != origin.fingerprints:
@@ -83,7 +85,7 @@ class Worker:
 
     def do(self, number: int, job: Job) -> Built:
         """Does a job of the cache with this number."""
-        return self.caches[number].answer(job, batches_of(self.data, job, lambda _: None))
+        return self.caches[number].answer(job, batches_of(self.data, job, lambda _: None, self.chunk))
 
 
 class Pool:

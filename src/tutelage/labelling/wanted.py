@@ -18,7 +18,7 @@ from tutelage.teachers.stand_in import remote_teachers
 from tutelage.training.step import needs_of
 from tutelage.transfer import TransferSet
 
-__all__ = ["asked_at_most", "caches_of", "wanted_of"]
+__all__ = ["asked_at_most", "caches_of", "notes_on_caps", "wanted_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -74,6 +74,12 @@ def asked_at_most(plan: Plan, teacher: Teacher) -> tuple[int, int]:
     uses = list(_uses(plan, lambda each: teacher in remote_teachers(each)))
     pairs = np.unique(np.concatenate([use.views * len(plan.data) + use.rows for use in uses]))
     return len(np.unique(pairs % len(plan.data))), len(pairs)
+
+
+def notes_on_caps(plan: Plan) -> list[str]:
+    """The caps of the recipe's teachers that the run is going to reach."""
+    remote = {id(x): x for each in plan.recipe.teachers().values() for x in remote_teachers(each)}
+    return [note for each in remote.values() for note in each.over_caps(*asked_at_most(plan, each))]
 
 
 def _uses(plan: Plan, concerns: Callable[[Teacher], object] = cached_teachers) -> Iterator[_Use]:

@@ -169,6 +169,27 @@ class Desk:
             ", ".join(f"caps.{name} {limit:,.12g}" for name, limit in limits) or "no cap"
         )
 
+    def over_caps(self, calls: int, *, answers: int = 1) -> list[str]:
+        """A sentence for each cap below what so many calls come to, at the mean of the ledger's calls so far.
+
+        Args:
+            calls: That it takes to ask everything, were nothing stored.
+            answers: How many questions a call answers.
+        """
+        made, tokens, money = self.ledger.spent()
+        more = max(calls - self.ledger.count() // answers, 0)
+        means = {"calls": 1.0, "tokens": tokens / made if made else 0.0, "money": money / made if made else 0.0}
+        found = []
+        for name, spent in (("calls", made), ("tokens", tokens), ("money", money)):
+            cap, comes_to = getattr(self.caps, name), spent + more * means[name]
+            if cap is not None and more and comes_to > cap:
+                found.append(
+                    f"caps.{name} {cap:,.12g} will stop the run: {more:,} calls are still to be made, which come to "
+                    f"about {comes_to:,.6g} {'in money' if name == 'money' else name} with the {made:,} so far; raise "
+                    "it, or ask about fewer rows (data.limit); what is answered is kept"
+                )
+        return found
+
     def seconds_left(self) -> float:
         """Of the cap on seconds: only the time that is spent in `ask` counts."""
         if self.caps.seconds is None:

@@ -77,6 +77,11 @@ class Teacher(abc.ABC):
         """A digest (hex SHA-256) of everything that decides the answers: it changes when a weight does."""
 
     @property
+    def incidental(self) -> tuple[str, ...]:
+        """Arguments that can't change what is learnt: a run goes on when they are changed, such as a cap."""
+        return ()
+
+    @property
     def module(self) -> nn.Module | None:
         """The loaded torch module, where the teacher is one: what students are cut from and latency is measured on."""
         return None
@@ -110,6 +115,15 @@ class Teacher(abc.ABC):
             pairs: In how many (row, view) pairs.
         """
         return ""
+
+    def over_caps(self, rows: int, pairs: int) -> list[str]:
+        """A sentence for each cap that asking so much will reach, as far as the calls so far tell.
+
+        Args:
+            rows: About how many rows.
+            pairs: In how many (row, view) pairs.
+        """
+        return []
 
     @property
     def inner(self) -> Mapping[str, Teacher]:

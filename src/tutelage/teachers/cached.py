@@ -36,6 +36,7 @@ from tutelage.cache import (
 from tutelage.errors import CacheError, ModelError, RecipeError, within
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts
+from tutelage.teachers.chunks import Chunks
 from tutelage.teachers.served import Served
 from tutelage.teachers.source import source_digest
 
@@ -118,12 +119,18 @@ class Cached(Teacher):
         self._remembered: Manifest | None = None
         self._store: Store | None = None
         self._noted: list[Request] | None = None
+        self._chunks = Chunks()
 
     @property
     def _stored_form(self) -> Form:
         return Form(
             output=self.form, k=self.k, temperatures=tuple(self.temperatures), features=self.features, rank=self.rank
         )
+
+    @property
+    def incidental(self) -> tuple[str, ...]:
+        """Where answers are kept, and in how large files; but components are fitted on the first of these."""
+        return ("folder", "lazy") if self.features == "low_rank" else ("folder", "lazy", "shard_rows")
 
     @property
     def inner(self) -> dict[str, Teacher]:
@@ -234,7 +241,8 @@ class Cached(Teacher):
         builder = store.builder(job)
         for positions, batch in batches:
             on_device = batch if self._device is None else batch.to(self._device)
-            builder.add(positions, parts_of(teacher.ask(on_device, request)), batch.mask)
+            said = self._chunks.ask(lambda piece: teacher.ask(piece, request), on_device)
+            builder.add(positions, parts_of(said), batch.mask)
         return builder.write()
 
     def missing(self, wanted: Sequence[Keys]) -> list[Job]:
@@ -247,7 +255,8 @@ class Cached(Teacher):
 
     def row_bytes(self, batch: Batch, request: Request) -> float:
         """Bytes that the answer to a row of this batch takes when it is stored."""
-        said = parts_of(self._awake().ask(batch, request))
+        teacher = self._awake()
+        said = parts_of(self._chunks.ask(lambda some: teacher.ask(some, request), batch))
         parts = [stored_bytes(name, part, batch.mask, self._stored_form) for name, part in said.items()]
         return 16 + sum(parts)  # row and view
 
@@ -344,7 +353,7 @@ class Cached(Teacher):
         there, lacking = np.flatnonzero(known), np.flatnonzero(~known)
         stored = reader.read(names, rows[there], views[there], None if mask is None else mask[there])
         assert stored is not None
-        said = self._answered(names, _some(batch, lacking))
+        said = self._answered(names, batch.some(lacking))
         order = torch.from_numpy(np.argsort(np.concatenate([there, lacking]), kind="stable"))
         return {name: joined([stored[name], moved(said[name], CPU)], order) for name in names}
 
@@ -361,10 +370,3 @@ def cached_teachers(teacher: Teacher) -> list[Cached]:
 def uncached(teacher: Teacher) -> Teacher:
     """The teacher itself, where its answers are stored."""
     return uncached(teacher.teacher) if isinstance(teacher, Cached) else teacher
-
-
-def _some(batch: Batch, at: Array) -> Batch:
-    """Some rows of a batch."""
-    raw = batch.raw
-    some = batch.map(lambda tensor: tensor[torch.from_numpy(at).to(tensor.device)])
-    return some if raw is None else replace(some, raw=lambda: {name: column[at] for name, column in raw().items()})

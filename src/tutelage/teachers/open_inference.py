@@ -121,6 +121,11 @@ class OpenInference(Teacher):
         return True
 
     @property
+    def incidental(self) -> tuple[str, ...]:
+        """How answers are bought and looked at again, and where they are kept."""
+        return ("ledger", "max_batch", "canary", "caps", "asking", "price_call", "key_variable")
+
+    @property
     def calls_sent(self) -> int:
         """Attempts, failed ones included."""
         return 0 if self._desk is None else self._desk.sent
@@ -128,6 +133,10 @@ class OpenInference(Teacher):
     def price_of(self, rows: int, pairs: int) -> str:
         """A call for each `max_batch` pairs."""
         return "" if self._desk is None else self._desk.price_of(-(-pairs // self.max_batch))
+
+    def over_caps(self, rows: int, pairs: int) -> list[str]:
+        """See `Teacher.over_caps`."""
+        return [] if self._desk is None else self._desk.over_caps(-(-pairs // self.max_batch), answers=self.max_batch)
 
     def load(self, device: torch.device) -> None:
         """Opens the ledger, and reads the model's metadata if it isn't stored there.
@@ -215,8 +224,6 @@ class OpenInference(Teacher):
     def describe(self) -> str:
         """The model and where it is."""
         return f"OpenInference {self.model} at {self.url}"
-
-    # What is asked
 
     def _identity(self) -> dict[str, Any]:
         return {

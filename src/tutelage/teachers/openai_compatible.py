@@ -137,6 +137,11 @@ class OpenAICompatible(Teacher):
         return True
 
     @property
+    def incidental(self) -> tuple[str, ...]:
+        """How answers are bought, and where they are kept."""
+        return ("ledger", "unanswered", "caps", "asking", "price_in", "price_out", "key_variable")
+
+    @property
     def calls_sent(self) -> int:
         """Attempts, failed ones included."""
         return 0 if self._endpoint is None else self._endpoint.desk.sent
@@ -144,6 +149,10 @@ class OpenAICompatible(Teacher):
     def price_of(self, rows: int, pairs: int) -> str:
         """A call for each sample of each row, whatever its view."""
         return "" if self._endpoint is None else self._endpoint.desk.price_of(rows * self.samples)
+
+    def over_caps(self, rows: int, pairs: int) -> list[str]:
+        """See `Teacher.over_caps`."""
+        return [] if self._endpoint is None else self._endpoint.desk.over_caps(rows * self.samples)
 
     def load(self, device: torch.device) -> None:
         """Opens the ledger, and probes the endpoint if the classes are known.

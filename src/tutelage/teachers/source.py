@@ -23,6 +23,8 @@ class _Unknown(Exception):
 def source_digest(teacher: Teacher) -> str:
     """SHA-256 of a teacher's class and settings, and of the content of the files and folders that they name.
 
+    What decides no answer, such as a cap or the file of a ledger, is not part of it.
+
     It does not cover the code of classes and functions. Empty where a teacher was made with an object that does not say
     what it is made from, such as a module that lives in memory.
     """
@@ -57,8 +59,8 @@ def _parts(value: Any) -> Iterator[bytes]:
         yield f"{value.__module__}.{value.__qualname__}".encode()
     elif isinstance(value, Teacher):
         yield from _parts(type(value))
-        names = inspect.signature(type(value)).parameters
-        yield from _parts({name: vars(value)[name] for name in names if name in vars(value)})
+        names = inspect.signature(type(value)).parameters.keys() - set(value.incidental)
+        yield from _parts({name: vars(value)[name] for name in sorted(names) if name in vars(value)})
     else:
         raise _Unknown
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tutelage.errors import RecipeError
 
@@ -36,6 +36,8 @@ class Training:
         checkpoint_seconds: Least time between checkpoints. A killed run loses at most this much.
         log_every: Steps between records of the loss.
     """
+
+    incidental: ClassVar[tuple[str, ...]] = ("checkpoint_seconds", "log_every")
 
     steps: int | None = None
     epochs: float | None = None

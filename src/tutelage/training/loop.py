@@ -23,17 +23,19 @@ import torch.distributed
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tutelage.errors import RunError
+from tutelage.errors import OutOfMemory, RunError
 from tutelage.losses import Loss
 from tutelage.losses.counted import Counted
 from tutelage.signals import Batch, Signals
 from tutelage.teachers import Teacher
+from tutelage.teachers.chunks import Chunks, out_of_memory
 from tutelage.training import checkpoint
 from tutelage.training.config import Training
 from tutelage.training.progress import Progress
 from tutelage.training.setup import clipped_parts, frozen_layers, make_accelerator, make_optimizer, reseed, set_rate
+from tutelage.training.since import Since
 from tutelage.training.step import Learner, global_scales, needs_of, term_names
-from tutelage.training.untaught import Untaught, first_answers
+from tutelage.training.untaught import first_answers
 
 __all__ = ["EvaluationRecord", "Fit", "StepRecord", "fit"]
 
@@ -100,6 +102,7 @@ class Fit:
         steps: Optimiser steps in all.
         seed: Of everything random.
         folder: Where checkpoints and the best weights go.
+        chunk: Rows that the teacher is asked about at once; None for all of a piece.
         evaluate: Gives metrics on the development split, or None to keep the last weights.
         select: The metric whose best value is kept.
         higher_is_better: Its direction.
@@ -115,6 +118,7 @@ class Fit:
     steps: int
     seed: int
     folder: Path
+    chunk: int | None = None
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
     select: str = ""
     higher_is_better: bool = True
@@ -147,6 +151,13 @@ def fit(job: Fit) -> Iterator[StepRecord | EvaluationRecord]:
     run = _Run(job)
     try:
         yield from run.records()
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"memory ran out in a training step ({str(error).splitlines()[0][:200]}). Raise training.micro_batches, "
+            "lower training.batch_size, or set `chunk` if it is the teacher that is large. The last checkpoint is kept."
+        ) from error
     finally:
         run.close()
     job.student.load_state_dict(load_file(job.best_path))
@@ -166,10 +177,11 @@ class _Run:
         self.wrapped = self.accelerator.prepare(self.learner)
         if self.accelerator.scaler is not None:  # the wrapper steps float16's scaler; else it only costs time
             self.optimizer = self.accelerator.prepare(self.optimizer)
+        self.since = Since(self.accelerator)
         self._restore()
         self.request = needs_of(job.losses)[1]
         self.names = term_names(job.losses)
-        self.untaught = Untaught()  # since the last record
+        self.chunks = Chunks(job.chunk)
         mixed = job.training.precision != "float32"  # accelerate's own context costs as much when it does nothing
         self.autocast = self.accelerator.autocast if mixed else contextlib.nullcontext
 
@@ -181,29 +193,27 @@ class _Run:
         """Trains to the end, or to early stopping."""
         job, training = self.job, self.job.training
         every = training.evaluate_every or max(1, math.ceil(job.steps / 10))
-        saved = started = time.monotonic()
-        since: list[Tensor] = []
-        rows = 0
+        saved = time.monotonic()
+        self.since.start_clock()
         batches = self._batches()
         self._train_mode()
         while self.progress.step < job.steps and not self._out_of_patience():
             pieces, batch_rows = next(batches)
             losses, norm = self._step(pieces)
-            since.append(losses)
-            rows += batch_rows
+            self.since.add(losses, batch_rows)
             self.progress.step += 1
             step, last = self.progress.step, self.progress.step == job.steps
             if step % training.log_every == 0 or last:
-                seconds = max(time.monotonic() - started, 1e-9)
-                yield self._step_record(since, norm, rows, seconds)
-                since, rows, started = [], 0, time.monotonic()
+                yield self._step_record(norm)
+                self.since = Since(self.accelerator)
             if job.evaluate is not None and (step % every == 0 or last):
-                self._check_finite(since)
+                self._check_finite()
                 self._check_weights()
+                self.since.stop_clock()
                 yield self._evaluate()
-                started = time.monotonic()
+                self.since.start_clock()
             if time.monotonic() - saved >= training.checkpoint_seconds and not last:
-                self._check_finite(since)
+                self._check_finite()
                 self._check_weights()
                 self._save()
                 saved = time.monotonic()
@@ -246,7 +256,7 @@ class _Run:
         self.learner.at(step / job.steps)
         moved = [piece.to(accelerator.device) for piece in pieces]
         said = first_answers(self._ask, moved, self.request)
-        self.untaught.add(pieces, said, self.request)
+        self.since.untaught.add(pieces, said, self.request)
         parts_of = zip(pieces, said, strict=True)
         counted = [[Counted.of(loss, *part).to(accelerator.device) for loss in job.losses] for part in parts_of]
         scales = global_scales(counted)
@@ -267,17 +277,14 @@ class _Run:
         return sums, norm
 
     def _ask(self, piece: Batch) -> Signals:
+        teacher = self.job.teacher
+        if teacher is None or not self.request:
+            return Signals()
         with self.autocast():
-            return self.job.teacher.ask(piece, self.request) if self.job.teacher and self.request else Signals()
+            return self.chunks.ask(lambda some: teacher.ask(some, self.request), piece)
 
-    def _step_record(self, since: list[Tensor], norm: Tensor | None, rows: int, seconds: float) -> StepRecord:
-        self._check_finite(since)
-        mean = torch.stack(since).mean(0)
-        mean = torch.cat([mean, mean.new_tensor([self.untaught.unanswered, self.untaught.empty])])
-        self.untaught = Untaught()
-        if self.accelerator.num_processes > 1:
-            torch.distributed.all_reduce(mean)
-        *values, unanswered, empty = mean.tolist()
+    def _step_record(self, norm: Tensor | None) -> StepRecord:
+        values, untaught = self._check_finite().mean(0).tolist(), self.since.untaught_of_all()
         return StepRecord(
             step=self.progress.step,
             steps=self.job.steps,
@@ -285,20 +292,19 @@ class _Run:
             terms=dict(zip(self.names, values[1:], strict=True)),
             learning_rate=self.optimizer.param_groups[0]["lr"],
             gradient_norm=None if norm is None else float(norm),
-            samples_per_second=rows / seconds,
-            rows=rows,
-            unanswered=round(unanswered),
-            empty=round(empty),
+            samples_per_second=self.since.rows / max(self.since.seconds, 1e-9),
+            rows=self.since.rows,
+            unanswered=untaught.unanswered,
+            empty=untaught.empty,
         )
 
-    def _check_finite(self, since: list[Tensor]) -> None:
-        """Raises a `RunError`, on every process alike, if a loss since the last record is not finite."""
-        for losses in since:
-            if self.accelerator.num_processes > 1:
-                torch.distributed.all_reduce(losses := losses.clone())
-            if not bool(torch.isfinite(losses).all()):
-                terms = dict(zip(self.names, losses[1:].tolist(), strict=True))
-                raise RunError(self._not_finite(f"the loss ({terms})"))
+    def _check_finite(self) -> Tensor:
+        """Losses since the last record, `[n, 1 + K]`; a `RunError`, on every process alike, if one is not finite."""
+        every = self.since.of_all()
+        for losses in every[~torch.isfinite(every).all(-1)][:1]:
+            terms = dict(zip(self.names, losses[1:].tolist(), strict=True))
+            raise RunError(self._not_finite(f"the loss ({terms})"))
+        return every
 
     def _check_weights(self) -> None:
         """Raises a `RunError` if a parameter is not finite; buffers may be (a mask of minus infinity)."""
@@ -340,6 +346,7 @@ class _Run:
 
     def _save(self) -> None:
         """A checkpoint of student, losses, optimiser, scaler and progress."""
+        since = self.since.state()
         if not self.accelerator.is_main_process:
             return
         optimizer, plain = checkpoint.optimizer_tensors(self.optimizer)
@@ -348,6 +355,7 @@ class _Run:
         scaler = self.accelerator.scaler
         state = {
             "progress": vars(self.progress),
+            "since": since,
             "optimizer": plain,
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
@@ -367,6 +375,8 @@ class _Run:
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
+        if "since" in state:
+            self.since.restore(state["since"])
 
     def _finish(self) -> None:
         """Notes that the training is complete, and drops the checkpoints it no longer needs."""

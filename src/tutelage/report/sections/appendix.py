@@ -100,6 +100,7 @@ def run(bundle: Bundle) -> Markup:
         "licences": "",
         "data": "",
         "environment": "",
+        "trainings": "",
     }
     for key, aside in asides.items():
         if bundle.provenance.get(key):
