@@ -5,6 +5,7 @@
 
 from tutelage.checks.answers_of_task import check_kinds
 from tutelage.checks.delivery import check_export, check_storage
+from tutelage.checks.evidence import notes_on_evidence
 from tutelage.checks.labels import check_kind, check_labels
 from tutelage.checks.outputs import check_answers
 from tutelage.checks.parts import (
@@ -50,4 +51,5 @@ __all__ = [
     "check_trained",
     "look_at_teachers",
     "note_on_timing",
+    "notes_on_evidence",
 ]
