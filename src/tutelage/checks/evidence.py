@@ -51,7 +51,8 @@ def _width(count: int) -> str:
     longer = expansion(count, _CONFIDENCE)
     return (
         f"an interval is {longer:.2g} times as long as the same spread between many groups would make it, and of a "
-        f"share of rows without one mistake it reaches {_reach(count):.2g}; more groups shorten it, more rows of these do not"
+        f"share of rows without one mistake it reaches {_reach(count):.2g}; more groups shorten it, more rows of these "
+        "do not"
     )
 
 
@@ -80,6 +81,6 @@ def _beyond(gate: Gate, index: int, recipe: Recipe, data: TransferSet) -> str:
     unit = "rows" if groups is None else "groups"
     needed = f"; {math.ceil(3 / room - 1e-9):,} {unit} or more could show it" if room > 0 else ""
     return (
-        f"policy[{index}]: {gate.metric} {demand} would not be shown by a student without one mistake: on a test split of "
-        f"{count:,} {unit} its interval reaches {_reach(count):.2g}{needed}"
+        f"policy[{index}]: {gate.metric} {demand} would not be shown by a student without one mistake: on a test split "
+        f"of {count:,} {unit} its interval reaches {_reach(count):.2g}{needed}"
     )
