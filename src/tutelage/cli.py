@@ -216,6 +216,7 @@ def _doctor(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
     from tutelage.recipe_file import load_recipe
 
     plan = make_plan(load_recipe(options.recipe, overrides))
+    plan.rehearse()
     return 0, describe_plan(plan, with_layers=options.layers, with_forecast=not options.no_forecast)
 
 

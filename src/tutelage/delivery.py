@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +11,15 @@ from torch import nn
 from tutelage.devices import Cost, ModelForms, Target, measure_cost
 from tutelage.devices.served import Timed, served_beside
 from tutelage.errors import ModelError
-from tutelage.export import compare, export_onnx, save_student
+from tutelage.export import compare, export_onnx
 from tutelage.export.inputs import dynamic_axes
-from tutelage.export.module_spec import spec_of
-from tutelage.export.sources import FOLDER as SOURCES
 from tutelage.governance.limits import judged_calls
 from tutelage.plan import Plan
-from tutelage.signals import Inputs, call, output_of
+from tutelage.signals import call, output_of
+from tutelage.storage import note_on_storage, store_student
 from tutelage.transfer import evaluation_batches
 
 __all__ = ["export_student", "measure_models"]
-
-
-def _store(plan: Plan, student: nn.Module, folder: Path, example: Inputs) -> tuple[dict[str, Any], list[str]]:
-    """Writes the weights, and how the student is built again; a note where the bundle can't say it."""
-    tokenizer, form = plan.data.tokenizer_folder, plan.data.text_form
-    save = functools.partial(save_student, student, folder, tokenizer=tokenizer, form=form, example=example)
-    spec, why = None, ""
-    try:
-        spec = spec_of(student, plan.recipe.student.delivered.factories)
-    except ModelError as error:
-        why = f"{error.key}: {error.found}"
-    stored = save(spec=spec)
-    if stored["loads"]:
-        return stored, []
-    if spec is not None:  # it makes something else: a bundle without it says so, one with it would mislead
-        why = stored["why_not"]
-        shutil.rmtree(folder / SOURCES, ignore_errors=True)
-        stored = save()
-    if stored["layout"] == "module":
-        stored["why_not"] = why
-    return stored, [f"the bundle holds the student's weights, but load_student can't build it: {stored['why_not']}"]
 
 
 def export_student(
@@ -57,7 +33,8 @@ def export_student(
     recipe, data = plan.recipe, plan.data
     example = data.example(4)
     student = student.to("cpu").eval()
-    stored, notes = _store(plan, student, partial, example.inputs)
+    stored = store_student(recipe, data, student, partial)
+    notes = note_on_storage(stored)
     export: dict[str, Any] = {"safetensors": stored, "onnx": None}
     if not recipe.export.onnx:
         return export, None, notes

@@ -103,6 +103,9 @@ def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = Fals
         workspace.check()
     with say.phase("plan"):
         plan = make_plan(recipe)
+    if recipe.export.onnx and (fresh or not workspace.begun):
+        with say.phase("export of the untrained student, to see that it works"):
+            plan.rehearse()
     with workspace.locked() if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process and _claim(plan, workspace, fresh=fresh):
             say(f"going on with the run in {workspace.folder}")
@@ -223,7 +226,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
             export=export,
             verdict=judge(metrics, cost, recipe.policy, recipe.budget, export),
             notes=[
-                *plan.notes,
+                *(note for note in plan.notes if note not in notes),
                 *looks.notes,
                 *skewed,
                 *untaught,

@@ -126,6 +126,14 @@ class Plan:
         models = {"teacher": self.recipe.teacher.module, "student": build_student(self.recipe, 0, self.device)}
         return {name: layers(module, batch.inputs) for name, module in models.items() if module is not None}
 
+    def rehearse(self) -> None:
+        """Exports the untrained student as the trained one will be.
+
+        Raises:
+            RecipeError: It does not export: naming `export.onnx`, before anything is trained.
+        """
+        checks.check_export(self.recipe, self.data, build_student(self.recipe, self.recipe.seeds[0], self.device))
+
     def forecast(self, timed_steps: int = 3) -> Forecast:
         """Times a few steps of each training on copies, on real batches; nothing that is kept is trained."""
         return make_forecast(self, timed_steps)
@@ -286,6 +294,7 @@ def _plan(
             *(functools.partial(checks.check_head, name, head, recipe, data, student) for name, head in heads.items()),
         ]
     )
+    checks.check_longest_text(recipe, data, student, device)
     batch = data.example(2).to(device)
     teacher_says = ask_teacher(recipe.teacher, batch, request)
     student_says = run_student(student, batch, student_request(lessons))
@@ -294,6 +303,11 @@ def _plan(
     if taught is not None and taught is not data:
         checks.check_labels(recipe, taught, teacher_says, student_says)
     checks.check_answers(recipe, data, student, device)
+    checks.check_extreme_rows(recipe, data, student, device)
+    on_student = [
+        *checks.check_padding(recipe, data, student, device),
+        *checks.check_storage(recipe, data, student),
+    ]
     checks.check_supervised(recipe, data, taught, student, device)
     for lesson in lessons:
         prepare(lesson, student_says, batch, data=data, device=device, seed=recipe.seeds[0])
@@ -325,7 +339,7 @@ def _plan(
         student_parameters=parameter_count(recipe.student.deliver(student)),
         has_baseline=has_baseline,
         proposals=proposals,
-        notes=[*data.notes, *notes_on(recipe, data, lessons, student, has_baseline)],
+        notes=[*data.notes, *on_student, *notes_on(recipe, data, lessons, student, has_baseline)],
     )
 
 

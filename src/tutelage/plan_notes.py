@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from tutelage import checks
 from tutelage.balance import label_notes
-from tutelage.checks import note_on_columns, note_on_timing
 from tutelage.checks.class_names import same_names
 from tutelage.governance.licence import licence_records
 from tutelage.lessons import Lesson
@@ -55,8 +55,8 @@ def notes_on(
             "the teacher's function is called again and again to be timed, once the student is trained; if a call "
             "costs something, put it in Cached with lazy: true"
         )
-    notes += note_on_columns(recipe)
-    notes += note_on_timing(recipe, data, recipe.student.deliver(student))
+    notes += checks.note_on_columns(recipe)
+    notes += checks.note_on_timing(recipe, data, recipe.student.deliver(student))
     if recipe.asking is not None and data.views is not None:
         notes.append("asking counts rows, but with data.views the teacher answers a new view of each in every epoch")
     records = licence_records(recipe.teachers(), recipe.licences)
@@ -68,6 +68,7 @@ def notes_on(
             "see that they stand in the same order"
         )
     notes += label_notes(recipe, data)
+    notes += checks.notes_on_evidence(recipe, data)
     if recipe.task != "embedding" and recipe.baseline and not has_baseline:
         notes.append("no baseline: there are no labels to train the student on without its teacher")
     if not recipe.policy and not recipe.budget.limits():

@@ -78,6 +78,11 @@ class Workspace:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    @property
+    def begun(self) -> bool:
+        """Whether a training has begun here."""
+        return any(self.work.glob("*/history.jsonl"))
+
     def histories(self, trainings: Sequence[tuple[str, int]]) -> list[Path]:
         """The records of these trainings, by role and seed, and of those of rounds."""
         found = [self.stage(role, seed) / "history.jsonl" for role, seed in trainings]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, BertConfig, BertModel, Qwen2Config, Qwen2ForSequenceClassification
 
 from tutelage.errors import ModelError, RecipeError
+from tutelage.export import save_student
 from tutelage.students import CutStudent
 from tutelage.students.depth import layer_list_path
 from tutelage.teachers import Ensemble, HuggingFaceTeacher, ModuleTeacher, SentenceEncoder, TorchTeacher
@@ -125,6 +127,62 @@ def test_settings_that_a_config_gives_layer_by_layer_follow_the_layers() -> None
     student = inner(CutStudent([0, 1, 3]).build(teacher_of(whole)))
     assert student.config.layer_types == [kinds[0], kinds[1], kinds[3]]
     assert whole.config.layer_types == kinds
+
+
+def unlike(kind: str) -> Any:
+    """Models whose four layers are not alike, or know their place."""
+    import transformers as hf
+
+    size = {"vocab_size": 13, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "pad_token_id": 1}
+    size |= {"num_hidden_layers": 4}
+    grouped = {**size, "num_key_value_heads": 1, "head_dim": 8}
+    experts = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8, "mlp_only_layers": [1, 2]}
+    small = {"vocab_size": 13, "n_embd": 16, "n_head": 2, "n_layer": 4, "pad_token_id": 1}
+    torch.manual_seed(0)
+    made: dict[str, Any] = {
+        "layers without positions": lambda: hf.SmolLM3ForSequenceClassification(
+            hf.SmolLM3Config(**grouped, no_rope_layers=[1, 0, 1, 0])
+        ),
+        "layers without experts": lambda: hf.Qwen3MoeForSequenceClassification(hf.Qwen3MoeConfig(**grouped, **experts)),
+        "groups of layers": lambda: hf.AlbertForSequenceClassification(
+            hf.AlbertConfig(**size, embedding_size=8, num_hidden_groups=4)
+        ),
+        "scaled by number": lambda: hf.GPT2ForSequenceClassification(
+            hf.GPT2Config(**small, scale_attn_by_inverse_layer_idx=True)
+        ),
+        "dense first": lambda: hf.ModernBertForSequenceClassification(
+            hf.ModernBertConfig(**size, global_attn_every_n_layers=2, local_attention=2)
+        ),
+    }
+    whole = made[kind]()
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return whole.eval()
+
+
+@pytest.mark.parametrize("kind", ["layers without positions", "layers without experts", "groups of layers"])
+@pytest.mark.parametrize("layers", [[0, 1], [1, 3]])
+def test_layers_that_are_not_alike_stay_what_they_are_and_come_back(
+    kind: str, layers: list[int], tmp_path: Path
+) -> None:
+    """Held against what transformers builds from the config that is stored."""
+    student = CutStudent(layers).build(teacher_of(unlike(kind))).eval()
+    about = save_student(student, tmp_path, example=TOKENS)
+    assert about["loads"], about["why_not"]
+    config = inner(student).config
+    if kind == "layers without experts":
+        assert config.mlp_only_layers == ([1] if layers == [0, 1] else [0])
+    if kind == "layers without positions":
+        assert config.no_rope_layers == ([1, 0] if layers == [0, 1] else [0, 0])
+
+
+def test_what_the_number_of_a_layer_decides_is_lost_in_storage_and_is_found() -> None:
+    """Whether a layer of this model is dense or local follows from its number alone."""
+    for kind, layers in (("scaled by number", [1, 3]), ("dense first", [1, 2])):
+        student = CutStudent(layers).build(teacher_of(unlike(kind))).eval()
+        with tempfile.TemporaryDirectory() as folder:
+            assert not save_student(student, Path(folder), example=TOKENS)["loads"]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -80,3 +80,30 @@ def test_a_recipe_can_name_each_student(written: dict[str, object], kind: type[S
     if isinstance(student, CutStudent):
         built = student.build(teacher_of(model("bert")))
         assert built.model.config.hidden_size == 12  # type: ignore[union-attr]
+
+
+class Lazy(nn.Module):
+    """Its first layer gets its width from the first batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.LazyLinear(4)
+
+
+def test_a_module_that_has_no_shapes_yet_is_refused_by_its_layer() -> None:
+    for made in (Lazy, Lazy()):
+        with pytest.raises(ModelError, match=r"student\.module\n[^\0]*`first`: LazyLinear"):
+            ModuleStudent(made).build(ModuleTeacher(nn.Linear(2, 2)))
+        with pytest.raises(ModelError, match=r"teacher\.module\n[^\0]*`first`: LazyLinear"):
+            ModuleTeacher(made).load(torch.device("cpu"))
+
+
+def test_a_module_of_the_old_weight_norm_is_refused_with_what_mends_it() -> None:
+    def old() -> nn.Module:
+        return nn.Sequential(nn.utils.weight_norm(nn.Linear(2, 3)))
+
+    with pytest.raises(ModelError, match=r"`0\.weight`, which is computed[^\0]*parametrizations\.weight_norm"):
+        ModuleStudent(old).build(ModuleTeacher(nn.Linear(2, 2)))
+    new = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)))
+    built = ModuleStudent(new).build(ModuleTeacher(nn.Linear(2, 2)))
+    torch.testing.assert_close(built(torch.ones(1, 2)), new(torch.ones(1, 2)))

@@ -5,6 +5,8 @@
 
 from tutelage.checks.answers_in_columns import check_columns, note_on_columns
 from tutelage.checks.answers_of_task import check_kinds
+from tutelage.checks.delivery import check_export, check_storage
+from tutelage.checks.evidence import notes_on_evidence
 from tutelage.checks.labels import check_kind, check_labels
 from tutelage.checks.memory import Question, question_memory
 from tutelage.checks.outputs import check_answers
@@ -22,6 +24,7 @@ from tutelage.checks.parts import (
     check_tokenizers,
     check_trained,
 )
+from tutelage.checks.rows import check_extreme_rows, check_longest_text, check_padding
 from tutelage.checks.teacher_against_labels import look_at_teachers
 from tutelage.checks.timing import check_timing, note_on_timing
 
@@ -30,16 +33,21 @@ __all__ = [
     "check_answers",
     "check_batches",
     "check_columns",
+    "check_export",
     "check_extras",
+    "check_extreme_rows",
     "check_fewest_rows",
     "check_head",
     "check_kind",
     "check_kinds",
     "check_labels",
+    "check_longest_text",
     "check_loss",
     "check_meaning",
+    "check_padding",
     "check_pairs",
     "check_precision",
+    "check_storage",
     "check_supervised",
     "check_teacher_training",
     "check_timing",
@@ -48,5 +56,6 @@ __all__ = [
     "look_at_teachers",
     "note_on_columns",
     "note_on_timing",
+    "notes_on_evidence",
     "question_memory",
 ]

@@ -185,7 +185,7 @@ def _require_dynamic(program: Any, specs: Sequence[InputSpec]) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's warnings and log lines, which tell of packages that are absent and axes it renamed."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
         with warnings.catch_warnings():

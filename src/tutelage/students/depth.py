@@ -11,6 +11,9 @@ from tutelage.errors import ModelError
 
 __all__ = ["copy_layers", "layer_list", "layer_list_path"]
 
+NUMBERS = {"layer_id", "layer_idx", "layer_index", "layer_num", "layer_number"}
+"""Attributes by which a layer of transformers, or a part of one, knows its place in the stack."""
+
 
 def layer_list_path(model: Any) -> str:
     """The dotted path of the model's stack of layers: its one `nn.ModuleList` as long as its config says it is deep.
@@ -25,10 +28,12 @@ def layer_list_path(model: Any) -> str:
         if isinstance(module, nn.ModuleList) and depth is not None and len(module) == depth
     ]
     if len(found) != 1:
+        groups = getattr(model.config, "num_hidden_groups", None)
+        shared = "" if groups is None else f", whose {depth} layers share the weights of {groups} group(s)"
         raise ModelError(
             "student.layers",
             expected=f"a teacher with one stack of num_hidden_layers ({depth}) layers",
-            found=f"{type(model).__name__} with {', '.join(f'`{path}`' for path in found) or 'none'}",
+            found=f"{type(model).__name__} with {', '.join(f'`{path}`' for path in found) or 'none'}{shared}",
             mend="give the student as a module of its own (ModuleStudent)",
         )
     return found[0]
@@ -52,22 +57,33 @@ def copy_layers(model: Any, kept: list[int]) -> Any:
     layers = student.get_submodule(path)
     parent, _, name = path.rpartition(".")
     setattr(student.get_submodule(parent), name, nn.ModuleList([layers[i] for i in kept]))
-    renumber(student.get_submodule(path))
+    renumber(student.get_submodule(path), kept)
     shorten(student.config, depth, kept)
     return student
 
 
-def renumber(stack: nn.Module) -> None:
+def renumber(stack: nn.Module, kept: list[int]) -> None:
     """Gives each layer the number of its new place, which the cache of a decoder goes by."""
-    for number, layer in enumerate(stack.children()):
+    for number, (old, layer) in enumerate(zip(kept, stack.children(), strict=True)):
         for inner in layer.modules():
-            if isinstance(getattr(inner, "layer_idx", None), int):
-                vars(inner)["layer_idx"] = number
+            for name in NUMBERS & vars(inner).keys():
+                if type(vars(inner)[name]) is int and vars(inner)[name] == old:
+                    vars(inner)[name] = number
 
 
 def shorten(config: Any, depth: int, kept: list[int]) -> None:
-    """Sets the new depth in the config, and picks the entries of its lists that have one for each layer."""
+    """Sets the new depth in the config and in its lists about layers.
+
+    Of a list with one entry for each layer (`layer_types`) those of the layers that stay are kept; a list of layers'
+    numbers (`mlp_only_layers`) names the same layers by their new numbers.
+    """
     for name, value in list(vars(config).items()):
-        if isinstance(value, list) and len(value) == depth and "layer" in name:
+        if not isinstance(value, (list, tuple)) or "layer" not in name:
+            continue
+        if value and all(type(each) is int and each < depth for each in value) and list(value) == sorted(set(value)):
+            setattr(config, name, [kept.index(each) for each in value if each in kept])
+        elif len(value) == depth:
             setattr(config, name, [value[i] for i in kept])
+    if getattr(config, "num_hidden_groups", None) == depth:  # ALBERT, each of whose layers has weights of its own
+        config.num_hidden_groups = len(kept)
     config.num_hidden_layers = len(kept)

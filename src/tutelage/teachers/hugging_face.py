@@ -15,6 +15,7 @@ from tutelage.paths import resolve_path
 from tutelage.teachers.encoder import Pooling, SentenceEncoder
 from tutelage.teachers.gives import Gives
 from tutelage.teachers.heads import base_class, choose_head, dropped_head
+from tutelage.teachers.padding import tell_padding
 from tutelage.teachers.sentence_head import encoder_of
 from tutelage.teachers.sentence_layout import read_json, read_layout
 from tutelage.teachers.torch_teacher import TorchTeacher
@@ -152,6 +153,7 @@ def load_hugging_face(
         classifier: nn.Module = load_pretrained(
             "AutoModelForSequenceClassification", layout.model, key, dtype, attention
         )
+        tell_padding(classifier, layout.model)
         return classifier
     base = base_class(transformers_package(), config, layout, key)
     named = head == "embedding" or layout.stated or bool(dropped_head(config.get("architectures")))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from tutelage.errors import ModelError, UserError, blame
 from tutelage.teachers.gives import Gives
 from tutelage.teachers.torch_teacher import TorchTeacher
 from tutelage.teachers.weights import load_weights
 
-__all__ = ["ModuleTeacher", "made_by"]
+__all__ = ["ModuleTeacher", "made_by", "require_shapes"]
 
 
 class ModuleTeacher(TorchTeacher):
@@ -52,6 +53,7 @@ class ModuleTeacher(TorchTeacher):
         """
         given: Callable[[], nn.Module] | nn.Module = vars(self)["module"]
         module = given if isinstance(given, nn.Module) else made_by(given, "teacher.module")
+        require_shapes(module, "teacher.module")
         if self.weights is not None:
             load_weights(module, self.weights, "teacher.weights")
         return module
@@ -88,3 +90,22 @@ def made_by(factory: Callable[[], nn.Module], key: str) -> nn.Module:
             mend="name the class of the model, and its arguments under `init_args`",
         )
     return module
+
+
+def require_shapes(module: nn.Module, key: str) -> None:
+    """Refuses a module with lazy parts that have not been called yet.
+
+    Raises:
+        ModelError: Naming the first of them.
+    """
+    for path, inner in module.named_modules():
+        weights = [*inner.parameters(recurse=False), *inner.buffers(recurse=False)]
+        if any(is_lazy(weight) for weight in weights):
+            raise ModelError(
+                key,
+                expected="a module whose weights have their shapes",
+                found=f"`{path}`: {type(inner).__name__}, which gets them when it is first called",
+                harm="there is nothing yet to count, copy or start from the same way for each seed",
+                mend="state its number of inputs (nn.Linear(in, out) for nn.LazyLinear(out)), or call the module once "
+                "on an example in the function that makes it",
+            )

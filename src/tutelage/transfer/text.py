@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tutelage.errors import DataError, MissingExtra, ModelError, RecipeError
 from tutelage.paths import resolve_path
+from tutelage.teachers.padding import padding_id
 from tutelage.teachers.sentence_layout import SentenceLayout, TextForm, layout_of_tokenizer, read_json
 
 __all__ = ["Text", "Tokenizer", "Tokens"]
@@ -26,6 +27,16 @@ USUAL = 128
 """Tokens a text where neither the recipe nor the folder says how many."""
 MOST = 1 << 20
 """Tokens a text where a tokenizer sets no limit."""
+_COUNTED_FROM_PADDING = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "roberta-prelayernorm",
+    "longformer",
+    "mpnet",
+)
+"""Model types whose first position has the number after that of the padding token."""
 
 
 @dataclass(kw_only=True)
@@ -35,7 +46,8 @@ class Text:
     Attributes:
         tokenizer: Folder with a tokenizer in Hugging Face's layout. None: the teacher's folder.
         max_length: Longer texts are cut to this many tokens, special ones included. None: as many as
-            sentence-transformers reads where it saved the tokenizer's folder, else 128.
+            sentence-transformers reads where it saved the tokenizer's folder, else 128, or fewer where the tokenizer or
+            the model in its folder takes fewer.
         prompt: What is put before each text. None: what sentence-transformers puts there by default, where it saved the
             tokenizer's folder, else nothing.
     """
@@ -86,15 +98,20 @@ class Text:
     def _as_stated(self, made: Any, layout: SentenceLayout) -> Tokenizer:
         """The tokenizer with the folder's way of preparing texts, but for what the recipe states."""
         own = layout.texts.max_length
+        most = min(int(made.model_max_length), positions(layout.model), MOST)
         if own is None and layout.stated:
-            positions = read_json(layout.model / "config.json").get("max_position_embeddings") or MOST
-            own = min(int(made.model_max_length), positions if positions > 0 else MOST, MOST)
+            own = most
         form = TextForm(
             prompt=layout.texts.prompt if self.prompt is None else self.prompt,
-            max_length=self.max_length or own or USUAL,
+            max_length=self.max_length or own or min(USUAL, most),
             lower_case=layout.texts.lower_case,
         )
         notes = []
+        if self.max_length is None and own is None and most < USUAL:
+            notes.append(
+                f"texts are cut to {most} tokens, the most that the tokenizer's folder `{layout.model.name}` allows "
+                "(model_max_length, positions); data.text.max_length states fewer"
+            )
         if form.prompt:
             notes.append(
                 f"each text begins with the prompt {form.prompt!r}"
@@ -161,8 +178,7 @@ class Tokenizer:
         self.notes = list(notes)
         if form.lower_case:
             _lower(tokenizer)
-        ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-        self.pad = next(value for value in ends if value is not None)
+        self.pad = padding_id(tokenizer)
         self.left = tokenizer.padding_side == "left"
         self.mask: str | None = tokenizer.mask_token
 
@@ -218,6 +234,16 @@ class Tokenizer:
         if "attention_mask" in self.tokenizer.model_input_names:
             inputs["attention_mask"] = mask_tensor.long()
         return inputs, mask_tensor
+
+
+def positions(folder: Path) -> int:
+    """The most tokens that the model in a folder has positions for, as its config.json says; without one, `MOST`."""
+    file = folder / "config.json"
+    config = read_json(file) if file.is_file() else {}
+    found = config.get("max_position_embeddings") or config.get("n_positions") or MOST
+    if str(config.get("model_type")) in _COUNTED_FROM_PADDING:
+        found -= int(config.get("pad_token_id") or 0) + 1
+    return int(found) if found > 0 else MOST
 
 
 def _lower(tokenizer: Any) -> None:
