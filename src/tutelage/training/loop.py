@@ -8,7 +8,6 @@ run that is killed and started again goes on from its checkpoint to the same wei
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,16 +19,18 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.distributed
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tutelage.errors import RunError
 from tutelage.losses import Loss
 from tutelage.losses.counted import Counted
+from tutelage.sealed import write_sealed
 from tutelage.signals import Batch, Signals
 from tutelage.teachers import Teacher
 from tutelage.training import checkpoint
 from tutelage.training.config import Training
+from tutelage.training.kept import BEST, DONE, best_weights, sound_step
+from tutelage.training.processes import decided
 from tutelage.training.progress import Progress
 from tutelage.training.setup import clipped_parts, frozen_layers, make_accelerator, make_optimizer, reseed, set_rate
 from tutelage.training.step import Learner, global_scales, needs_of, term_names
@@ -123,12 +124,12 @@ class Fit:
     @property
     def best_path(self) -> Path:
         """The student's best weights on the development split."""
-        return self.folder / "best.safetensors"
+        return self.folder / BEST
 
     @property
     def done_path(self) -> Path:
         """Exists once the training is complete: `{"step", "best_step", "development"}`."""
-        return self.folder / "done.json"
+        return self.folder / DONE
 
 
 def fit(job: Fit) -> Iterator[StepRecord | EvaluationRecord]:
@@ -139,17 +140,21 @@ def fit(job: Fit) -> Iterator[StepRecord | EvaluationRecord]:
 
     Raises:
         RunError: The loss is not finite; the checkpoint before it is kept.
-        CheckpointError: The checkpoint to start from is damaged.
+        CheckpointError: All checkpoints, or the weights of a training that is complete, are damaged.
     """
-    if job.done_path.exists():
-        job.student.load_state_dict(load_file(job.best_path))
+    if decided(job.done_path.exists):
+        job.student.load_state_dict(best_weights(job.folder))
         return
     run = _Run(job)
     try:
         yield from run.records()
     finally:
         run.close()
-    job.student.load_state_dict(load_file(job.best_path))
+    job.student.load_state_dict(best_weights(job.folder))
+
+
+def _finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values).all())
 
 
 class _Run:
@@ -158,6 +163,7 @@ class _Run:
     def __init__(self, job: Fit) -> None:
         self.job = job
         self.accelerator = make_accelerator(job.training.precision)
+        self.is_first = self.accelerator.is_main_process
         reseed(job.seed, 0, 0)
         self.learner = Learner(job.student, job.losses, compiled=job.training.compile)
         self.frozen = frozen_layers(job.student, job.training)
@@ -202,10 +208,11 @@ class _Run:
                 self._check_weights()
                 yield self._evaluate()
                 started = time.monotonic()
-            if time.monotonic() - saved >= training.checkpoint_seconds and not last:
-                self._check_finite(since)
-                self._check_weights()
-                self._save()
+            if self.is_first and time.monotonic() - saved >= training.checkpoint_seconds and not last:
+                # No collective call may stand here: the clock of the first process is not that of the others. What is
+                # not finite is kept out, and told at the next record, by all alike.
+                if all(map(_finite, since)) and all(map(_finite, self.learner.parameters())):
+                    self._save()
                 saved = time.monotonic()
         self._finish()
 
@@ -296,13 +303,13 @@ class _Run:
         for losses in since:
             if self.accelerator.num_processes > 1:
                 torch.distributed.all_reduce(losses := losses.clone())
-            if not bool(torch.isfinite(losses).all()):
+            if not _finite(losses):
                 terms = dict(zip(self.names, losses[1:].tolist(), strict=True))
                 raise RunError(self._not_finite(f"the loss ({terms})"))
 
     def _check_weights(self) -> None:
         """Raises a `RunError` if a parameter is not finite; buffers may be (a mask of minus infinity)."""
-        if not all(bool(torch.isfinite(value).all()) for value in self.learner.parameters()):
+        if not all(map(_finite, self.learner.parameters())):
             raise RunError(self._not_finite("the weights"))
 
     def _not_finite(self, what: str) -> str:
@@ -315,33 +322,25 @@ class _Run:
         job, progress = self.job, self.progress
         assert job.evaluate is not None
         job.student.eval()
-        metrics = self._agree(job.evaluate(job.student))
+        evaluate = job.evaluate
+        metrics = decided(lambda: evaluate(job.student))
         self._train_mode()
         best = progress.evaluated(metrics, {job.select: job.higher_is_better, **job.ties})
         if best:
             self._save_best()
         return EvaluationRecord(step=progress.step, steps=job.steps, development=metrics, best=best)
 
-    def _agree(self, metrics: dict[str, float]) -> dict[str, float]:
-        """The first process's values on all of them, so that all stop and keep at the same step."""
-        if self.accelerator.num_processes == 1:
-            return metrics
-        values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=self.accelerator.device)
-        torch.distributed.broadcast(values, src=0)
-        return dict(zip(metrics, values.tolist(), strict=True))
-
     def _out_of_patience(self) -> bool:
         patience = self.job.training.patience
         return patience is not None and self.progress.without_gain >= patience
 
     def _save_best(self) -> None:
-        if self.accelerator.is_main_process:
-            checkpoint.save_weights(self.job.best_path, self.job.student.state_dict())
+        if self.is_first:
+            weights = self.job.student.state_dict()
+            self.progress.best_sha256 = checkpoint.save_weights(self.job.best_path, weights, self.progress.step)
 
     def _save(self) -> None:
         """A checkpoint of student, losses, optimiser, scaler and progress."""
-        if not self.accelerator.is_main_process:
-            return
         optimizer, plain = checkpoint.optimizer_tensors(self.optimizer)
         tensors = {f"model.{name}": value for name, value in self.learner.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer.items()}
@@ -354,9 +353,12 @@ class _Run:
         checkpoint.save_checkpoint(self.job.folder, self.progress.step, tensors, state)
 
     def _restore(self) -> None:
-        loaded = checkpoint.load_checkpoint(self.job.folder)
-        if loaded is None:
+        """Goes on from the newest sound checkpoint; the first process looks which that is."""
+        step = decided(lambda: sound_step(self.job.folder))
+        if step is None:
             return
+        loaded = checkpoint.load_checkpoint(self.job.folder, step)
+        assert loaded is not None
         tensors, state = loaded
 
         def below(prefix: str) -> dict[str, Tensor]:
@@ -374,12 +376,11 @@ class _Run:
         if job.evaluate is not None and not progress.best_step:
             raise RunError(f"`{job.select}` was never defined on the development split, so no weights could be chosen")
         if job.evaluate is None:
+            self._check_weights()
             progress.best_step = progress.step
             self._save_best()
-        if self.accelerator.is_main_process:
+        if self.is_first:
             done = {"step": progress.step, "best_step": progress.best_step, "development": progress.best_development}
-            partial = job.done_path.with_suffix(".partial")
-            partial.write_text(json.dumps(done))
-            partial.replace(job.done_path)
+            write_sealed(job.done_path, {**done, "best_sha256": progress.best_sha256})
             checkpoint.remove_checkpoints(job.folder)
         self.accelerator.wait_for_everyone()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import nn
 
@@ -23,7 +25,12 @@ def make_accelerator(precision: str = "float32") -> Accelerator:
     names = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
     # Some parameters may get no gradient (an unused pooler), which DDP must be told.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision=names[precision], kwargs_handlers=[unused])
+    # The others wait while the first has a slow teacher answer, for days if need be; one that is gone closes its
+    # connection or is noticed by the launcher, which needs no timeout.
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=30))
+    # Left to itself, accelerate takes processes without an accelerator for so many runs of one process.
+    on_cpus = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
+    return Accelerator(mixed_precision=names[precision], cpu=on_cpus, kwargs_handlers=[unused, patient])
 
 
 def frozen_layers(student: nn.Module, training: Training) -> list[nn.Module]:
