@@ -159,7 +159,8 @@ def licence_line(key: str, record: dict[str, Any]) -> str:
     """What the card says of the terms on which a teacher was learnt from."""
     date = f", {plain(record['date'])}" if record["date"] else ""
     accepted = "; **accepted although it is unknown**" if record["accepted_although_unknown"] else ""
-    return f"Learning from `{key}` ({plain(record['teacher'])}): {plain(record['use'])} ({plain(record['basis'])}{date}){accepted}"
+    teacher, use, basis = (plain(record[name]) for name in ("teacher", "use", "basis"))
+    return f"Learning from `{key}` ({teacher}): {use} ({basis}{date}){accepted}"
 
 
 FROM_ROWS = """

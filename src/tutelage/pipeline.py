@@ -90,9 +90,8 @@ def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = Fals
         RunError: The training failed; its last checkpoint is kept.
     """
     workspace = Workspace(Path(out) if out is not None else Path("runs") / recipe.name)
-    say = _Narrator(progress)
-    make_accelerator()
     with peers(), ExitStack() as held:
+        say = _Narrator(progress)
         decided(lambda: workspace.check(fresh=fresh))
         say("plan")
         plan = make_plan(recipe)

@@ -44,7 +44,7 @@ def killable(folder: Path, **changes: Any) -> Fit:
 def start(folder: Path, pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(HERE / "killed_run.py"), str(folder), str(pause)],
-        env=os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]), "OMP_NUM_THREADS": "1"},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -2,8 +2,8 @@
 
 A checkpoint is `tensors.safetensors` (weights of student and losses, state of the optimiser) and `state.json` (the step
 and what else is needed to go on). Each carries a digest, which is checked when it is read; the checkpoint before the
-newest is kept for when that one is damaged. Nothing is pickled. Random state is not stored: every random number of a step is a
-function of (seed, step, process), so a resumed run draws what an uninterrupted one would have drawn.
+newest is kept for when that one is damaged. Nothing is pickled. Random state is not stored: every random number of a
+step is a function of (seed, step, process), so a resumed run draws what an uninterrupted one would have drawn.
 """
 
 from __future__ import annotations

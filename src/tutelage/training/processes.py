@@ -61,8 +61,8 @@ def peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        of_backend = isinstance(error, distributed.DistError) or any(sign in str(error) for sign in _SIGNS)
-        if not _together() or not of_backend:
+        of_backend = distributed.is_available() and isinstance(error, distributed.DistError)
+        if not of_backend and not (_together() and any(sign in str(error) for sign in _SIGNS)):
             raise
         raise RunError(
             "another process of this run has ended or can't be reached; see what it said. The same command goes on "
