@@ -155,7 +155,7 @@ def edit(path: Path) -> None:
     ("damage", "named"),
     [
         (lambda folder: [edit(path) for path in folder.glob("step-*/state.json")], "state.json"),
-        (lambda folder: flip(folder / "best.safetensors", 8_000), "best.safetensors"),
+        (lambda folder: flip(best := folder / "best.safetensors", 8 * best.stat().st_size - 99), "best.safetensors"),
         (lambda folder: (folder / "best.safetensors").unlink(), "best.safetensors"),
     ],
     ids=["edited states", "best weights", "no best weights"],
