@@ -110,6 +110,7 @@ def test_a_damaged_bundle_of_ours_is_made_again_and_a_whole_one_is_found(
                 tt.distill(asked, tmp_path, progress=False)
         assert mine.read_text() == "mine"
         mine.unlink()
+    (bundle / "deep").rmdir()
     mine = tmp_path / "work" / "student-0" / "notes.txt"
     mine.write_text("mine")
     with pytest.raises(RecipeError, match="student-0/notes"):

@@ -30,8 +30,8 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str, status: int = 2) ->
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[" * 5000, "deeper than can be read"),
-        ("name: " + "{a: " * 5000, "deeper than can be read"),
+        ("[" * 600, "deeper than can be read"),
+        ("name: " + "{a: " * 600, "deeper than can be read"),
         ("seeds: [" + "9" * 5000 + "]", "4,300 digits"),
         ("name: 2024-99-99", "month must be in 1..12"),
     ],
@@ -101,7 +101,7 @@ def test_weights_that_do_not_fit_leave_those_of_before_and_an_error_of_the_syste
     )
     paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
     said = subprocess.run(
-        [sys.executable, "-c", code, str(path)], env=os.environ | paths, capture_output=True, text=True
+        [sys.executable, "-c", code, str(path)], env=os.environ | paths, capture_output=True, text=True, check=False
     )
     assert said.stdout.split() == [str(errno.EFBIG), str(path)], said
     assert load_weights(path).step == 1 and list(tmp_path.iterdir()) == [path]
