@@ -40,8 +40,7 @@ def describe_limit(error: OSError) -> Limit | None:
         shown = f"{name[:60]}...{name[-20:]}" if len(name) > 100 else name
         text = f"the path `{shown}` has {len(name):,} characters, more than the file system allows; give a shorter one"
         return Limit(text, of_input=True)
-    text = _OF_MACHINE.get(error.errno or 0)
-    if text is None:
+    if error.errno not in _OF_MACHINE:
         return None
     where = f" ({error.filename})" if error.filename else ""
-    return Limit(f"{text.format(where)}; {_GOES_ON}")
+    return Limit(f"{_OF_MACHINE[error.errno].format(where)}; {_GOES_ON}")
