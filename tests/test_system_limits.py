@@ -54,7 +54,12 @@ def test_yaml_that_python_cannot_read_is_refused_by_name(
         ("distill", str(RECIPE), "--out", "o" * 5000),
         ("distill", str(RECIPE), "--name", "n" * 5000),
         ("doctor", "r" * 5000 + ".yaml"),
-        ("doctor", str(RECIPE), "--data.source", "{class_path: Table, init_args: {path: " + "p" * 5000 + "}}"),
+        (
+            "doctor",
+            str(RECIPE),
+            "--data.source",
+            "{class_path: Table, init_args: {inputs: [a], path: " + "p" * 5000 + "}}",
+        ),
         ("doctor", str(RECIPE), "--" + "k" * 5000, "1"),
         ("evaluate", "b" * 5000),
         ("report", "b" * 5000),
