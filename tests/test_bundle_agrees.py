@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import torch
 
 import tutelage as tt
 from tutelage.cli import main
-from tutelage.governance.provenance import digest_files
+from tutelage.errors import DataError
+from tutelage.governance.provenance import changed_files, digest_files
+from tutelage.report import write_report
+from tutelage.sealed import write_sealed
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +62,17 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
     path.write_text(json.dumps(data, indent=1) + "\n")
 
 
+def replace(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(old, new))
+
+
 def make_digests_fit(bundle: Path) -> None:
+    """As one would who knows how each digest is made: of the files, of their record, and of the page."""
     digests = digest_files(bundle, exclude=("provenance.json", "report.html"))
-    edit(bundle / "provenance.json", lambda record: record.update(files=digests))
+    record = json.loads((bundle / "provenance.json").read_text())
+    del record["sha256"]
+    write_sealed(bundle / "provenance.json", record | {"files": digests})
+    write_report(bundle)
 
 
 def evaluated(bundle: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -89,8 +101,16 @@ def test_a_bundle_as_it_was_made_agrees_also_after_its_page_was_written_again(
         (lambda b: (b / "README.md").write_text("PASS at everything"), "README.md: not the file"),
         (lambda b: (b / "model.onnx").unlink(), "model.onnx: missing"),
         (lambda b: (b / "extra.bin").write_text(""), "extra.bin: not among the files"),
+        (lambda b: replace(b / "report.html", "PASS", "PAST"), "report.html: not the page"),
+        (lambda b: (b / "report.html").unlink(), "report.html: missing"),
+        (
+            lambda b: edit(b / "provenance.json", lambda r: r["teacher"].update(description="GPT")),
+            "provenance.json: not",
+        ),
+        (lambda b: replace(b / "cost.json", "1", "2"), "cost.json: not the file"),
+        (lambda b: replace(b / "history.jsonl", "step", "stop"), "history.jsonl: not the file"),
     ],
-    ids=["weights", "card", "missing", "extra"],
+    ids=["weights", "card", "missing", "extra", "page", "no page", "provenance", "cost", "history"],
 )
 def test_a_file_that_is_not_the_stored_one_is_named_and_nothing_opens_with_pass(
     change: Callable[[Path], object], told: str, bundle: Path, capsys: pytest.CaptureFixture[str]
@@ -190,6 +210,47 @@ def test_measuring_a_bundle_whose_onnx_file_is_gone_says_so(bundle: Path, capsys
     (bundle / "model.onnx").unlink()
     assert main(["measure", str(bundle), "--batch-sizes", "1"]) == 2
     assert "model.onnx is missing" in capsys.readouterr().err
+
+
+def test_the_page_of_another_bundle_is_not_taken_for_this_ones(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record, page = (bundle / "provenance.json").read_text(), (bundle / "report.html").read_text()
+    edit(bundle / "provenance.json", lambda found: found.update(name="another"))
+    make_digests_fit(bundle)
+    assert evaluated(bundle, capsys)[0] == 0
+    (bundle / "report.html").write_text(page)
+    assert "DIFFERS      report.html: not the page" in evaluated(bundle, capsys)[1]
+    (bundle / "provenance.json").write_text(record)
+    assert evaluated(bundle, capsys)[0] == 0
+
+
+def test_200_flips_in_the_files_of_a_bundle_are_each_named(bundle: Path) -> None:
+    flips, names = random.Random(2), sorted(path.name for path in bundle.iterdir())
+    for number in range(200):
+        name = names[number % len(names)]
+        original = (bundle / name).read_bytes()
+        data, at = bytearray(original), flips.randrange(len(original))
+        data[at] ^= 1 << flips.randrange(8)
+        (bundle / name).write_bytes(bytes(data))
+        if name == "provenance.json":
+            try:
+                said = changed_files(bundle)
+            except DataError as error:
+                said = [str(error)]
+            if not said:  # the name of the digest: nothing that it holds is another
+                known, found = json.loads(original), json.loads(data)
+                assert "sha256" not in found and all(found[key] == known[key] for key in known if key != "sha256")
+        else:
+            (only,) = changed_files(bundle)
+            assert only.startswith(f"{name}: not"), (name, at, only)
+        (bundle / name).write_bytes(original)
+
+
+def test_a_bundle_of_before_the_record_had_a_digest_agrees(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(bundle / "provenance.json", lambda record: record.pop("sha256"))
+    replace(bundle / "report.html", "<!-- sha256", "<!-- nothing")
+    assert evaluated(bundle, capsys)[0] == 0
 
 
 def test_every_file_of_a_bundle_may_be_read_by_those_who_may_read_the_others(original: Path) -> None:

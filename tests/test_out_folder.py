@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 
 import tutelage as tt
 from tutelage.cli import main
-from tutelage.errors import RecipeError
+from tutelage.errors import DataError, RecipeError
 from tutelage.workspace import Workspace
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "digits.yaml"
@@ -91,6 +94,84 @@ def test_a_damaged_bundle_of_ours_is_made_again_and_a_whole_one_is_found(
     made = (bundle / "verdict.json").stat().st_mtime_ns
     tt.distill(recipe, tmp_path, progress=False)
     assert (bundle / "verdict.json").stat().st_mtime_ns == made
+    trained = (tmp_path / "work" / "student-0" / "done.json").stat().st_mtime_ns
+    page = bundle / "report.html"
+    edited, whole = page.read_text().replace("<h1", "<h1 data-forged"), page.read_text()
+    page.write_text(edited)
+    with pytest.raises(DataError, match="not the page that was written"):  # a complete run is not believed unread
+        tt.distill(recipe, tmp_path, progress=False)
+    page.write_text(whole)
+    judged_anew = dataclasses.replace(recipe, budget=tt.Budget(size_mb=3))
+    for mine in (bundle / "notes.txt", bundle / "deep" / "notes.txt"):
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        for asked in (recipe, judged_anew):
+            with pytest.raises(RecipeError, match="notes"):
+                tt.distill(asked, tmp_path, progress=False)
+        assert mine.read_text() == "mine"
+        mine.unlink()
+    (bundle / "deep").rmdir()
+    mine = tmp_path / "work" / "student-0" / "notes.txt"
+    mine.write_text("mine")
+    with pytest.raises(RecipeError, match="student-0/notes"):
+        tt.distill(recipe, tmp_path, fresh=True, progress=False)
+    hidden = [tmp_path / name for name in (".work", ".removed-bundle", ".removed-work", "work/bundle")]
+    for folder in hidden:
+        folder.mkdir(exist_ok=True)
+        (folder / "thesis.txt").write_text("mine")
+    tt.distill(judged_anew, tmp_path, progress=False)
+    assert (tmp_path / "work" / "student-0" / "done.json").stat().st_mtime_ns == trained
+    assert mine.exists() and all((folder / "thesis.txt").exists() for folder in hidden)
+    mine.unlink()
+    for folder in hidden[:0:-1]:
+        shutil.rmtree(folder)
     tt.distill(recipe, tmp_path, fresh=True, progress=False)
     assert (bundle / "verdict.json").stat().st_mtime_ns > made
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "bundle", "work"]
+    assert (hidden[0] / "thesis.txt").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".work", "bundle", "work"]
+
+
+def listed(folder: Path, *names: str) -> None:
+    """A bundle's folder with a record of these files, and the files."""
+    for name in ("verdict.json", *names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    record = {"files": dict.fromkeys(["verdict.json", *names], "")}
+    (folder / "provenance.json").write_text(json.dumps(record))
+
+
+def test_a_file_that_comes_into_the_old_bundle_while_the_new_one_is_made_is_kept(tmp_path: Path) -> None:
+    workspace, made = Workspace(tmp_path), tmp_path / "made"
+    listed(workspace.bundle, "1_Pooling/config.json", "model.onnx")
+    listed(made, "model.onnx")
+    (tmp_path / "bundle-kept-1").mkdir()
+    (workspace.bundle / "1_Pooling" / "notes.txt").write_text("mine")
+    workspace.install(made)
+    kept = tmp_path / "bundle-kept-2"
+    assert [path.relative_to(kept).as_posix() for path in sorted(kept.rglob("*.*"))] == ["1_Pooling/notes.txt"]
+    assert sorted(path.name for path in workspace.bundle.iterdir()) == ["model.onnx", "provenance.json", "verdict.json"]
+
+
+def test_a_record_that_names_files_elsewhere_deletes_none_of_them(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    (tmp_path / "thesis.txt").write_text("mine")
+    listed(workspace.bundle)
+    names = ["verdict.json", "../thesis.txt", str(tmp_path / "thesis.txt")]
+    (workspace.bundle / "provenance.json").write_text(json.dumps({"files": dict.fromkeys(names, "")}))
+    workspace.clear()
+    assert (tmp_path / "thesis.txt").exists() and not workspace.bundle.exists()
+
+
+@pytest.mark.parametrize("left", [("identity.json", "recipe.yaml"), ("identity.json",)])
+def test_a_removal_that_was_killed_is_ended_and_not_taken_for_a_folder_of_the_users(
+    left: tuple[str, ...], tmp_path: Path
+) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.claim("recipe", {"data": "1"})
+    for name in {"identity.json", "recipe.yaml"} - set(left):
+        (workspace.work / name).unlink()
+    workspace.check(fresh=True)
+    workspace.clear()
+    assert not workspace.work.exists()
+    workspace.claim("another", {"data": "2"})
+    assert (workspace.work / "recipe.yaml").read_text() == "another"

@@ -19,9 +19,11 @@ from tutelage.evaluation.results import MetricResult
 from tutelage.governance.provenance import digest_files, environment
 from tutelage.governance.verdict import Verdict
 from tutelage.images import png_data_uri
+from tutelage.markdown import plain
 from tutelage.report import write_report
+from tutelage.sealed import write_sealed
 from tutelage.transfer import TransferSet
-from tutelage.workspace import read_lines, remove, write_json
+from tutelage.workspace import Workspace, read_lines, write_json
 
 __all__ = ["Findings", "disagreements", "finish_bundle", "write_findings"]
 
@@ -146,13 +148,13 @@ class _Neighbours:
         return f"nearest ({similarity[best]:.2f}): {text}"
 
 
-def finish_bundle(partial: Path, final: Path, provenance: dict[str, Any], findings: Findings) -> None:
+def finish_bundle(partial: Path, workspace: Workspace, provenance: dict[str, Any], findings: Findings) -> None:
     """Adds card, provenance with the digest of every file, and the page, and moves the bundle to its place."""
     of_table = (partial / "preprocessing.json").is_file()
     loads = json.loads((partial / "export.json").read_text(encoding="utf-8"))["safetensors"]["loads"]
     card = model_card(provenance, findings, of_table=of_table, loads=loads)
     (partial / "README.md").write_text(card, encoding="utf-8")
-    write_json(
+    write_sealed(
         partial / "provenance.json",
         {
             "tutelage": tutelage.__version__,
@@ -162,16 +164,16 @@ def finish_bundle(partial: Path, final: Path, provenance: dict[str, Any], findin
             "files": digest_files(partial),
         },
     )
-    write_report(partial)  # reads the provenance, so it is not among the digests: it can be made again from the rest
-    remove(final)
-    partial.rename(final)
+    write_report(partial)  # reads the provenance, so it is not among the digests: it carries its own
+    workspace.install(partial)
 
 
 def licence_line(key: str, record: dict[str, Any]) -> str:
     """What the card says of the terms on which a teacher was learnt from."""
-    date = f", {record['date']}" if record["date"] else ""
+    date = f", {plain(record['date'])}" if record["date"] else ""
     accepted = "; **accepted although it is unknown**" if record["accepted_although_unknown"] else ""
-    return f"Learning from `{key}` ({record['teacher']}): {record['use']} ({record['basis']}{date}){accepted}"
+    teacher, use, basis = (plain(record[name]) for name in ("teacher", "use", "basis"))
+    return f"Learning from `{key}` ({teacher}): {use} ({basis}{date}){accepted}"
 
 
 LOADED = """
@@ -199,12 +201,12 @@ def model_card(provenance: dict[str, Any], findings: Findings, *, of_table: bool
     teacher, student = provenance["teacher"], provenance["student"]
     cost = findings.cost.models
     lines = [
-        f"# {provenance['name']}",
+        f"# {plain(provenance['name'])}",
         "",
-        f"**{findings.verdict.headline}**. " + " ".join(findings.verdict.reasons),
-        *(line for warning in findings.verdict.warnings for line in ("", f"**Warning:** {warning}")),
+        f"**{plain(findings.verdict.headline)}**. " + " ".join(map(plain, findings.verdict.reasons)),
+        *(line for warning in findings.verdict.warnings for line in ("", f"**Warning:** {plain(warning)}")),
         "",
-        f"A student distilled from {teacher['description']} with tutelage {tutelage.__version__}.",
+        f"A student distilled from {plain(teacher['description'])} with tutelage {tutelage.__version__}.",
         "",
         f"* Parameters: {student['parameters']['total']:,}"
         + (f" (teacher {teacher['parameters']['total']:,})" if teacher["parameters"] else ""),
@@ -216,7 +218,7 @@ def model_card(provenance: dict[str, Any], findings: Findings, *, of_table: bool
     rows, made = provenance["data"]["rows"], sum(provenance["data"].get("made_training_rows", {}).values())
     lines += [f"* {licence_line(key, record)}" for key, record in provenance.get("licences", {}).items()]
     if classes := provenance["data"].get("classes"):
-        shown = ", ".join(f"{number} {name}" for number, name in enumerate(classes[:40]))
+        shown = ", ".join(f"{number} {plain(name)}" for number, name in enumerate(classes[:40]))
         lines.append(f"* Classes, in the order of the outputs: {shown}{', ...' if len(classes) > 40 else ''}")
     lines += [
         f"* Rows: {rows['train']:,} for training{f' ({made:,} of them made)' if made else ''}, "
@@ -231,7 +233,7 @@ def model_card(provenance: dict[str, Any], findings: Findings, *, of_table: bool
             for model in ("teacher", "student", "baseline", "constant")
         ]
         n = f"{metric.n:,}" + (f" in {metric.groups} groups" if metric.groups else "")
-        lines.append(f"| {metric.title} (`{metric.name}`) | " + " | ".join(cells) + f" | {n} |")
+        lines.append(f"| {plain(metric.title)} ({plain(metric.name)}) | " + " | ".join(cells) + f" | {n} |")
     lines += [
         "",
         "Intervals are 95% paired bootstrap intervals. `baseline` is the same student, trained for as many steps",
@@ -245,6 +247,6 @@ def model_card(provenance: dict[str, Any], findings: Findings, *, of_table: bool
         *(LOADED.splitlines() if loads else []),
         *(FROM_ROWS.splitlines() if of_table else []),
         "",
-        *[f"* Note: {note}" for note in findings.notes],
+        *[f"* Note: {plain(note)}" for note in findings.notes],
     ]
     return "\n".join(lines) + "\n"

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import tutelage
 from tutelage.beat import Phase
 from tutelage.errors import MissingExtra, RunError, UserError, did_you_mean
+from tutelage.system_limits import NO_MEMORY, describe_limit
 
 __all__ = ["main"]
 
@@ -122,13 +123,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         speaks = not getattr(options, "quiet", False) and os.environ.get("RANK", "0") == "0"
         with Phase(options.command, on=speaks, seconds=10 if options.command == "doctor" else None):
             status, text = options.run(options, [*overrides, *unknown])
-        _write(text, sys.stdout)
+        if text:
+            _write(text, sys.stdout)
         return int(status)
     except UserError as error:
         _write(f"tutelage: {error}", sys.stderr)
         return 2
     except RunError as error:
         _write(f"tutelage: the run failed: {error}", sys.stderr)
+        return 4
+    except OSError as error:
+        if (told := describe_limit(error)) is None:
+            _write(traceback.format_exc().rstrip(), sys.stderr)
+            return 4
+        _write(f"tutelage: {'' if told.of_input else 'the run failed: '}{told.text}", sys.stderr)
+        return 2 if told.of_input else 4
+    except MemoryError:
+        _write(f"tutelage: the run failed: {NO_MEMORY}", sys.stderr)
         return 4
     except KeyboardInterrupt:
         _write("\ntutelage: interrupted; the same command goes on from the last checkpoint", sys.stderr)
@@ -194,9 +205,12 @@ def _distill(options: argparse.Namespace, overrides: Sequence[str]) -> Answer:
     from tutelage.doctor import describe_benefit
     from tutelage.pipeline import distill
     from tutelage.recipe_file import load_recipe
+    from tutelage.training.processes import is_first
 
     recipe = load_recipe(options.recipe, overrides)
     result = distill(recipe, options.out, fresh=options.fresh, progress=not options.quiet)
+    if not is_first():  # of several processes one speaks; a launcher that sees another fail would end it before it has
+        return 0, ""
     gained = describe_benefit(result.metrics(), [gate.name for gate in result.verdict.gates], result.seeds())
     lines = [*_verdict_lines(result.verdict), *([gained] if gained else []), f"report: {result.report}"]
     return result.verdict.exit_status, "\n".join(lines)

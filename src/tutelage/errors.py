@@ -65,7 +65,8 @@ class UserError(TutelageError):
         self.key, self.expected, self.found, self.harm, self.mend = key, expected, found, harm, mend
         parts = (("expected", expected), ("found", found), ("harm", harm), ("mend", mend))
         lines = [f"  {name + ':':<9} {text}" for name, text in parts if text]
-        super().__init__("\n".join([key, *lines]))
+        shown = key if len(key) <= 1000 else f"{key[:100]}... ({len(key):,} characters)"
+        super().__init__("\n".join([shown, *lines]))
 
 
 class RecipeError(UserError):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from tutelage.bundle import Findings, finish_bundle, write_findings
 from tutelage.checks import look_at_teachers
 from tutelage.delivery import export_student, measure_models
 from tutelage.devices.cost import Cost
-from tutelage.errors import DataError, TeacherChanged, UserError
+from tutelage.errors import DataError, RunError, TeacherChanged, UserError
 from tutelage.evaluation.evidence import read_evidence
 from tutelage.evaluation.results import MetricResult
 from tutelage.evaluation.seeds import seed_summary
@@ -32,6 +31,7 @@ from tutelage.governance.licence import licence_records
 from tutelage.governance.provenance import changed_files
 from tutelage.governance.verdict import Verdict, judge
 from tutelage.labelling import caches_of, fill_caches, notes_on_caps, open_caches
+from tutelage.owned import new_bundle_folder
 from tutelage.parts import build_student
 from tutelage.plan import Plan, make_plan
 from tutelage.recipe import Recipe
@@ -42,6 +42,8 @@ from tutelage.stages import train_assistants, train_baseline, train_student, tra
 from tutelage.students import ParameterCount
 from tutelage.teachers.fingerprint import fingerprint_of
 from tutelage.training.device import use_device
+from tutelage.training.kept import read_done
+from tutelage.training.processes import decided, peers
 from tutelage.training.progress import rank
 from tutelage.training.setup import make_accelerator
 from tutelage.training.surroundings import note_on_surroundings, read_surroundings
@@ -97,25 +99,30 @@ def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = Fals
     """
     workspace = Workspace(Path(out) if out is not None else Path("runs") / recipe.name)
     use_device(recipe.device)
-    say = _Narrator(progress)
-    accelerator = make_accelerator()
-    if accelerator.is_main_process:
-        workspace.check()
-    with say.phase("plan"):
-        plan = make_plan(recipe)
-    if recipe.export.onnx and (fresh or not workspace.begun):
-        with say.phase("export of the untrained student, to see that it works"):
-            plan.rehearse()
-    with workspace.locked() if accelerator.is_main_process else nullcontext():
-        if accelerator.is_main_process and _claim(plan, workspace, fresh=fresh):
+    with peers(), ExitStack() as held:
+        say = _Narrator(progress)
+        decided(lambda: workspace.check(fresh=fresh))
+        with say.phase("plan"):
+            plan = make_plan(recipe)
+        _require_same_data(plan)
+        if recipe.export.onnx and decided(lambda: fresh or not workspace.begun):
+            with say.phase("export of the untrained student, to see that it works"):
+                decided(plan.rehearse)
+        decided(lambda: held.enter_context(workspace.locked()))
+        if decided(lambda: _claim(plan, workspace, fresh=fresh)):
             say(f"going on with the run in {workspace.folder}")
-        accelerator.wait_for_everyone()
-        if _is_complete(plan, workspace):
+        if decided(lambda: _is_complete(plan, workspace)):
             say(f"this run is complete: {workspace.bundle}")
             return _finished(workspace)
         for note in (*plan.notes, *notes_on_caps(plan)):
             say(f"note: {note}")
         return _run(plan, workspace, say, progress=progress)
+
+
+def _require_same_data(plan: Plan) -> None:
+    """Refuses to train together on rows that are not the same: each process reads them itself."""
+    if decided(lambda: plan.data.fingerprint) != plan.data.fingerprint:
+        raise RunError("this process has read other data than the first one: give all of them the same files")
 
 
 def _claim(plan: Plan, workspace: Workspace, *, fresh: bool) -> bool:
@@ -141,11 +148,26 @@ def _fingerprints(recipe: Recipe) -> dict[str, str]:
 
 
 def _is_complete(plan: Plan, workspace: Workspace) -> bool:
-    """Whether the bundle is that of this very recipe; where only its judgement differs, it is made again."""
+    """Whether the bundle is that of this very recipe; where only its judgement differs, it is made again.
+
+    Raises:
+        DataError: It is, but it has changed since it was judged.
+    """
     bundle = workspace.bundle
-    if not (bundle / "verdict.json").exists():
+    if not ((bundle / "verdict.json").exists() and (bundle / "recipe.yaml").exists()):
         return False
-    return (bundle / "recipe.yaml").read_text(encoding="utf-8") == dump_recipe(plan.recipe)
+    if (bundle / "recipe.yaml").read_bytes() != dump_recipe(plan.recipe).encode():
+        return False
+    _, differences = evaluate(bundle)
+    if differences:
+        raise DataError(
+            str(bundle),
+            expected="the bundle that this run made",
+            found="; ".join(differences[:6]),
+            harm="the verdict in it may not be that of its student",
+            mend="restore what was changed; or remove the folder: the same command makes it again, and trains nothing",
+        )
+    return True
 
 
 class _Narrator:
@@ -179,8 +201,9 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
         train_teacher(plan, workspace, progress=show)
     before = _fingerprints(recipe)
     _label(plan if recipe.asking is None else first_round(plan), say, progress=show)
+    development = plan.data.rows("development")
     with Phase("the teacher's answers to the development split", on=say.on):
-        says = teacher_answers(teacher, plan.data, plan.data.rows("development"), plan.device, plan.chunk)
+        says = decided(lambda: teacher_answers(teacher, plan.data, development, plan.device, plan.chunk))
     for note in (skewed := select_anew(plan, says)):
         say(f"note: {note}")
     with Phase("the teacher is held against labels", on=say.on):
@@ -206,7 +229,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
         untaught = notes_on_training(workspace.histories(trainings(plan)))
         for note in untaught:
             say(f"note: {note}")
-        partial = _new_folder(workspace.work / "bundle")
+        partial = new_bundle_folder(workspace.work)
         shipped = _best_seed(plan, workspace)
         with say.phase("evaluate on the test split") as phase:
             sets = gather_evidence(plan, students, baselines, shipped)
@@ -261,17 +284,11 @@ def _label(plan: Plan, say: _Narrator, *, progress: bool) -> None:
         open_caches(plan)
 
 
-def _new_folder(path: Path) -> Path:
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    return path
-
-
 def _best_seed(plan: Plan, workspace: Workspace) -> int:
     """The seed whose student was best on the development split."""
 
     def development(seed: int) -> dict[str, float]:
-        return dict(_read(workspace.stage("student", seed) / "done.json")["development"])
+        return dict(read_done(workspace.stage("student", seed))["development"])
 
     return max(plan.recipe.seeds, key=lambda seed: rank(development(seed), plan.selection.directions))
 
@@ -302,7 +319,7 @@ def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, 
         },
         "trainings": read_surroundings(workspace.work),
     }
-    finish_bundle(partial, workspace.bundle, provenance, findings)
+    finish_bundle(partial, workspace, provenance, findings)
 
 
 def _counts(count: ParameterCount | None) -> dict[str, int] | None:

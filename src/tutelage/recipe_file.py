@@ -60,8 +60,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         )
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(str(path), expected="YAML", found=str(error).replace("\n", " ")) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bytes or a number that can't be read
+        raise RecipeError(str(path), expected="YAML", found=_yaml_problem(error)) from error
     if not isinstance(data, dict):
         raise RecipeError(str(path), expected="keys and values (`name: ...`)", found=f"a {type(data).__name__}")
     # The recipe's own modules (`class_path: my_models.Net`) may stand beside it or in the current folder.
@@ -93,6 +93,14 @@ class _EachKeyOnce(yaml.SafeLoader):
         return found
 
 
+def _yaml_problem(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "sections within sections, deeper than can be read"
+    if "integer string conversion" in str(error):
+        return "a whole number of more than 4,300 digits"
+    return " ".join(str(error).split())
+
+
 def _similar_file(path: Path) -> str:
     beside = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
     return f"recipes in that folder: {', '.join(sorted(beside))}" if beside else "give the path of a recipe"
@@ -118,8 +126,9 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
             text = rest.pop(0)
         try:
             pairs.append((key, yaml.safe_load(text)))
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--{key}", expected="a YAML value", found=text) from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            found = text if isinstance(error, yaml.YAMLError) else _yaml_problem(error)
+            raise RecipeError(f"--{key}"[:200], expected="a YAML value", found=found[:400]) from error
     return pairs
 
 

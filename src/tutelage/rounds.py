@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -17,15 +18,18 @@ from tqdm import tqdm
 
 from tutelage.answers import TeacherSays, answers, teacher_answers
 from tutelage.asking import Asking, Round, gain_per_1000, k_centre, uncertainty
+from tutelage.errors import RunError
 from tutelage.evaluation.intervals import wilson
 from tutelage.lessons import order_of
 from tutelage.plan import Plan
+from tutelage.sealed import unsealed, write_sealed
 from tutelage.signals import Request
 from tutelage.stages import train_student
 from tutelage.taps import observe
+from tutelage.training.processes import decided
 from tutelage.training.setup import make_accelerator
 from tutelage.transfer import evaluation_batches, in_original_order
-from tutelage.workspace import Workspace, write_json
+from tutelage.workspace import Workspace
 
 __all__ = ["RECORD", "asking_record", "first_round", "limited", "run_rounds"]
 
@@ -60,10 +64,9 @@ def run_rounds(
     assert asking is not None
     accelerator = make_accelerator()
     path = workspace.work / RECORD
-    rounds = _read(path)
+    rounds = decided(lambda: _read(path))
     if rounds and progress:
         tqdm.write(f"tutelage: asking goes on after round {len(rounds)} of {asking.rounds}", file=sys.stderr)
-    accelerator.wait_for_everyone()  # a process that reads late would find what another has just written
     while len(rounds) < asking.rounds and not (rounds and rounds[-1].stopped):
         student, audit = None, np.zeros(0, dtype=np.int64)
         if rounds:
@@ -72,9 +75,10 @@ def run_rounds(
             student = _student_of(plan, workspace, rounds, teacher_says, progress=progress)
             audit = _audit(plan, asking, rounds)
             label(limited(plan, np.concatenate([asked, audit])))
-        rounds.append(_next(plan, asking, rounds, student, audit))
+        # Two devices may order two scores of almost the same size in two ways.
+        rounds.append(decided(functools.partial(_next, plan, asking, rounds, student, audit)))
         if accelerator.is_main_process:
-            write_json(path, [one.to_dict() for one in rounds])
+            write_sealed(path, {"rounds": [one.to_dict() for one in rounds]})
     taught = limited(plan, _asked(rounds))
     label(taught)
     return taught, rounds
@@ -115,7 +119,12 @@ def limited(plan: Plan, rows: Array) -> Plan:
 def _read(path: Path) -> list[Round]:
     if not path.exists():
         return []
-    return [Round(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
+    try:
+        stored = json.loads(path.read_bytes())
+        listed = stored if isinstance(stored, list) else unsealed(stored)["rounds"]  # a list: of an earlier version
+        return [Round(**one) for one in listed]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error}): restore it, or give --fresh to begin anew") from error
 
 
 def _asked(rounds: Iterable[Round]) -> Array:

@@ -31,7 +31,7 @@ from tutelage.parts import (
 from tutelage.plan import Plan
 from tutelage.recipe import Task
 from tutelage.selection import Selection, choose
-from tutelage.training.checkpoint import latest_step
+from tutelage.training.kept import sound_step
 from tutelage.training.loop import EvaluationRecord, Fit, StepRecord, fit
 from tutelage.training.setup import make_accelerator
 from tutelage.training.surroundings import record_surroundings, surroundings
@@ -84,7 +84,7 @@ def _run(job: Fit, role: str, work: Path, *, progress: bool) -> None:
         for _ in fit(job):
             pass
         return
-    resumed_at = job.steps if job.done_path.exists() else latest_step(job.folder) or 0
+    resumed_at = job.steps if job.done_path.exists() else sound_step(job.folder, _tell) or 0
     history = History(job.folder / "history.jsonl", role, job.seed, resumed_at=resumed_at)
     records = tracked(fit(job), work / "tensorboard" / job.folder.name)
     title = f"{role} (seed {job.seed})"
@@ -102,6 +102,10 @@ def _run(job: Fit, role: str, work: Path, *, progress: bool) -> None:
         shown = _shown(records, bar, job.select)
         for record in _told(shown, title, job.select, phase) if lines else shown:
             history.write(record)
+
+
+def _tell(text: str) -> None:
+    tqdm.write(f"tutelage: {text}", file=sys.stderr)
 
 
 def _told(records: Iterator[Record], title: str, select: str, phase: Phase) -> Iterator[Record]:

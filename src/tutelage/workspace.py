@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import difflib
 import fcntl
+import itertools
 import json
 import os
 import re
-import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from tutelage.errors import RecipeError, RunError
+from tutelage.errors import CheckpointError, RecipeError, RunError
 from tutelage.files import replacing
+from tutelage.owned import RECIPE_AND_IDENTITY, clear_bundle, clear_work, not_of_bundle, not_of_work
+from tutelage.sealed import Damaged, read_sealed, sealed_lines, unsealed_lines, write_sealed
+from tutelage.training.kept import DONE, read_done
 from tutelage.training.loop import EvaluationRecord, StepRecord
 
-__all__ = ["History", "Workspace", "notes_on_training", "remove", "write_json"]
+__all__ = ["History", "Workspace", "notes_on_training", "write_json"]
 
-MARKS = ("verdict.json", "provenance.json")
-"""The files by which a bundle is known."""
 _NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]+\]")
 """A list of numbers, one a line; a text of JSON has no line break."""
 
@@ -36,15 +39,6 @@ def write_json(path: Path, data: Any) -> None:
     text = _NUMBERS.sub(lambda found: "".join(found[0].split()), json.dumps(data, indent=1, allow_nan=False))
     with replacing(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
-
-
-def remove(path: Path) -> None:
-    """Removes a folder, renamed first: a removal that is killed half way leaves none whose owner can't be told."""
-    aside = path.with_name(f".removed-{path.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    if path.exists():
-        path.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _exists(path: Path) -> bool:
@@ -88,30 +82,53 @@ class Workspace:
         found = [self.stage(role, seed) / "history.jsonl" for role, seed in trainings]
         return found + sorted(self.work.glob("round-*/history.jsonl"))
 
-    def check(self) -> None:
+    def check(self, *, fresh: bool = False) -> None:
         """Refuses a folder that can't be written, or in which a run would replace what is not tutelage's.
 
+        Args:
+            fresh: Whether the work is to be removed.
+
         Raises:
-            RecipeError: The folder can't be made, or its `work` or `bundle` are somebody else's.
+            RecipeError: The folder can't be made, or something in its `work` or `bundle` is somebody else's.
         """
         there = next(path for path in (self.folder, *self.folder.absolute().parents) if _exists(path))
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             raise self._unusable(f"`{there}` is {'not writable' if there.is_dir() else 'a file'}")
-        ours = (self.work / "identity.json").is_file() and (self.work / "recipe.yaml").is_file()
-        if _holds_something(self.work) and not ours:
-            raise self._foreign(self.work, "identity.json and recipe.yaml")
-        left = [name for name in MARKS if (self.bundle / name).is_file()]
-        # Beside our work a bundle may be damaged; what holds none of our files is a folder of the user's even there.
-        if _holds_something(self.bundle) and len(left) < (1 if ours else len(MARKS)):
-            raise self._foreign(self.bundle, " and ".join(MARKS))
+        ours = all((self.work / name).is_file() for name in RECIPE_AND_IDENTITY)
+        if _holds_something(self.work) and not ours and not self._begun():
+            raise self._foreign(self.work, "identity.json and recipe.yaml are not in it")
+        if fresh and ours and (others := ["a link"] if self.work.is_symlink() else not_of_work(self.work)):
+            raise self._holds(self.work, others)
+        if not _holds_something(self.bundle):
+            return
+        found = ["a link"] if self.bundle.is_symlink() else not_of_bundle(self.bundle)
+        if found is None:
+            raise self._foreign(self.bundle, "no provenance.json that can be read is in it")
+        if found:
+            raise self._holds(self.bundle, found)
 
-    def _foreign(self, path: Path, marks: str) -> RecipeError:
+    def _begun(self) -> bool:
+        """Whether nothing but the first or last files of a run are there: its removal was killed."""
+        return self.work.is_dir() and {path.name for path in self.work.iterdir()} <= set(RECIPE_AND_IDENTITY)
+
+    def _foreign(self, path: Path, why: str) -> RecipeError:
         return RecipeError(
             "--out",
             expected="an empty folder, a new one, or that of a run",
-            found=f"`{path}`, which no run made: {marks} are not in it",
+            found=f"`{path}`, of which it can't be told that a run made it: {why}",
             harm="the run would delete it to write its own there",
             mend="give another --out, or move that folder away",
+        )
+
+    def _holds(self, path: Path, others: Sequence[str]) -> RecipeError:
+        shown = ", ".join(f"`{name[:200]}`" for name in others[:3])
+        more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+        return RecipeError(
+            "--out",
+            expected=f"nothing in `{path}` but the files that the run wrote",
+            found=f"{shown}{more}",
+            harm="the run replaces that folder, and would delete what is not its own",
+            mend="move it to another place, or give another --out",
         )
 
     def _unusable(self, found: str) -> RecipeError:
@@ -120,9 +137,21 @@ class Workspace:
         )
 
     def clear(self) -> None:
-        """Removes the run's work and bundle."""
-        for path in (self.work, self.bundle):
-            remove(path)
+        """Removes the run's work and bundle; what isn't the run's stays."""
+        clear_work(self.work)
+        clear_bundle(self.bundle)
+
+    def install(self, made: Path) -> None:
+        """Puts a new bundle in the place of the one before.
+
+        A file of somebody else's that has come into the old one meanwhile is kept, in a folder `bundle-kept-N`.
+        """
+        clear_bundle(self.bundle)
+        if _holds_something(self.bundle):
+            kept = next(p for n in itertools.count(1) if not _exists(p := self.folder / f"{self.bundle.name}-kept-{n}"))
+            self.bundle.rename(kept)
+            print(f"tutelage: {kept} has what was in {self.bundle} and is not the run's", file=sys.stderr)
+        made.rename(self.bundle)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -157,14 +186,15 @@ class Workspace:
             RecipeError: The folder holds the work of another recipe, other data or another model.
         """
         identity, recipe_path = self.work / "identity.json", self.work / "recipe.yaml"
-        if not identity.exists():
-            begun = self.folder / ".work"  # renamed when whole: a folder `work` without an identity is not ours
-            begun.mkdir(parents=True, exist_ok=True)
+        if not (identity.exists() and recipe_path.exists()):
+            clear_work(self.work)  # what a removal that was killed has left
+            begun = self.folder / f".work-{uuid4().hex}"  # renamed when whole: a `work` without an identity is not ours
+            begun.mkdir(parents=True)
             (begun / recipe_path.name).write_text(trained_by, encoding="utf-8")
-            write_json(begun / identity.name, fingerprints)
+            write_sealed(begun / identity.name, fingerprints)
             begun.rename(self.work)
             return
-        before = recipe_path.read_text(encoding="utf-8")
+        before = recipe_path.read_text(encoding="utf-8", errors="replace")
         if before != trained_by:
             difference = difflib.unified_diff(before.splitlines(), trained_by.splitlines(), lineterm="", n=0)
             changed = [line for line in difference if line[:1] in "+-" and line[:3] not in ("+++", "---")]
@@ -175,7 +205,10 @@ class Workspace:
                 harm="what was trained under one recipe would be reported under another",
                 mend="give another --out, or --fresh to remove that work and begin anew",
             )
-        known = json.loads(identity.read_text(encoding="utf-8"))
+        try:
+            known = read_sealed(identity)
+        except Damaged as error:
+            raise RunError(f"{identity} is damaged ({error}): restore it, or give --fresh to begin anew") from error
         for name, value in fingerprints.items():
             if known.get(name) != value:
                 raise RecipeError(
@@ -200,12 +233,18 @@ class History:
     def __init__(self, path: Path, role: str, seed: int, *, resumed_at: int) -> None:
         self.path, self.role, self.seed = path, role, seed
         kept = [line for line in read_lines(path) if line["step"] <= resumed_at]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self.before, text = "", ""  # the digest of the last line
+        for line, self.before in sealed_lines(kept):
+            text += line
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
 
     def write(self, record: StepRecord | EvaluationRecord) -> None:
         """Adds a record."""
+        data = {"role": self.role, "seed": self.seed, **asdict(record)}
+        ((line, self.before),) = sealed_lines([data], self.before)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"role": self.role, "seed": self.seed, **asdict(record)}) + "\n")
+            file.write(line)
 
 
 def notes_on_training(histories: Sequence[Path]) -> list[str]:
@@ -230,13 +269,22 @@ _REASONS = {
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a history file; a last line cut off by a kill is dropped."""
-    if not path.exists():
+    """The records of a training's history; a last line cut off by a kill is dropped.
+
+    Raises:
+        CheckpointError: A line is not what was written, or lines of a complete training are missing.
+    """
+    complete = path.with_name(DONE).exists()
+    if not path.exists() and not complete:
         return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+    try:
+        text = path.read_bytes().decode()
+        records = list(unsealed_lines(text))
+        if complete and (text[-1:] != "\n" or records[-1]["step"] < read_done(path.parent)["step"]):
+            raise Damaged("its last lines are missing")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); restore it, or remove the folder {path.parent}, and the same command does "
+            "that training again"
+        ) from error
     return records

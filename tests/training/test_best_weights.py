@@ -110,8 +110,9 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
         if isinstance(record, EvaluationRecord) and record.step == 4:
             break
     first.close()  # type: ignore[attr-defined]
-    (state,) = tmp_path.glob("step-*/state.json")
+    state = max(tmp_path.glob("step-*/state.json"))
     stored = json.loads(state.read_text())
+    del stored["sha256"], stored["tensors"], stored["progress"]["best_sha256"]
     assert set(stored["progress"]) == {"step", "best", "best_step", "best_development", "without_gain"}
     stored["progress"] |= {
         "best": 0.96,

@@ -15,12 +15,13 @@ import torch
 
 from tutelage.errors import DataError
 from tutelage.files import digest_file
+from tutelage.sealed import SEAL, Damaged, is_sound_text, unsealed
 
 __all__ = ["changed_files", "digest_files", "environment"]
 
 RECORD = "provenance.json"
 PAGE = "report.html"
-"""Made from the other files, and again whenever it is asked for: it has no digest."""
+"""Made from the other files, and again whenever it is asked for: it carries its own digest."""
 TEACHERS = ("lightgbm", "xgboost", "catboost", "sklearn", "openvino", "tritonclient", "httpx")
 """Modules that answer for a teacher, or fetch its answers: named where they were loaded."""
 PACKAGES = ("tutelage", "torch", "numpy", "safetensors", "pyarrow", "transformers", "onnx", "onnxruntime")
@@ -58,10 +59,11 @@ def changed_files(folder: Path) -> list[str]:
     """
     path = folder / RECORD
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))["files"]
+        record = json.loads(path.read_bytes())
+        stored = record["files"]
         if not (isinstance(stored, dict) and stored and all(isinstance(digest, str) for digest in stored.values())):
             raise ValueError("`files` holds no digests")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             str(path),
             expected="the record of a bundle, with the digest of every file",
@@ -75,7 +77,26 @@ def changed_files(folder: Path) -> list[str]:
         for name in stored
         if found.get(name) != stored[name]
     ]
+    changed += _changed_record_and_page(folder, record)
     return changed + [f"{name}: not among the files that were stored" for name in found if name not in stored]
+
+
+def _changed_record_and_page(folder: Path, record: dict[str, Any]) -> list[str]:
+    """Whether the record and the page, which have no digest in the record, fit the digests that they carry."""
+    if SEAL not in record:  # of an earlier version
+        return []
+    changed = []
+    try:
+        unsealed(record)
+    except Damaged:
+        changed.append(f"{RECORD}: not the record that was stored")
+    page = folder / PAGE
+    if not page.is_file():
+        return [*changed, f"{PAGE}: missing; `tutelage report` writes it again"]
+    # A page belongs to its record: that of another run has a digest that fits, but not here.
+    if not is_sound_text(page.read_bytes().decode(errors="replace"), record[SEAL]):
+        changed.append(f"{PAGE}: not the page that was written; `tutelage report` writes it again")
+    return changed
 
 
 def environment() -> dict[str, Any]:

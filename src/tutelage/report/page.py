@@ -21,6 +21,7 @@ from tutelage.report.sections.gates import gates
 from tutelage.report.sections.opening import glance, opening
 from tutelage.report.sections.results import results
 from tutelage.report.sections.training import training
+from tutelage.sealed import SEAL, sealed_text
 
 __all__ = ["render", "write_report"]
 
@@ -56,7 +57,8 @@ def write_report(bundle: Path) -> Path:
     Raises:
         DataError: The folder isn't a bundle, or a file of it can't be read.
     """
-    page = render(read_bundle(bundle))
+    found = read_bundle(bundle)
+    page = sealed_text(render(found), str(found.provenance.get(SEAL, "")))
     target = bundle / "report.html"
     with replacing(target) as partial:
         partial.write_text(page, encoding="utf-8", newline="\n")

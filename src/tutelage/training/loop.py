@@ -8,7 +8,6 @@ run that is killed and started again goes on from its checkpoint to the same wei
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,22 +19,24 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.distributed
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tutelage.errors import OutOfMemory, RunError
 from tutelage.losses import Loss
 from tutelage.losses.counted import Counted
+from tutelage.sealed import write_sealed
 from tutelage.signals import Batch, Signals
 from tutelage.teachers import Teacher
 from tutelage.teachers.chunks import Chunks, out_of_memory
 from tutelage.training import checkpoint
 from tutelage.training.config import Training
+from tutelage.training.kept import BEST, DONE, best_weights, sound_step
+from tutelage.training.processes import decided
 from tutelage.training.progress import Progress
 from tutelage.training.setup import clipped_parts, frozen_layers, make_accelerator, make_optimizer, reseed, set_rate
 from tutelage.training.since import Since
 from tutelage.training.step import Learner, global_scales, needs_of, term_names
-from tutelage.training.untaught import first_answers
+from tutelage.training.untaught import Untaught, first_answers
 
 __all__ = ["EvaluationRecord", "Fit", "StepRecord", "fit"]
 
@@ -127,12 +128,12 @@ class Fit:
     @property
     def best_path(self) -> Path:
         """The student's best weights on the development split."""
-        return self.folder / "best.safetensors"
+        return self.folder / BEST
 
     @property
     def done_path(self) -> Path:
         """Exists once the training is complete: `{"step", "best_step", "development"}`."""
-        return self.folder / "done.json"
+        return self.folder / DONE
 
 
 def fit(job: Fit) -> Iterator[StepRecord | EvaluationRecord]:
@@ -143,10 +144,10 @@ def fit(job: Fit) -> Iterator[StepRecord | EvaluationRecord]:
 
     Raises:
         RunError: The loss is not finite; the checkpoint before it is kept.
-        CheckpointError: The checkpoint to start from is damaged.
+        CheckpointError: All checkpoints, or the weights of a training that is complete, are damaged.
     """
-    if job.done_path.exists():
-        job.student.load_state_dict(load_file(job.best_path))
+    if decided(job.done_path.exists):
+        job.student.load_state_dict(best_weights(job.folder))
         return
     run = _Run(job)
     try:
@@ -160,7 +161,11 @@ def fit(job: Fit) -> Iterator[StepRecord | EvaluationRecord]:
         ) from error
     finally:
         run.close()
-    job.student.load_state_dict(load_file(job.best_path))
+    job.student.load_state_dict(best_weights(job.folder))
+
+
+def _finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values).all())
 
 
 class _Run:
@@ -169,6 +174,7 @@ class _Run:
     def __init__(self, job: Fit) -> None:
         self.job = job
         self.accelerator = make_accelerator(job.training.precision)
+        self.is_first = self.accelerator.is_main_process
         reseed(job.seed, 0, 0)
         self.learner = Learner(job.student, job.losses, compiled=job.training.compile)
         self.frozen = frozen_layers(job.student, job.training)
@@ -199,8 +205,7 @@ class _Run:
         self._train_mode()
         while self.progress.step < job.steps and not self._out_of_patience():
             pieces, batch_rows = next(batches)
-            losses, norm = self._step(pieces)
-            self.since.add(losses, batch_rows)
+            norm = self._step(pieces, batch_rows)
             self.progress.step += 1
             step, last = self.progress.step, self.progress.step == job.steps
             if step % training.log_every == 0 or last:
@@ -212,10 +217,11 @@ class _Run:
                 self.since.stop_clock()
                 yield self._evaluate()
                 self.since.start_clock()
-            if time.monotonic() - saved >= training.checkpoint_seconds and not last:
-                self._check_finite()
-                self._check_weights()
-                self._save()
+            if self.is_first and time.monotonic() - saved >= training.checkpoint_seconds and not last:
+                # No collective call may stand here: the clock of the first process is not that of the others. What is
+                # not finite is kept out, and told at the next record, by all alike.
+                if _finite(self.since.losses) and all(map(_finite, self.learner.parameters())):
+                    self._save()
                 saved = time.monotonic()
         self._finish()
 
@@ -247,8 +253,8 @@ class _Run:
         pieces = np.array_split(mine, self.job.training.micro_batches)
         return [self.job.make_batch(rows[piece], views[piece]) for piece in pieces if len(piece)], len(rows)
 
-    def _step(self, pieces: Sequence[Batch]) -> tuple[Tensor, Tensor | None]:
-        """One optimiser step: objective and terms `[1 + K]`, summed over pieces, and the gradient's norm."""
+    def _step(self, pieces: Sequence[Batch], rows: int) -> Tensor | None:
+        """One optimiser step on the process's pieces of a batch of so many rows; the gradient's norm, if it is cut."""
         job, accelerator = self.job, self.accelerator
         step = self.progress.step
         reseed(job.seed, step + 1, accelerator.process_index)
@@ -256,7 +262,8 @@ class _Run:
         self.learner.at(step / job.steps)
         moved = [piece.to(accelerator.device) for piece in pieces]
         said = first_answers(self._ask, moved, self.request)
-        self.since.untaught.add(pieces, said, self.request)
+        untaught = Untaught()
+        untaught.add(pieces, said, self.request)
         parts_of = zip(pieces, said, strict=True)
         counted = [[Counted.of(loss, *part).to(accelerator.device) for loss in job.losses] for part in parts_of]
         scales = global_scales(counted)
@@ -274,7 +281,8 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.learner.after_step()
-        return sums, norm
+        self.since.add(sums, untaught, rows)
+        return norm
 
     def _ask(self, piece: Batch) -> Signals:
         teacher = self.job.teacher
@@ -284,7 +292,7 @@ class _Run:
             return self.chunks.ask(lambda some: teacher.ask(some, self.request), piece)
 
     def _step_record(self, norm: Tensor | None) -> StepRecord:
-        values, untaught = self._check_finite().mean(0).tolist(), self.since.untaught_of_all()
+        values, untaught = self._check_finite().mean(0).tolist(), self.since.untaught
         return StepRecord(
             step=self.progress.step,
             steps=self.job.steps,
@@ -300,7 +308,7 @@ class _Run:
 
     def _check_finite(self) -> Tensor:
         """Losses since the last record, `[n, 1 + K]`; a `RunError`, on every process alike, if one is not finite."""
-        every = self.since.of_all()
+        every = self.since.losses
         for losses in every[~torch.isfinite(every).all(-1)][:1]:
             terms = dict(zip(self.names, losses[1:].tolist(), strict=True))
             raise RunError(self._not_finite(f"the loss ({terms})"))
@@ -308,7 +316,7 @@ class _Run:
 
     def _check_weights(self) -> None:
         """Raises a `RunError` if a parameter is not finite; buffers may be (a mask of minus infinity)."""
-        if not all(bool(torch.isfinite(value).all()) for value in self.learner.parameters()):
+        if not all(map(_finite, self.learner.parameters())):
             raise RunError(self._not_finite("the weights"))
 
     def _not_finite(self, what: str) -> str:
@@ -321,50 +329,44 @@ class _Run:
         job, progress = self.job, self.progress
         assert job.evaluate is not None
         job.student.eval()
-        metrics = self._agree(job.evaluate(job.student))
+        evaluate = job.evaluate
+        metrics = decided(lambda: evaluate(job.student))
         self._train_mode()
         best = progress.evaluated(metrics, {job.select: job.higher_is_better, **job.ties})
         if best:
             self._save_best()
         return EvaluationRecord(step=progress.step, steps=job.steps, development=metrics, best=best)
 
-    def _agree(self, metrics: dict[str, float]) -> dict[str, float]:
-        """The first process's values on all of them, so that all stop and keep at the same step."""
-        if self.accelerator.num_processes == 1:
-            return metrics
-        values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=self.accelerator.device)
-        torch.distributed.broadcast(values, src=0)
-        return dict(zip(metrics, values.tolist(), strict=True))
-
     def _out_of_patience(self) -> bool:
         patience = self.job.training.patience
         return patience is not None and self.progress.without_gain >= patience
 
     def _save_best(self) -> None:
-        if self.accelerator.is_main_process:
-            checkpoint.save_weights(self.job.best_path, self.job.student.state_dict())
+        if self.is_first:
+            weights = self.job.student.state_dict()
+            self.progress.best_sha256 = checkpoint.save_weights(self.job.best_path, weights, self.progress.step)
 
     def _save(self) -> None:
         """A checkpoint of student, losses, optimiser, scaler and progress."""
-        since = self.since.state()
-        if not self.accelerator.is_main_process:
-            return
         optimizer, plain = checkpoint.optimizer_tensors(self.optimizer)
         tensors = {f"model.{name}": value for name, value in self.learner.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer.items()}
         scaler = self.accelerator.scaler
         state = {
             "progress": vars(self.progress),
-            "since": since,
+            "since": self.since.state(),
             "optimizer": plain,
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
         checkpoint.save_checkpoint(self.job.folder, self.progress.step, tensors, state)
 
     def _restore(self) -> None:
-        loaded = checkpoint.load_checkpoint(self.job.folder)
-        if loaded is None:
+        """Goes on from the newest sound checkpoint; the first process looks which that is."""
+        step = decided(lambda: sound_step(self.job.folder))
+        if step is None:
             return
+        loaded = checkpoint.load_checkpoint(self.job.folder, step)
+        assert loaded is not None
         tensors, state = loaded
 
         def below(prefix: str) -> dict[str, Tensor]:
@@ -384,12 +386,11 @@ class _Run:
         if job.evaluate is not None and not progress.best_step:
             raise RunError(f"`{job.select}` was never defined on the development split, so no weights could be chosen")
         if job.evaluate is None:
+            self._check_weights()
             progress.best_step = progress.step
             self._save_best()
-        if self.accelerator.is_main_process:
+        if self.is_first:
             done = {"step": progress.step, "best_step": progress.best_step, "development": progress.best_development}
-            partial = job.done_path.with_suffix(".partial")
-            partial.write_text(json.dumps(done))
-            partial.replace(job.done_path)
+            write_sealed(job.done_path, {**done, "best_sha256": progress.best_sha256})
             checkpoint.remove_checkpoints(job.folder)
         self.accelerator.wait_for_everyone()

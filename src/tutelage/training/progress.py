@@ -32,6 +32,7 @@ class Progress:
         best_step: The step of the best evaluation; 0 before there is one.
         best_development: All that was measured there.
         without_gain: Evaluations since one that was better than all before.
+        best_sha256: The digest of the weights of the best evaluation; known to the first process.
     """
 
     step: int = 0
@@ -39,6 +40,7 @@ class Progress:
     best_step: int = 0
     best_development: dict[str, float] = field(default_factory=dict)
     without_gain: int = 0
+    best_sha256: str = ""
 
     def evaluated(self, metrics: dict[str, float], directions: Mapping[str, bool]) -> bool:
         """Takes in an evaluation of the present step; whether its weights are to be kept.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import nn
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from tutelage.taps import find_layer
 from tutelage.training.config import Training
@@ -23,7 +26,15 @@ def make_accelerator(precision: str = "float32") -> Accelerator:
     names = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
     # Some parameters may get no gradient (an unused pooler), which DDP must be told.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision=names[precision], kwargs_handlers=[unused])
+    meeting = InitProcessGroupKwargs(timeout=timedelta(minutes=5))
+    # Left to itself, accelerate takes processes without an accelerator for so many runs of one process.
+    on_cpus = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
+    accelerator = Accelerator(mixed_precision=names[precision], cpu=on_cpus, kwargs_handlers=[unused, meeting])
+    if accelerator.num_processes > 1:
+        # The others wait while the first has a slow teacher answer, for days if need be. One that is gone closes its
+        # connection, or is noticed by the launcher: that needs no timeout.
+        _set_pg_timeout(timedelta(days=30))
+    return accelerator
 
 
 def frozen_layers(student: nn.Module, training: Training) -> list[nn.Module]:

@@ -18,20 +18,31 @@ __all__ = ["Since"]
 class Since:
     """Losses, rows and time of some steps, over all processes.
 
+    What processes have to add up is added up at each step, where all of them are: so a checkpoint, which the first one
+    writes when its clock says so, needs no other.
+
     Args:
         accelerator: Of the training.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
-        self.losses: list[Tensor] = []
         self.rows = 0
-        self.untaught = Untaught()
+        self._steps: list[Tensor] = []  # of each: objective, terms, rows without an answer, rows that are empty
         self._before, self._started = 0.0, time.monotonic()
 
-    def add(self, losses: Tensor, rows: int) -> None:
-        """A step: objective and terms, `[1 + K]`, of this process, and the rows of the whole batch."""
-        self.losses.append(losses)
+    def add(self, losses: Tensor, untaught: Untaught, rows: int) -> None:
+        """A step, which all processes tell of together.
+
+        Args:
+            losses: Objective and terms, `[1 + K]`, of this process.
+            untaught: Of this process.
+            rows: Of the whole batch.
+        """
+        step = torch.cat([losses, losses.new_tensor([untaught.unanswered, untaught.empty])])
+        if self.accelerator.num_processes > 1:
+            torch.distributed.all_reduce(step)
+        self._steps.append(step)
         self.rows += rows
 
     def stop_clock(self) -> None:
@@ -47,33 +58,33 @@ class Since:
         """Of training."""
         return self._before + time.monotonic() - self._started
 
-    def of_all(self) -> Tensor:
-        """`[n, 1 + K]`: objective and terms of each step, summed over processes. All have to call it."""
-        return self._summed(torch.stack(self.losses)) if self.losses else torch.zeros(0)
+    @property
+    def losses(self) -> Tensor:
+        """Objective and terms of each step, `[n, 1 + K]`."""
+        return torch.stack(self._steps)[:, :-2] if self._steps else torch.zeros(0, 1)
 
-    def untaught_of_all(self) -> Untaught:
-        """Rows that taught nothing, over all processes. All have to call it."""
-        counts = torch.tensor([self.untaught.unanswered, self.untaught.empty], device=self.accelerator.device)
-        unanswered, empty = self._summed(counts).tolist()
-        return Untaught(unanswered, empty)
+    @property
+    def untaught(self) -> Untaught:
+        """Rows that taught nothing."""
+        counts = [step[-2:].tolist() for step in self._steps]
+        return Untaught(*(round(sum(count)) for count in zip(*counts, strict=True)))
 
     def state(self) -> dict[str, Any]:
-        """As plain data for a checkpoint. All processes have to call it."""
+        """As plain data for a checkpoint."""
         return {
-            "losses": self.of_all().tolist(),
+            "losses": self.losses.tolist() if self._steps else [],
             "rows": self.rows,
-            "untaught": vars(self.untaught_of_all()),
+            "untaught": vars(self.untaught),
             "seconds": self.seconds,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`: the first process has the sums, the others nothing to add to them."""
-        share = 1 if self.accelerator.is_main_process else 0
-        self.losses = [torch.tensor(row, device=self.accelerator.device) * share for row in state["losses"]]
+        """The inverse of `state`."""
+        counts = [[float(count) for count in state["untaught"].values()]]
+        counts += [[0.0, 0.0]] * len(state["losses"])
+        device = self.accelerator.device
+        self._steps = [
+            torch.tensor([*losses, *count], device=device)
+            for losses, count in zip(state["losses"], counts, strict=False)
+        ]
         self.rows, self._before = state["rows"], state["seconds"]
-        self.untaught = Untaught(**{name: count * share for name, count in state["untaught"].items()})
-
-    def _summed(self, values: Tensor) -> Tensor:
-        if self.accelerator.num_processes > 1:
-            torch.distributed.all_reduce(values)
-        return values
