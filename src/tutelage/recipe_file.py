@@ -21,6 +21,7 @@ from tutelage.generation import Generation
 from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
 from tutelage.losses import all_losses
 from tutelage.recipe import Recipe
+from tutelage.recipe_size import require_size
 from tutelage.typed import Problem, check_value, describe
 
 __all__ = ["build_recipe", "dump_recipe", "load_generation", "load_recipe", "policy_of", "read_recipe"]
@@ -56,6 +57,9 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(str(path), expected="YAML", found=str(error).replace("\n", " ")) from error
+    except RecursionError as error:
+        raise RecipeError(str(path), expected="YAML", found="lists or sections too deep in each other") from error
+    require_size(data, path)
     if not isinstance(data, dict):
         raise RecipeError(str(path), expected="keys and values (`name: ...`)", found=f"a {type(data).__name__}")
     # The recipe's own modules (`class_path: my_models.Net`) may stand beside it or in the current folder.
