@@ -1,4 +1,4 @@
-"""How large the data of a recipe is once its aliases are written out: nine lines of YAML can hold billions of values."""
+"""How large a recipe is once its aliases are written out: nine lines of YAML can hold billions of values."""
 
 from __future__ import annotations
 

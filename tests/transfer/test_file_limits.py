@@ -5,16 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tutelage.errors import DataError, RecipeError
+from tutelage.errors import DataError, ModelError, RecipeError
 from tutelage.recipe_file import read_recipe
+from tutelage.teachers.hugging_face import read_config
 from tutelage.transfer import Table
 
 
@@ -28,9 +27,8 @@ def test_deep_json_is_refused_and_does_not_end_the_process(place: str, tmp_path:
     row = {"unused": f'{{"t": "x", "y": 0, "z": {deep}}}', "t": f'{{"t": {deep}, "y": 0}}', "array": f"[{deep}]"}[place]
     path = tmp_path / "rows.jsonl"
     path.write_text(row + "\n")
-    code = f"from tutelage.transfer import Table; Table({str(path)!r}, text='t', label='y').load()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1 and "at most 100 deep" in done.stderr, (done.returncode, done.stderr[-500:])
+    with pytest.raises(DataError, match="at most 100 deep"):
+        load(path)
 
 
 def test_brackets_within_texts_are_no_depth(tmp_path: Path) -> None:
@@ -77,6 +75,14 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "recipe.yaml")
     with pytest.raises(RecipeError):
         read_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize("name", ["num_hidden_layers", "n_layer"])
+def test_a_config_of_ten_million_layers_is_refused_before_they_are_built(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", name: 10**7}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=rf"{name}[\s\S]*at most 2,000 layers"):
+        read_config(tmp_path, "teacher.path")
 
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -95,7 +95,7 @@ def block_size(longest: int) -> int:
 
 
 def require_parquet_size(file: Path, columns: list[str], most_gb: float) -> None:
-    """Refuses a Parquet file whose columns unpack to more than is allowed: a dictionary holds a value once for all rows.
+    """Refuses a Parquet file whose columns unpack to more than is allowed: a dictionary holds a value once for all.
 
     Raises:
         DataError: They do.
