@@ -20,7 +20,8 @@ MOST_DEPTH = 100
 MOST_LINE = 2**30
 """Bytes of a line."""
 _PIECE = 2**20
-_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_MARKS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+("?)|[\[{]|[\]}]', re.DOTALL)
+_END = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 def require_file(file: Path) -> None:
@@ -49,7 +50,7 @@ def require_text_size(file: Path, most_gb: float, *, json: bool) -> int:
         DataError: It unpacks to more, has a line above 1 GiB, or its JSON lies more than 100 deep.
     """
     size = longest = line = depth = 0
-    rest = b""
+    rest, within = b"", False
     with open_bytes(file) as stream:
         while piece := stream.read(_PIECE):
             size += len(piece)
@@ -64,15 +65,24 @@ def require_text_size(file: Path, most_gb: float, *, json: bool) -> int:
             if max(longest, line) > MOST_LINE:
                 raise DataError(str(file), expected="lines of up to 1 GiB", found="a longer one", mend="split it")
             if json:
-                depth, rest = _deepest(file, rest + piece, depth)
+                piece = rest + piece
+                escapes = len(piece) - len(piece.rstrip(b"\\"))
+                rest = b"\\" * (escapes % 2)  # what it escapes is in the next piece
+                depth, within = _deepest(file, piece[: len(piece) - len(rest)], depth, within)
     return max(longest, line)
 
 
-def _deepest(file: Path, piece: bytes, depth: int) -> tuple[int, bytes]:
-    """The depth at the end of a piece of JSON, and what of it is a text that has not ended there."""
-    at = 0
-    for mark in _MARKS.finditer(piece):
-        word, at = mark.group(), mark.end()
+def _deepest(file: Path, piece: bytes, depth: int, within: bool) -> tuple[int, bool]:
+    """The depth at the end of a piece of JSON, and whether it ends within a text, whose brackets do not count."""
+    begin = 0
+    if within:
+        end = _END.match(piece)
+        if end is None:
+            return depth, True
+        begin = end.end()
+    within = False
+    for mark in _MARKS.finditer(piece, begin):
+        word = mark.group()
         if word in (b"[", b"{"):
             depth += 1
             if depth > MOST_DEPTH:
@@ -85,8 +95,9 @@ def _deepest(file: Path, piece: bytes, depth: int) -> tuple[int, bytes]:
                 )
         elif word in (b"]", b"}"):
             depth = max(depth - 1, 0)
-    open_text = piece.find(b'"', at)
-    return depth, piece[open_text:] if open_text >= 0 and len(piece) - open_text < MOST_LINE else b""
+        else:
+            within = not mark.group(1)
+    return depth, within
 
 
 def block_size(longest: int) -> int:
