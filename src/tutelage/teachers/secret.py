@@ -78,6 +78,8 @@ def _readings(text: str, depth: int) -> Iterator[str]:
     plain = _squeezed(text)
     yield plain
     yield plain[::-1]
+    if depth == DEPTH:
+        yield codecs.decode(plain, "rot13")
     if depth:
         for decoded in {each for each in _decoded(text) if each != text}:
             yield from _readings(decoded, depth - 1)
@@ -90,7 +92,6 @@ def _decoded(text: str) -> Iterator[str]:
     yield html.unescape(text)
     if "=" in text:
         yield quopri.decodestring(text.encode("utf-8", "replace")).decode("utf-8", "replace")
-    yield codecs.decode(text, "rot13")
     runs = _RUN.findall(text)
     if runs:
         yield " ".join(each for run in runs for each in _of_base64(run))
