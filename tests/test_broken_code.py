@@ -51,11 +51,11 @@ BROKEN: dict[str, tuple[Change, str]] = {
         r"student\.module\.class_path\n.*\n.*unreadable.*SyntaxError",
     ),
     "module that fails": (
-        code("unlicensed", "raise RuntimeError('no licence')", MODULE, "unlicensed.Net"),
+        code("unlicensed", "raise RuntimeError('no licence')\n" + NET + INIT, MODULE, "unlicensed.Net"),
         r"student\.module\.class_path\n.*\n.*RuntimeError: no licence \(unlicensed\.py, line 1\)",
     ),
     "module that ends Python": (
-        code("leaving", "import sys\nsys.exit(1)", MODULE, "leaving.Net"),
+        code("leaving", "import sys\nsys.exit(1)\n" + NET + INIT, MODULE, "leaving.Net"),
         r"student\.module\.class_path\n.*\n.*SystemExit",
     ),
     "relative path": (put(MODULE, ".models.Net"), r"student\.module\.class_path\n.*\n.*leading dot"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import random
+import socket
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +58,15 @@ def bundle(original: Path, tmp_path: Path) -> Path:
     for path in original.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
+
+
+def test_no_file_of_a_bundle_names_the_machine_the_user_or_a_path(original: Path) -> None:
+    root = Path(__file__).parent.parent
+    words = {str(root), str(Path.home()), str(original), tempfile.gettempdir(), socket.gethostname(), sys.prefix}
+    words |= {"/site-packages/", "stack_trace", "torch.nn.Linear(4, 3)", f"/home/{getpass.getuser()}"}
+    for path in (each for each in original.rglob("*") if each.is_file()):
+        data = path.read_bytes()
+        assert not [word for word in words if len(word) > 4 and word.encode() in data], path
 
 
 def edit(path: Path, change: Callable[[dict], object]) -> None:

@@ -41,6 +41,7 @@ Any field of the recipe can be overridden by its dotted name; values are YAML:
   --training.steps 500   --student.layers "[0, 2, 5]"   --losses.0.temperature 2   --budget.latency_p95_ms 8
 `tutelage explain` lists the fields, `tutelage explain training` those of a section.
 """
+TRUSTS = "let the recipe name any function that can be imported, also those that do not say what they make"
 WRITES = """\
 Any field of the recipe can be overridden by its dotted name; values are YAML:
   --data.limit 100   --teacher.caps.money 2   --teacher.temperature 0.7
@@ -86,6 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
     match.add_argument("recipe", help="a recipe: a YAML file")
     match.add_argument("--by", choices=["stage", "depth", "cka"], help="how (default: as the recipe says, else stage)")
     match.add_argument("--count", type=int, metavar="N", help="how many pairs (default: as many as there are)")
+    for each in (distill, doctor, label, generate, match):
+        each.add_argument("--trust", action="store_true", help=TRUSTS)
     measure = command("measure", _measure, "Measure what a bundle's student costs on this machine.")
     measure.add_argument("bundle", help="a bundle, or the folder of its run")
     measure.add_argument("--device", default="cpu:1", help="cpu:N for N threads, or cuda:N (default: cpu:1)")
@@ -119,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait asleep: on a machine that is shared, spinning ones make each step many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models and data come from folders, never from a hub
+    if getattr(options, "trust", False):
+        os.environ["TUTELAGE_TRUST"] = "1"  # `callables.TRUST`: the processes that a command starts read it too
     try:
         speaks = not getattr(options, "quiet", False) and os.environ.get("RANK", "0") == "0"
         with Phase(options.command, on=speaks, seconds=10 if options.command == "doctor" else None):

@@ -21,7 +21,7 @@ RECIPE_AND_IDENTITY = ("recipe.yaml", "identity.json")
 """The files by which the work of a run is known; the last ones that are removed."""
 _NEW_BUNDLE = re.compile(r"bundle-[0-9a-f]{32}")
 _WORK = re.compile(
-    r"(\.partial-[0-9a-f]{32}-)?(recipe\.yaml|identity\.json|asking\.json)|teacher\.onnx(\.data)?"
+    r"(\.partial-[0-9a-f]{32}-)?(recipe\.yaml|identity\.json|asking\.json|surroundings\.json)|teacher\.onnx(\.data)?"
     r"|tensorboard/[^/]+/events\.out\.tfevents\.[^/]+|bundle-[0-9a-f]{32}/.+"
     r"|(teacher|student|baseline|assistant|round)[^/]*/((step|partial)-\d+/)?"
     r"(\.partial-[0-9a-f]{32}-)?(best\.safetensors|done\.(json|partial)|history\.jsonl|tensors\.safetensors|state\.json)"

@@ -22,6 +22,7 @@ from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
 from tutelage.losses import all_losses
 from tutelage.paths import look_beside
 from tutelage.recipe import Recipe
+from tutelage.recipe_size import require_size
 from tutelage.typed import Problem, check_value, describe
 
 __all__ = ["build_recipe", "dump_recipe", "load_generation", "load_recipe", "policy_of", "read_recipe"]
@@ -62,6 +63,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bytes or a number that can't be read
         raise RecipeError(str(path), expected="YAML", found=_yaml_problem(error)) from error
+    require_size(data, path)
     if not isinstance(data, dict):
         raise RecipeError(str(path), expected="keys and values (`name: ...`)", found=f"a {type(data).__name__}")
     # The recipe's own modules (`class_path: my_models.Net`) may stand beside it or in the current folder.

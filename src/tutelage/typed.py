@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import inspect
 import types
 import typing
@@ -18,7 +17,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from torch import nn
 
-from tutelage.errors import blame, did_you_mean
+from tutelage.callables import Refused, is_own_module, resolve, trusted
+from tutelage.errors import did_you_mean
 from tutelage.losses import Loss
 from tutelage.verbatim import wrapped
 
@@ -40,7 +40,7 @@ def check_value(value: Any, hint: Any, key: str, problems: list[Problem]) -> Any
     origin = get_origin(hint)
     if hint is Any or hint is inspect.Parameter.empty:
         is_part = isinstance(value, dict) and "class_path" in value and value.keys() <= {"class_path", "init_args"}
-        return _check_class(value, nn.Module, key, problems) if is_part else value
+        return _check_class(value, nn.Module, key, problems) if is_part else _judge(value, key, problems)
     if origin in (Union, types.UnionType):
         return _check_union(value, hint, key, problems)
     if hint is None or hint is type(None):
@@ -166,7 +166,7 @@ def _check_fields(value: Any, target: Callable[..., Any], key: str, problems: li
         if name in known:
             result[name] = check_value(item, known[name][0], f"{prefix}{name}", problems)
         elif _open_ended(target):
-            result[name] = item
+            result[name] = _judge(item, f"{prefix}{name}", problems)
         else:
             owner = getattr(target, "__name__", str(target))
             problems.append(
@@ -203,9 +203,11 @@ def _check_class(value: Any, base: type, key: str, problems: list[Problem]) -> A
         name = sorted(extra)[0]
         mend = f"move it below `init_args:` ({did_you_mean(name, ['class_path', 'init_args'])})"
         problems.append(Problem(f"{key}.{name}", "only class_path and init_args here", "another key", mend))
-    target = _resolve(value["class_path"], base)
-    if isinstance(target, str):
-        problems.append(Problem(f"{key}.class_path", f"a {base.__name__}", target, _choices(base, value["class_path"])))
+    try:
+        target = _resolve(value["class_path"], base)
+    except Refused as refused:
+        mend = refused.mend or _choices(base, value["class_path"])
+        problems.append(Problem(f"{key}.class_path", f"a {base.__name__}", refused.found, mend))
         return value
     if inspect.isclass(target) and inspect.isclass(base) and base is not object and not issubclass(target, base):
         problems.append(
@@ -220,10 +222,16 @@ def _check_class(value: Any, base: type, key: str, problems: list[Problem]) -> A
         return value
     arguments = value.get("init_args")
     checked = _check_fields({} if arguments is None else arguments, target, key, problems)
+    for name in getattr(target, "functions", ()):
+        _judge_function(checked.get(name), f"{key}.{name}", problems)
     for name in getattr(target, "verbatim", ()):
+        _judge(checked.get(name), f"{key}.{name}", problems)
         if isinstance(checked.get(name), dict):
             checked[name] = wrapped(checked[name])
-    resolved = {"class_path": f"{target.__module__}.{target.__qualname__}", "init_args": checked}
+    # A class method is named by the class that it is called on, which `__qualname__` does not know.
+    method = inspect.ismethod(target) or not hasattr(target, "__qualname__")
+    path = value["class_path"] if method else f"{target.__module__}.{target.__qualname__}"
+    resolved = {"class_path": path, "init_args": checked}
     if further := checked.keys() - parameters(target).keys() if isinstance(checked, dict) else set():
         further -= _forwarded(target)
         resolved["dict_kwargs"] = {name: checked.pop(name) for name in list(checked) if name in further}
@@ -256,23 +264,47 @@ def family(base: type) -> dict[str, type]:
     return found
 
 
-def _resolve(name: str, base: type) -> Callable[..., Any] | str:
-    """The class or function of that name or import path; a text that says what was found instead."""
+def _resolve(name: str, base: type) -> Callable[..., Any]:
+    """The class of the family of that name, or what may be called at that import path.
+
+    Raises:
+        Refused: There is none, or it may not be called.
+    """
     if "." not in name:
-        return family(base).get(name, f"`{name}`, which is none of them")
-    module_name, _, attribute = name.rpartition(".")
-    if not all(name.split(".")):
-        return f"`{name}`, which is no import path (write `models.Net`, without a leading dot)"
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        return f"no module named {error.name} (looked in the recipe's folder and the current one)"
-    except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
-        return f"importing {module_name} raises {blame(error)}"
-    target = getattr(module, attribute, None)
-    if not callable(target):
-        return f"no `{attribute}` in {module_name}; {did_you_mean(attribute, vars(module))}".rstrip("; ")
-    return typing.cast("Callable[..., Any]", target)
+        if name not in family(base):
+            raise Refused(f"`{name}`, which is none of them")
+        return family(base)[name]
+    return resolve(name, base)
+
+
+def _judge(value: Any, key: str, problems: list[Problem]) -> Any:
+    """Plain data as it is; a class that is named in it has to be one that may be called, for somebody will call it."""
+    if isinstance(value, dict):
+        if isinstance(value.get("class_path"), str) and set(value) <= {"class_path", "init_args", "dict_kwargs"}:
+            try:
+                _resolve(value["class_path"], object)
+            except Refused as refused:
+                expected = "a class that a recipe may name here"
+                problems.append(Problem(f"{key}.class_path", expected, refused.found, refused.mend))
+        for name, item in value.items():
+            _judge(item, f"{key}.{name}", problems)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _judge(item, f"{key}[{index}]", problems)
+    return value
+
+
+def _judge_function(name: Any, key: str, problems: list[Problem]) -> None:
+    """A `module:function` is called with data: it has to be of one's own code, not any that is installed."""
+    if isinstance(name, str) and ":" in name and not trusted() and is_own_module(name.partition(":")[0]) is False:
+        problems.append(
+            Problem(
+                key,
+                "a function of your own code, beside the recipe",
+                f"`{name}` of an installed package",
+                "write a function beside the recipe that calls it, or add --trust if you know what the recipe runs",
+            )
+        )
 
 
 def describe(value: Any, *, decisive: bool = False) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import sys
 import warnings
 from pathlib import Path
 
@@ -225,3 +227,37 @@ def test_measuring_inputs_of_a_lone_tensor_are_a_lone_tensor() -> None:
     assert -2.0 <= values.min() < -1.5
     assert 2.5 < values.max() <= 3.0
     assert np.array_equal(values, sample_inputs([spec], 50).numpy())
+
+
+HOME_MADE = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(3, 2)
+
+    def forward(self, x):
+        secret_name_of_a_variable = torch.relu(x)
+        return self.head(secret_name_of_a_variable)
+"""
+
+
+def test_the_file_says_nothing_of_paths_and_source_lines_and_is_the_same_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    for name in ("first_owner", "second_owner"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "home_made.py").write_text(HOME_MADE)
+        monkeypatch.syspath_prepend(str(folder))
+        sys.modules.pop("home_made", None)
+        torch.manual_seed(0)
+        net = importlib.import_module("home_made").Net()
+        export_onnx(net, torch.ones(2, 3), folder / "model.onnx")
+        written.append((folder / "model.onnx").read_bytes())
+    sys.modules.pop("home_made", None)
+    assert written[0] == written[1]
+    words = (b"_owner", b"home_made", b"secret_name", b"site-packages", b".py", str(Path.home()).encode() + b"/")
+    assert not [word for word in words if word in written[0]]

@@ -18,7 +18,7 @@ from tutelage.errors import CapReached
 from tutelage.ledger import Asking, Caps, Failure, Ledger, Usage
 from tutelage.ledger.owners import new_owner
 from tutelage.ledger.pace import TooSoon
-from tutelage.ledger.store import APPLICATION, SCHEMA, _statements
+from tutelage.ledger.schema import APPLICATION, SCHEMA, _statements
 
 
 def book(ledger: Ledger, asking: Asking, tokens: int = 1, endpoint: str = "here") -> int:

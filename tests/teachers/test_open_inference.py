@@ -312,6 +312,7 @@ def test_answers_of_two_shapes_in_one_ledger_are_told_by_our_error(tmp_path: Pat
             narrow = written(np.zeros(2, np.float32))
             key = asked._question(asked._arrays(rows(8)), 5).key
             connection.execute("UPDATE answers SET answer = ? WHERE question = ?", (narrow, key))
+            connection.execute("DELETE FROM digests")  # as in a ledger of a version that looked at no shapes
         with pytest.raises(ModelError, match=r"shape \[3\] and .*shape \[2\][\s\S]*begin a new ledger"):
             asked.ask(rows(8), OUTPUT)
 

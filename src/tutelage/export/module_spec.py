@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from tutelage.callables import Refused, makes, resolve
 from tutelage.errors import ModelError
 
 __all__ = ["build_from_spec", "sequence", "spec_of"]
@@ -34,8 +33,18 @@ def build_from_spec(spec: Mapping[str, Any], *, key: str, requires: Sequence[str
         ModelError: It can't be imported here, does not say that it makes a module, or fails.
     """
     path = str(spec["class_path"])
-    factory = _import(path, key, requires)
-    if not _makes_modules(factory):
+    try:
+        factory = resolve(path, nn.Module)
+    except Refused as refused:
+        install = f"pip install {' '.join(requires)}" if requires else "install the package that defines it"
+        raise ModelError(
+            f"{key}: class_path `{path}`",
+            expected="a subclass of torch.nn.Module that can be imported here, or a function annotated to return one",
+            found=refused.found,
+            harm="a bundle could have any function called",
+            mend=f"{install}, or add its folder to PYTHONPATH; model.onnx runs without it",
+        ) from refused
+    if not makes(factory, nn.Module):
         raise ModelError(
             f"{key}: class_path `{path}`",
             expected="a subclass of torch.nn.Module, or a function whose return annotation is one",
@@ -67,37 +76,6 @@ def _with_modules(value: Any, key: str, requires: Sequence[str]) -> Any:
     if isinstance(value.get("class_path"), str) and set(value) <= {"class_path", "init_args"}:
         return build_from_spec(value, key=key, requires=requires)
     return {name: _with_modules(item, key, requires) for name, item in value.items()}
-
-
-def _import(path: str, key: str, requires: Sequence[str]) -> Any:
-    parts = path.split(".")
-    for split in range(len(parts) - 1, 0, -1):
-        try:
-            found: Any = importlib.import_module(".".join(parts[:split]))
-        except ModuleNotFoundError:
-            continue
-        for name in parts[split:]:
-            found = getattr(found, name, None)
-        if found is not None:
-            return found
-        break
-    raise ModelError(
-        f"{key}: class_path `{path}`",
-        expected="a class or function that can be imported here",
-        found="none",
-        mend=(f"pip install {' '.join(requires)}" if requires else "install the package that defines it")
-        + ", or add its folder to PYTHONPATH; model.onnx runs without it",
-    )
-
-
-def _makes_modules(factory: object) -> bool:
-    made: object = factory
-    if inspect.isfunction(factory):
-        try:
-            made = typing.get_type_hints(factory).get("return")
-        except Exception:  # annotations may name what can't be resolved here
-            return False
-    return isinstance(made, type) and issubclass(made, nn.Module)
 
 
 def sequence(layers: dict[str, nn.Module]) -> nn.Sequential:
@@ -155,7 +133,7 @@ class _Recorder:
     def _of_factory(self, factory: Callable[..., nn.Module], path: str) -> Spec:
         target, arguments = _unwrapped(factory)
         name = _import_path(target)
-        if not _makes_modules(target):
+        if not makes(target, nn.Module):
             raise _Unknown(f"`{name}`, which does not say that it makes a module (`-> nn.Module`)")
         return {"class_path": name, "init_args": {n: self._plain(v, n, path) for n, v in arguments.items()}}
 

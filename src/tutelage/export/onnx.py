@@ -73,6 +73,7 @@ def export_onnx(
         graph = _Graph(module, names, lone=not isinstance(example, dict)).eval()
         program = _trace(graph, tensors, names, shapes)
         _require_dynamic(program, specs)
+        _strip_origins(program.model)
         large = sum(p.numel() * p.element_size() for p in module.parameters()) > PROTOBUF_LIMIT
         with staged(path.parent) as partial:
             program.save(str(partial / path.name), external_data=large)
@@ -167,6 +168,24 @@ def _trace(graph: nn.Module, tensors: tuple[Tensor, ...], names: list[str], shap
             mend="take sizes from `x.shape` where the module has a number, don't branch on values;"
             " or set `export.onnx: false`",
         ) from error
+
+
+def _strip_origins(model: Any) -> None:
+    """Removes what the exporter notes of the code: paths, source lines and names of the machine it ran on."""
+    for graph in (model.graph, *model.functions.values()):
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+                value.doc_string = None
+        for value in (*graph.inputs, *graph.outputs, *getattr(graph, "initializers", {}).values()):
+            value.metadata_props.clear()
+            value.doc_string = None
+        graph.metadata_props.clear()
+        graph.doc_string = None
+    model.metadata_props.clear()
+    model.doc_string = None
 
 
 def _require_dynamic(program: Any, specs: Sequence[InputSpec]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from tutelage.errors import CapReached, QueryFailed
+from tutelage.errors import CapReached, QueryFailed, UserError
 from tutelage.ledger.calls import Call, Failure, Reply
 from tutelage.ledger.owners import new_owner
 from tutelage.ledger.pace import TooSoon, back_off
@@ -264,6 +264,10 @@ class _Round:
                     return
                 self._wait(failure, attempt)
                 continue
+            except UserError as error:  # what it answered is of no use to this recipe: nothing of it is stored
+                useless = Failure("unusable", " ".join(str(error).split())[:300], retry=False)
+                self._close(number, useless, time.monotonic() - began)
+                raise
             except BaseException as error:
                 lost = Failure("cut", f"{type(error).__name__} while it was under way", retry=False)
                 self._close(number, lost, time.monotonic() - began)

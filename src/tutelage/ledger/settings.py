@@ -53,6 +53,7 @@ class Asking:
         first_wait: Seconds before the second attempt; each further wait is twice as long, less a random part of up to
             a half of it.
         longest_wait: Seconds of the longest wait. A server that asks for more (Retry-After) stops the run.
+        answer_mb: Megabytes of the largest answer, unpacked. A larger one is not read and counts as unusable.
     """
 
     concurrent: int = 4
@@ -62,6 +63,7 @@ class Asking:
     attempts: int = 6
     first_wait: float = 1.0
     longest_wait: float = 120.0
+    answer_mb: float = 64.0
 
     def check(self, key: str) -> None:
         """Raises a `RecipeError` for a setting that is no positive number."""

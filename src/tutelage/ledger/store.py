@@ -6,6 +6,7 @@
     claims     the questions that a living process is asking now, so that no other process asks them as well
     holds      until when each endpoint's server has asked to wait
     given_up   the questions that got no usable answer and are not asked again, each with the reason
+    digests    SHA-256 of each answer and each canary row, by which damage is found; earlier versions stored none
     canary     the first rows that a served model answered, with its answers: the only questions that are stored
     spent      sums over the attempts, kept by triggers, so that a cap is checked in one look
 
@@ -23,50 +24,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import CapReached, DataError
+from tutelage.errors import CapReached
 from tutelage.ledger import pace
+from tutelage.ledger.damage import DAMAGED, canary_name, damaged, damaged_answers, digest_of, require_whole
 from tutelage.ledger.owners import is_alive
 from tutelage.ledger.questions import Question
+from tutelage.ledger.schema import connect
 from tutelage.ledger.settings import Asking, Caps, Prices, Usage
 
 __all__ = ["Ledger"]
 
-FORMAT = 1
-APPLICATION = 0x7475746C  # "tutl": how a ledger is told from other SQLite files
-SCHEMA = """
-CREATE TABLE attempts (
-    id INTEGER PRIMARY KEY, endpoint TEXT NOT NULL, owner TEXT NOT NULL, began REAL NOT NULL, ended REAL,
-    status TEXT NOT NULL, http_status INTEGER, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, money REAL,
-    exact INTEGER NOT NULL, latency REAL, error TEXT
-);
-CREATE INDEX attempts_open ON attempts (status) WHERE status = 'sent';
-CREATE TABLE asked (
-    question TEXT NOT NULL, attempt INTEGER NOT NULL REFERENCES attempts, PRIMARY KEY (question, attempt)
-) WITHOUT ROWID;
-CREATE TABLE answers (
-    question TEXT PRIMARY KEY, topic TEXT NOT NULL, sample INTEGER NOT NULL, answer BLOB NOT NULL,
-    attempt INTEGER NOT NULL REFERENCES attempts
-) WITHOUT ROWID;
-CREATE TABLE claims (question TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE spent (calls INTEGER NOT NULL, tokens INTEGER NOT NULL, money REAL NOT NULL);
-INSERT INTO spent VALUES (0, 0, 0.0);
-CREATE TRIGGER attempt_booked AFTER INSERT ON attempts BEGIN
-    UPDATE spent SET calls = calls + 1, tokens = tokens + new.tokens_in + new.tokens_out,
-                     money = money + coalesce(new.money, 0);
-END;
-CREATE TRIGGER attempt_closed AFTER UPDATE ON attempts BEGIN
-    UPDATE spent SET tokens = tokens + new.tokens_in + new.tokens_out - old.tokens_in - old.tokens_out,
-                     money = money + coalesce(new.money, 0) - coalesce(old.money, 0);
-END;
-"""
-LATER = """
-CREATE TABLE IF NOT EXISTS given_up (question TEXT PRIMARY KEY, endpoint TEXT NOT NULL, reason TEXT NOT NULL)
-    WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS holds (endpoint TEXT PRIMARY KEY, noted REAL NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS canary (name TEXT NOT NULL, content BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS attempts_when ON attempts (endpoint, began);
-"""
-"""What a file made earlier may lack. An earlier version that reads it does not look there."""
 UNREAD = "answers WHERE attempt IN (SELECT id FROM attempts WHERE status = 'unusable')"  # kept, and of no use
 _AT_ONCE = 500  # parameters of one statement; SQLite allows 999 in old builds
 
@@ -85,24 +52,38 @@ class Ledger:
         self.path = Path(path)
         self._lock = threading.RLock()
         self._pid = 0
+        self._whole = False
         self._connection: sqlite3.Connection | None = None
         with self._open():
             pass
 
     def answers(self, keys: Iterable[str]) -> dict[str, bytes]:
         """The stored answers to those of the questions that have one."""
-        return self._found("SELECT question, answer FROM answers", keys)
+        self._require_whole()
+        found = self._found("SELECT question, answer FROM answers", keys)
+        digests = self._found("SELECT name, digest FROM digests", found, "name")
+        for key, answer in found.items():
+            if key in digests and digests[key] != digest_of(key, answer):
+                raise damaged(self.path, "an answer that is not what was stored")
+        return found
 
     def given_up(self, keys: Iterable[str]) -> dict[str, str]:
         """Why those of the questions that were given up got no usable answer."""
         return self._found("SELECT question, reason FROM given_up", keys)
 
-    def _found(self, select: str, keys: Iterable[str]) -> dict[str, Any]:
+    def _require_whole(self) -> None:
+        """Looks through the file once, before anything of it is used or anything more is paid for."""
+        if not self._whole:
+            with self._open() as connection:
+                require_whole(connection, self.path)
+            self._whole = True
+
+    def _found(self, select: str, keys: Iterable[str], column: str = "question") -> dict[str, Any]:
         found: dict[str, Any] = {}
         with self._open() as connection:
             for some in _pieces(list(dict.fromkeys(keys))):
                 marks = ",".join("?" * len(some))
-                found |= dict(connection.execute(f"{select} WHERE question IN ({marks})", some))
+                found |= dict(connection.execute(f"{select} WHERE {column} IN ({marks})", some))
         return found
 
     def give_up(self, reasons: Mapping[str, str], endpoint: str) -> None:
@@ -115,7 +96,12 @@ class Ledger:
         """Forgets which questions were given up, and answers that can't be read; says how many questions they were."""
         with self._write() as connection:
             connection.execute(f"INSERT OR IGNORE INTO given_up SELECT question, '', '' FROM {UNREAD}")
+            gone = [(key, "", DAMAGED) for key in damaged_answers(connection)]
+            connection.executemany("INSERT OR IGNORE INTO given_up VALUES (?, ?, ?)", gone)
             connection.execute("DELETE FROM answers WHERE question IN (SELECT question FROM given_up)")
+            connection.execute(
+                "DELETE FROM digests WHERE name NOT IN (SELECT question FROM answers) AND name NOT LIKE 'canary %'"
+            )
             return connection.execute("DELETE FROM given_up").rowcount
 
     def unread(self) -> int:
@@ -205,6 +191,10 @@ class Ledger:
         with self._write() as connection:
             rows = [(each.key, each.topic, each.sample, answer, attempt) for each, answer in answers]
             connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
+            new = [(each.key, digest_of(each.key, answer), each.key, attempt) for each, answer in answers]
+            connection.executemany(  # of those alone that were stored: of two answers to one question the first stays
+                "INSERT OR IGNORE INTO digests SELECT ?, ? FROM answers WHERE question = ? AND attempt = ?", new
+            )
             for table in ("claims", "given_up"):
                 connection.executemany(f"DELETE FROM {table} WHERE question = ?", [(each.key,) for each, _ in answers])
             connection.execute(
@@ -231,7 +221,15 @@ class Ledger:
         """The canary rows of that name, in the order in which they were kept."""
         with self._open() as connection:
             rows = connection.execute("SELECT content FROM canary WHERE name = ? ORDER BY rowid", (name,))
-            return [content for (content,) in rows]
+            kept = [content for (content,) in rows]
+        digests = self._found(
+            "SELECT name, digest FROM digests", [canary_name(name, n) for n in range(len(kept))], "name"
+        )
+        for number, content in enumerate(kept):
+            named = canary_name(name, number)
+            if digests.get(named, digest_of(named, content)) != digest_of(named, content):
+                raise damaged(self.path, "a row of the canary that is not what was stored")
+        return kept
 
     def keep_rows(self, name: str, rows: Sequence[bytes], most: int) -> int:
         """Keeps canary rows until there are `most` of that name; says how many there are."""
@@ -239,10 +237,14 @@ class Ledger:
             there = len(self.kept_rows(name))
             new = rows[: max(most - there, 0)]
             connection.executemany("INSERT INTO canary VALUES (?, ?)", [(name, each) for each in new])
+            named = [(canary_name(name, there + at), each) for at, each in enumerate(new)]
+            digests = [(each, digest_of(each, content)) for each, content in named]
+            connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", digests)
         return there + len(new)
 
     def spent(self) -> tuple[int, int, float]:
         """Calls, tokens and money so far, with what is reserved for calls under way."""
+        self._require_whole()
         with self._open() as connection:
             calls, tokens, money = connection.execute("SELECT calls, tokens, money FROM spent").fetchone()
         return int(calls), int(tokens), float(money)
@@ -326,73 +328,11 @@ class Ledger:
     def _open(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if self._connection is None or self._pid != os.getpid():  # a connection is not carried over a fork
-                self._connection, self._pid = _connect(self.path), os.getpid()
-            yield self._connection
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        _write_ahead(connection)
-        connection.execute("PRAGMA synchronous = FULL")  # an answer that was paid for survives a loss of power
-        connection.execute("BEGIN IMMEDIATE")
-        _lay_out(connection, path)
-        connection.execute("COMMIT")
-    except (sqlite3.Error, OSError) as error:
-        raise DataError(
-            str(path),
-            expected="the file of a query ledger, or a place where one can be made",
-            found=str(error),
-            mend="name another file, or restore this one from a copy: it holds the answers that were paid for",
-        ) from error
-    return connection
-
-
-def _write_ahead(connection: sqlite3.Connection, seconds: float = 60.0) -> None:
-    """Turns the write-ahead log on. SQLite does not wait here for another process that is just doing the same."""
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > until:
-                raise
-        time.sleep(0.01)
-
-
-def _lay_out(connection: sqlite3.Connection, path: Path) -> None:
-    """Makes the tables of a new file, or sees that they are those of this format."""
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if not tables:
-        for statement in _statements(SCHEMA):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION}")
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-    elif application != APPLICATION or version != FORMAT:
-        connection.execute("ROLLBACK")
-        raise DataError(
-            str(path),
-            expected=f"a query ledger of format {FORMAT}",
-            found=f"format {version}" if application == APPLICATION else "an SQLite file that is none",
-            mend="name another file",
-        )
-    if "reserved" not in [row[1] for row in connection.execute("PRAGMA table_info(attempts)")]:
-        connection.execute("ALTER TABLE attempts ADD COLUMN reserved INTEGER")  # the tokens it was let pass with
-    for statement in _statements(LATER):
-        connection.execute(statement)
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines():
-        statement += line + "\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
+                self._connection, self._pid = connect(self.path), os.getpid()
+            try:
+                yield self._connection
+            except (sqlite3.DatabaseError, OverflowError, UnicodeError) as error:
+                raise damaged(self.path, str(error)) from error
 
 
 def _pieces(keys: Sequence[str]) -> Iterator[Sequence[str]]:

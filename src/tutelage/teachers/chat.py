@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MOST_TOKENS = 10**12
+"""Tokens of one call; a count that is larger is none."""
 SHOWN = 160
 """Characters of an answer that a message shows."""
 
@@ -195,7 +197,11 @@ def usage_of(reply: Mapping[str, Any]) -> Usage | None:
         counted = Usage(tokens_in=int(usage["prompt_tokens"]), tokens_out=int(usage["completion_tokens"]))  # type: ignore[index]
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return counted if min(counted.tokens_in, counted.tokens_out) >= 0 else None
+    return (
+        counted
+        if min(counted.tokens_in, counted.tokens_out) >= 0 and max(vars(counted).values()) < MOST_TOKENS
+        else None
+    )
 
 
 def most_usage(body: Mapping[str, Any]) -> Usage:

@@ -58,7 +58,7 @@ class ChatEndpoint:
         self.url, self.model, self.settings = url, model, dict(settings or {})
         self.served = ""
         """The model that was found to answer; an answer by another one stops the run. Empty until it is known."""
-        self._http = Http(plain, key_from(key_variable, "key_variable"))
+        self._http = Http(plain, key_from(key_variable, "key_variable"), int(asking.answer_mb * 1e6))
         self.desk = Desk(Ledger(ledger), f"{plain} {model}", caps=caps, asking=asking, prices=prices)
 
     def body(self, system: str, text: str, *, temperature: float, max_tokens: int, **more: Any) -> Body:

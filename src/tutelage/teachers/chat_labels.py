@@ -101,7 +101,7 @@ def _value(text: str) -> Any:
     """A text as JSON, or as Python's literal; else the text itself."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return ast.literal_eval(text)
@@ -120,7 +120,7 @@ def _class_of(said: Any, classes: Sequence[str]) -> int | None:
         return list(classes).index(text)
     try:
         spoken = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         spoken = None
     if isinstance(spoken, str) and spoken in classes:
         return list(classes).index(spoken)

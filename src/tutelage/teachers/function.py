@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -53,6 +53,9 @@ class FunctionTeacher(Teacher):
         truncated: It tells the probabilities of the likeliest classes alone, and 0 for the others.
         arguments: Further arguments of the function, by name.
     """
+
+    functions: ClassVar = ("function",)
+    """Arguments that name a function, `module:function`, which is called."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +141,9 @@ class FunctionGate(SampleGate):
     Args:
         name: `module:function`; the module is imported as Python would import it.
     """
+
+    functions: ClassVar = ("name",)
+    """Arguments that name a function, `module:function`, which is called."""
 
     def __init__(self, name: str) -> None:
         self.name = name

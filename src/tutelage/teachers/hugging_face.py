@@ -189,7 +189,25 @@ def read_config(folder: Path, key: str) -> dict[str, Any]:
             mend="copy model.safetensors into the folder",
         )
     config = read_json(folder / "config.json")
-    return config if isinstance(config, dict) else {}
+    config = config if isinstance(config, dict) else {}
+    deep = next((n for n in LAYERS if isinstance(config.get(n), int | float) and config[n] > MOST_LAYERS), None)
+    if deep is not None:
+        raise ModelError(
+            f"{key}: {deep} in `{folder}/config.json`",
+            expected=f"at most {MOST_LAYERS:,} layers",
+            found=f"{config[deep]:,g}",
+            harm="building them would fill the memory before any weight is looked at",
+            mend="take the config.json that belongs to the weights",
+        )
+    return config
+
+
+MOST_LAYERS = 2_000
+"""Layers of a model; the deepest published ones have some hundreds."""
+LAYERS = (
+    "num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_decoder_layers", "encoder_layers", "decoder_layers",
+)  # fmt: skip
+"""Names that models of transformers have for how many layers they have."""
 
 
 def transformers_package() -> Any:

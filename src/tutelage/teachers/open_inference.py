@@ -32,6 +32,7 @@ from tutelage.teachers.tensor_checks import (
 )
 from tutelage.teachers.tensor_servers import GrpcServer, HttpServer, TensorServer
 from tutelage.teachers.tensor_values import digest_of_row, fitted, read_back, same_answer, written
+from tutelage.teachers.unreadable import set_aside
 
 __all__ = ["OpenInference"]
 
@@ -198,7 +199,8 @@ class OpenInference(Teacher):
         self._canary().keep(arrays, answers, range(len(answers)))
         values = [read_back(answer) for answer in answers]
         require_alike(values, f"{self.describe()} in {self.ledger}")
-        return self._signals(np.stack(values), batch.rows.device)
+        with set_aside(desk, questions, values, lambda some: self._signals(some, batch.rows.device), self.ledger):
+            return self._signals(np.stack(values), batch.rows.device)
 
     def fingerprint(self) -> str:
         """SHA-256 of URL, model, version, metadata and what is read of them.
@@ -253,6 +255,8 @@ class OpenInference(Teacher):
             answers = [written(value) for value in values]
             if not again:
                 self._require_shape(values, given)
+                read = np.stack([read_back(answer) for answer in answers])
+                self._signals(read, torch.device("cpu"))  # what can't be read is refused before it is stored
                 self._canary().keep(given, answers, range(len(rows)))  # before any answer is stored
             return Reply(answers=answers, http_status=None)
 
@@ -315,13 +319,14 @@ class OpenInference(Teacher):
     # What is checked
 
     def _connect(self) -> TensorServer:
+        most = int((self.asking or Asking()).answer_mb * 1e6)
         if self.url.partition("://")[0] in ("grpc", "grpcs"):
             require_plain_url(self.url, "url", ("grpc", "grpcs"))
             scheme, _, address = self.url.rstrip("/").partition("://")
             key = key_from(self.key_variable, "key_variable")
-            return GrpcServer(address, self.model, self.version, key=key, secure=scheme == "grpcs")
+            return GrpcServer(address, self.model, self.version, key=key, secure=scheme == "grpcs", most_bytes=most)
         url = require_plain_url(self.url, "url")
-        http = Http(url, key_from(self.key_variable, "key_variable"))
+        http = Http(url, key_from(self.key_variable, "key_variable"), most)
         return HttpServer(http, self.model, self.version, binary=self.binary)
 
     def _read_metadata(self, what: dict[str, Any]) -> bytes:

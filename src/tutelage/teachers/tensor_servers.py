@@ -14,6 +14,7 @@ import numpy as np
 from tutelage.errors import MissingExtra
 from tutelage.ledger import Failure
 from tutelage.teachers.http import Http
+from tutelage.teachers.secret import Secret
 
 __all__ = ["GrpcServer", "HttpServer", "TensorServer"]
 
@@ -61,10 +62,12 @@ class HttpServer:
         """See `TensorServer`."""
         answer = self.http.send("GET", self.path, None, {}, timeout)
         try:
-            return _named_tensors(answer.json())
+            return _named_tensors(self.http.read_object(answer, self.path))
         except (ValueError, KeyError, TypeError) as error:
             raise Failure(
-                "unusable", f"{self.http.base}/{self.path} is no metadata of a model: {error}", retry=False
+                "unusable",
+                f"{self.http.base}/{self.path} is no metadata of a model: {self.http.secret.hidden(str(error))}",
+                retry=False,
             ) from error
 
     def infer(self, inputs: dict[str, Array], outputs: Sequence[str], timeout: float) -> dict[str, Array]:
@@ -85,7 +88,8 @@ class HttpServer:
         except Exception as error:  # what is no answer of this protocol breaks its reader in many ways
             raise Failure(
                 "unusable",
-                f"the answer of {self.http.base}/{self.path} can't be read: {type(error).__name__}: {error}",
+                f"the answer of {self.http.base}/{self.path} can't be read: {type(error).__name__}: "
+                f"{self.http.secret.hidden(str(error))[:300]}",
                 retry=True,
                 http_status=200,
             ) from error
@@ -104,14 +108,19 @@ class GrpcServer:
         version: Its version; empty leaves it to the server.
         key: An API key, sent as `authorization: Bearer`.
         secure: Whether the connection is encrypted.
+        most_bytes: Bytes of the largest answer.
     """
 
-    def __init__(self, address: str, model: str, version: str, *, key: str | None, secure: bool) -> None:
+    def __init__(
+        self, address: str, model: str, version: str, *, key: str | None, secure: bool, most_bytes: int = 64 * 10**6
+    ) -> None:
         self.client = _client("grpc")
         self.model, self.version, self.address = model, version, address
         self.headers = {"authorization": f"Bearer {key}"} if key else None
-        self._key = key
-        self.server = self.client.InferenceServerClient(address, ssl=secure)
+        self._secret = Secret(key)
+        self.server = self.client.InferenceServerClient(
+            address, ssl=secure, channel_args=[("grpc.max_receive_message_length", most_bytes)]
+        )
 
     def metadata(self, timeout: float) -> dict[str, Any]:
         """See `TensorServer`."""
@@ -155,9 +164,9 @@ class GrpcServer:
             if status == "DEADLINE_EXCEEDED":
                 text = f"no answer from {self.address} in {timeout:.3g} seconds"
                 raise Failure("timeout", text, retry=True) from error
-            said = f"gRPC {status} from {self.address}: {' '.join(str(error.message()).split())[:300]}"
-            said = said.replace(self._key, "[key]") if self._key else said
-            raise Failure("refused", said, retry=status in PASSING) from error
+            said = f"gRPC {status} from {self.address}: {' '.join(str(error.message()).split())}"
+            said = self._secret.hidden(said)[:300]
+            raise Failure("refused", said, retry=status in PASSING and "larger than max" not in said) from error
 
 
 def _client(kind: str) -> Any:

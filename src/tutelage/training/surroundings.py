@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tutelage.files import replacing
+from tutelage.errors import CheckpointError
+from tutelage.sealed import Damaged, read_sealed, write_sealed
 from tutelage.training.setup import make_accelerator
 
 __all__ = ["note_on_surroundings", "read_surroundings", "record_surroundings", "surroundings"]
@@ -49,15 +49,26 @@ def record_surroundings(work: Path, here: dict[str, Any], where: str) -> str:
     known = read_surroundings(work)
     if known and {**known[-1], "from": ""} == {**here, "from": ""}:
         return ""
-    with replacing(work / FILE) as partial:
-        partial.write_text(json.dumps([*known, {"from": where, **here}], indent=1) + "\n", encoding="utf-8")
+    write_sealed(work / FILE, {"every": [*known, {"from": where, **here}]})
     return note_on_surroundings(read_surroundings(work)[-2:])
 
 
 def read_surroundings(work: Path) -> list[dict[str, Any]]:
-    """In what the trainings of a run were made, in their order; each entry says `from` which training on."""
+    """In what the trainings of a run were made, in their order; each entry says `from` which training on.
+
+    Raises:
+        CheckpointError: The file is not what was written.
+    """
     path = work / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    try:
+        return list(read_sealed(path)["every"]) if path.exists() else []
+    except (Damaged, KeyError, TypeError) as error:
+        raise CheckpointError(
+            str(path),
+            expected="what the trainings of this run were made in",
+            found=f"a damaged file ({error})",
+            mend="remove it: the same command goes on, but what the trainings before were made in is not known",
+        ) from error
 
 
 def note_on_surroundings(every: list[dict[str, Any]]) -> str:

@@ -99,7 +99,9 @@ def _read(file: Path, columns: Sequence[str], texts: Sequence[str], form: TextFo
         return arrow_csv.read_csv(
             file,
             # Arrow skips a byte-order mark of UTF-8 by itself, and hands any other codec to Python, which is slow.
-            read_options=arrow_csv.ReadOptions(encoding="utf8" if form.codec == "utf-8-sig" else form.codec),
+            read_options=arrow_csv.ReadOptions(
+                encoding="utf8" if form.codec == "utf-8-sig" else form.codec, block_size=form.block
+            ),
             parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=arrow_csv.ConvertOptions(
                 include_columns=columns,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from tutelage.errors import DataError, UserError, blame
 from tutelage.imports import load_function
@@ -25,6 +25,9 @@ class Function(Source):
         name: `module:function`; the module is imported as Python would import it.
         arguments: What the function is called with, by name.
     """
+
+    functions: ClassVar = ("name",)
+    """Arguments that name a function, `module:function`, which is called."""
 
     def __init__(self, name: str, arguments: dict[str, Any] | None = None) -> None:
         self.name = name

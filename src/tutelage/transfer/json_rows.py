@@ -38,7 +38,7 @@ def read_json(file: Path, roles: Roles, form: TextFormat) -> pa.Table:
         try:
             if not direct:
                 raise pa.ArrowInvalid("to be read here")
-            table = arrow_json.read_json(file)
+            table = arrow_json.read_json(file, arrow_json.ReadOptions(block_size=form.block))
             table.validate(full=True)  # Arrow takes bytes that are no UTF-8
         except (pa.ArrowException, UnicodeError):
             table = _arrow(list(_objects(file, form)), file, roles, form)
@@ -138,7 +138,9 @@ def _arrow(rows: list[tuple[int, Row]], file: Path, roles: Roles, form: TextForm
         raise DataError("data.source", expected="at least one row", found="no rows", mend="check the file")
     roles.check(sorted(known), file.name)
     try:
-        return arrow_json.read_json(io.BytesIO("\n".join(lines).encode()))
+        longest = 6 * max(map(len, lines)) + 1  # bytes of a letter, escaped
+        options = arrow_json.ReadOptions(block_size=min(max(2**20, longest), 2**31 - 1))
+        return arrow_json.read_json(io.BytesIO("\n".join(lines).encode()), options)
     except pa.ArrowException as error:
         raise DataError(
             str(file), expected="rows in JSON", found=str(error).splitlines()[0], mend="check how it was written"

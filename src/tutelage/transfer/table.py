@@ -16,6 +16,7 @@ from tutelage.paths import resolve_path
 from tutelage.transfer.arrow import Roles, as_names, rows_of
 from tutelage.transfer.base import Rows, Source
 from tutelage.transfer.delimited import read_delimited, with_whole_numbers
+from tutelage.transfer.file_limits import block_size, require_file, require_parquet_size, require_text_size
 from tutelage.transfer.json_rows import read_json
 from tutelage.transfer.text_format import TextFormat
 
@@ -56,6 +57,7 @@ class Table(Source):
         classes: Names of the classes, in the order of the model's outputs. None: alphabetical. Labels that are all
             among them are names, whole numbers too: `["3", "5", "8"]`.
         values: Labels are values to be predicted, not classes. None: as the task of the recipe says.
+        max_gb: Gigabytes that a file may unpack to; a larger one is refused before it is read.
         unlabelled: What stands for a missing label, beside an empty cell and NaN, such as -1.
         delimiter: Character between the columns of a CSV file. None: a comma, or a tab where its name ends in .tsv.
         decimal: Decimal point of the numbers of a CSV file: "." or ",".
@@ -84,6 +86,7 @@ class Table(Source):
         missing: list[str] | None = None,
         unlabelled: str | int | None = None,
         teacher_columns: list[str] | None = None,
+        max_gb: float = 32.0,
     ) -> None:
         self.path = path
         self.text = text
@@ -101,6 +104,7 @@ class Table(Source):
         self.missing = missing
         self.unlabelled = unlabelled
         self.teacher_columns = teacher_columns
+        self.max_gb = max_gb
         self._roles()
         self._form()
 
@@ -128,7 +132,7 @@ class Table(Source):
         """See `Source.load`."""
         roles, form = self._roles(), self._form()
         files = _files(resolve_path(self.path, key="data.source.path"))
-        read = [_read(file, roles, form) for file in files]
+        read = [_read(file, roles, form, self.max_gb) for file in files]
         tables = _with_labels_alike([table for table, _ in read], [*roles.label, *roles.teacher_columns])
         notes = [note for _, told in read for note in told]
         try:
@@ -210,13 +214,16 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _read(file: Path, roles: Roles, form: TextFormat) -> tuple[pa.Table, list[str]]:
+def _read(file: Path, roles: Roles, form: TextFormat, max_gb: float) -> tuple[pa.Table, list[str]]:
     """The columns that have a role, and what the user should know of how they were read."""
     kind = _kind(file)
+    require_file(file)
     try:
         if kind == "parquet":
             roles.check(parquet.read_schema(file).names, file.name)
+            require_parquet_size(file, roles.columns, max_gb)
             return parquet.read_table(file, columns=roles.columns), []
+        form = replace(form, block=block_size(require_text_size(file, max_gb, json=kind == "json")))
         if kind == "json":
             return read_json(file, roles, form), []
         return read_delimited(file, roles, form, "\t" if kind == "tsv" else ",")

@@ -28,12 +28,14 @@ class TextFormat:
         decimal: Decimal point of the numbers of a CSV file.
         encoding: Name of a codec of Python's.
         missing: Further words that stand for nothing.
+        block: Bytes that the reader takes at once; the longest line has to fit into them.
     """
 
     delimiter: str | None = None
     decimal: str = "."
     encoding: str = "utf-8"
     missing: tuple[str, ...] = ()
+    block: int = 2**20
 
     def __post_init__(self) -> None:
         for name in ("delimiter", "decimal"):

@@ -1,0 +1,124 @@
+"""An API key in what a server says: found in whatever form it comes back, so that it is neither shown nor stored."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import html
+import quopri
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+__all__ = ["Secret"]
+
+HIDDEN = "[key]"
+LEFT_OUT = f"(what it said is left out: it repeats the {HIDDEN})"
+SHORTEST = 6
+"""Letters and digits of a piece of the key that count as the key, where a half of it is no more."""
+DEPTH = 3
+"""How many encodings may lie in each other."""
+LONGEST = 200_000
+"""Characters that are searched at once; a longer text is searched in overlapping pieces."""
+_ESCAPE = re.compile(
+    r"\\(?:u([0-9a-fA-F]{4})|[uU]\{?([0-9a-fA-F]{1,8})\}?|x([0-9a-fA-F]{2})|([0-7]{3})|(.))", re.DOTALL
+)
+_RUN = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:,-]?){4,}")
+
+
+class Secret:
+    """An API key, as something to look for.
+
+    Args:
+        key: The key; None where there is none, so that nothing is looked for.
+    """
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+        plain = _squeezed(key or "")
+        size = min(len(plain), max(SHORTEST, -(-len(plain) // 2)))
+        self._pieces = {plain[at : at + size] for at in range(len(plain) - size + 1)} - {""}
+
+    def hidden(self, text: str) -> str:
+        """The text with the key taken out; a text that holds it in another form, or a half of it, is left out whole."""
+        if not self._key:
+            return text
+        text = text.replace(self._key, HIDDEN)
+        return LEFT_OUT if self.is_in(text) else text
+
+    def hidden_in(self, value: Any) -> Any:
+        """Plain data with every text in it looked through, names too."""
+        if isinstance(value, str):
+            return self.hidden(value)
+        if isinstance(value, list):
+            return [self.hidden_in(each) for each in value]
+        if isinstance(value, dict):
+            return {self.hidden(str(name)): self.hidden_in(each) for name, each in value.items()}
+        return value
+
+    def is_in(self, text: str) -> bool:
+        """Whether the key, or a half of it, is in a text: in other case, split, escaped, in base64, hex and so on."""
+        if not self._pieces:
+            return False
+        step = LONGEST - 2000
+        parts = (text[at : at + LONGEST] for at in range(0, max(len(text), 1), step))
+        return any(piece in found for part in parts for found in _readings(part, DEPTH) for piece in self._pieces)
+
+
+def _squeezed(text: str) -> str:
+    """Letters and digits alone, in one case: what is left of a text however it is broken, quoted or masked."""
+    return "".join(letter for letter in text.casefold() if letter.isalnum())
+
+
+def _readings(text: str, depth: int) -> Iterator[str]:
+    """A text squeezed, backwards too, and so each text that it may be an encoding of."""
+    plain = _squeezed(text)
+    yield plain
+    yield plain[::-1]
+    if depth == DEPTH:
+        yield codecs.decode(plain, "rot13")
+    if depth:
+        for decoded in {each for each in _decoded(text) if each != text}:
+            yield from _readings(decoded, depth - 1)
+
+
+def _decoded(text: str) -> Iterator[str]:
+    """What a text may stand for."""
+    yield _ESCAPE.sub(_unescaped, text)
+    yield unquote(text)
+    yield html.unescape(text)
+    if "=" in text:
+        yield quopri.decodestring(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+    runs = _RUN.findall(text)
+    if runs:
+        yield " ".join(each for run in runs for each in _of_base64(run))
+    pairs = [re.sub(r"[^0-9a-fA-F]", "", found.group()) for found in _HEX.finditer(text)]
+    if pairs:
+        yield " ".join(bytes.fromhex(each[: len(each) // 2 * 2]).decode("latin-1") for each in pairs)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    four, more, byte, octal, letter = found.groups()
+    code = int(octal, 8) if octal else int(four or more or byte or "0", 16)
+    if letter is not None:
+        return {"n": "\n", "t": "\t", "r": "\r"}.get(letter, letter)
+    return chr(code) if code <= 0x10FFFF and not 0xD800 <= code < 0xE000 else ""
+
+
+def _of_base64(run: str) -> Iterator[str]:
+    """A run of letters as base64 and base32, from each of the places where the encoding may begin."""
+    plain = run.rstrip("=").replace("-", "+").replace("_", "/")
+    for begin in range(4):
+        piece = plain[begin:]
+        yield base64.b64decode(piece[: len(piece) // 4 * 4]).decode("latin-1") if len(piece) >= 4 else ""
+        rest = len(piece) % 4
+        if rest > 1:
+            yield base64.b64decode(piece + "=" * (4 - rest)).decode("latin-1")
+    try:
+        whole = run.rstrip("=").upper()
+        yield base64.b32decode(whole + "=" * (-len(whole) % 8)).decode("latin-1")
+    except (binascii.Error, ValueError):
+        pass
