@@ -134,6 +134,16 @@ def test_a_weak_teacher_is_asked_about_more_rows_before_it_is_said_to_know_nothi
     assert not [note for note in plan.notes if "guess" in note]
 
 
+def test_test_rows_are_asked_about_where_no_others_have_labels() -> None:
+    """An unlabelled transfer set beside a labelled test split: else the order would be looked at by nobody."""
+    split = np.where(np.arange(300) % 2 == 0, "train", np.where(np.arange(300) % 4 == 1, "development", "test"))
+    words = np.where(split == "test", np.array(NAMES)[Y], None)
+    data = tt.Data(source=tt.Arrays(X, words, classes=NAMES, split=split))
+    with pytest.raises(DataError, match=r"classes: \[b, c, a\]"):
+        tt.make_plan(made(ModuleTeacher(Knows(MOVED)), data=data))
+    tt.make_plan(made(ModuleTeacher(Knows([0, 1, 2])), data=data))
+
+
 def test_only_labelled_rows_that_are_not_for_testing_are_asked_about_and_no_more_than_needed() -> None:
     seen: list[Tensor] = []
 

@@ -133,10 +133,12 @@ def test_of_a_thousand_classes_those_that_were_looked_at_are_named_with_their_ou
     assert f"output {first + 1} as {first}" in said
 
 
-def test_few_rows_are_noted_and_very_few_say_nothing() -> None:
+def test_few_rows_are_refused_where_they_are_sure_else_noted_and_very_few_say_nothing() -> None:
     labels = np.repeat([0, 1], 9)
+    assert "b, a" in refused(drawn(np.random.default_rng(0), labels, 2, 1.0)[:, ::-1], labels, names="ab")
+    labels = np.repeat([0, 1], 4)
     found = look(drawn(np.random.default_rng(0), labels, 2, 1.0)[:, ::-1], labels, names="ab")
-    assert len(found.notes) == 1 and "18 rows are too few" in found.notes[0]
+    assert len(found.notes) == 1 and "8 rows are too few" in found.notes[0]
     assert look_at("classification", np.eye(2)[[0, 1, 1]], np.array([1, 0, 0]), "ab", lambda c: c) is None
 
 

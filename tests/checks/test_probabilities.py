@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tutelage.checks.probabilities import last_operation, refuse_probabilities
-from tutelage.errors import SignalError
+from tutelage.checks.probabilities import last_operation, refuse_log_odds_of_classes, refuse_probabilities
+from tutelage.errors import ModelError, SignalError
+from tutelage.teachers.gives import signal_of
 
 MEND = {"probabilities": "write softmax", "sigmoid": "write sigmoid"}
 Z = torch.from_numpy(np.random.default_rng(0).normal(size=(60, 3))).float() * 2
@@ -30,6 +31,39 @@ def told(output: Tensor, task: str = "classification", **more: object) -> str:
 def test_a_softmax_is_known_by_two_rows_in_any_precision(dtype: torch.dtype, rows: int) -> None:
     assert told(Z[:rows].softmax(-1).to(dtype)) == "softmax"
     assert told(Z[:rows].softmax(-1).to(dtype), "multilabel") == "softmax"
+
+
+WIDE = torch.from_numpy(np.random.default_rng(1).normal(size=(60, 40))).float() * 2
+
+
+@pytest.mark.parametrize(
+    "rounded",
+    [
+        Z.softmax(-1).mul(100).round().div(100),
+        Z.softmax(-1).mul(1000).round().div(1000),
+        WIDE.softmax(-1).mul(100).round().div(100),
+        WIDE.softmax(-1).bfloat16().float(),
+    ],
+    ids=["two decimals", "three decimals", "two decimals of 40 classes", "bfloat16 as float32"],
+)
+def test_a_rounded_softmax_is_no_sigmoid_and_may_be_given_as_probabilities(rounded: Tensor) -> None:
+    assert told(rounded) == told(rounded, "multilabel") == "softmax"
+    taken = signal_of(rounded, "probabilities", who="output").softmax(-1)
+    assert float((taken - rounded / rounded.sum(1, keepdim=True)).abs().max()) < 1e-5
+    with pytest.raises(SignalError, match="gives: probabilities"):
+        refuse_log_odds_of_classes(signal_of(rounded, "sigmoid", who="output"), "classification", who="output")
+
+
+def test_independent_probabilities_are_neither_refused_as_log_odds_nor_taken_for_classes() -> None:
+    p = Z.sigmoid()
+    refuse_log_odds_of_classes(signal_of(p, "sigmoid", who="output"), "classification", who="output")
+    with pytest.raises(ModelError, match="gives: sigmoid"):
+        signal_of(p, "probabilities", who="output")
+
+
+@pytest.mark.parametrize("factor", [100.0, 1.02, 0.5])
+def test_probabilities_in_another_unit_are_refused_with_what_to_divide_them_by(factor: float) -> None:
+    assert told(Z.softmax(-1) * factor) == f"divide them by {factor:.4g} where they are made, then say so"
 
 
 def test_a_sigmoid_is_known_by_many_numbers_or_by_the_operation() -> None:

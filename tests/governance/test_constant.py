@@ -45,8 +45,9 @@ def test_a_student_that_says_no_to_everything_does_not_pass_by_its_agreement() -
     assert gate.outcome == "PASS"
     assert "meets this too, and the student is not shown to be better" in gate.warning
     assert gate.warning in gate.explanation
-    (reason,) = verdict.reasons
+    reason, worse = verdict.reasons
     assert "not shown to be better than it in agreement" in reason and not verdict.warnings
+    assert "student is worse than the best constant answer" in worse  # in its F1: a constant may say yes
 
 
 @pytest.mark.parametrize("metric", ["f1_to_teacher", "micro_f1", "map", "map_to_teacher", "top1"])

@@ -110,9 +110,11 @@ def _of_classes(outputs: Array, labels: Array, classes: Sequence[str], shares: C
         if fit.better
         else ""
     )
+    by_guessing = at_most(int(right.sum()), n, chance)
     if fit.permuted and _is_good(outputs.argmax(1), labels, chosen, places, fit):
-        _refuse_or_note(found, n, _other_order(chosen, places, names, said, would_be))
-    elif at_most(int(right.sum()), n, chance) < BELOW:
+        error = _other_order(chosen, places, names, said, would_be)
+        _refuse_or_note(found, n, error, sure=by_guessing < BELOW)
+    elif by_guessing < BELOW:
         _refuse_or_note(
             found,
             n,
@@ -156,9 +158,9 @@ def _separation(correlation: Array, columns: Array) -> Array:
     return separation
 
 
-def _refuse_or_note(found: Found, n: int, error: DataError) -> None:
-    """Raises the error, or makes a note of it where the rows are too few to refuse a teacher for."""
-    if n >= ENOUGH:
+def _refuse_or_note(found: Found, n: int, error: DataError, *, sure: bool = False) -> None:
+    """Raises the error, or makes a note of it where the rows are too few to refuse a teacher for, unless it is sure."""
+    if n >= ENOUGH or sure:
         raise error
     found.notes.append(f"{error.found} (expected {error.expected}; {n} rows are too few to be sure)")
 

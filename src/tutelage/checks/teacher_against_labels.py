@@ -15,7 +15,7 @@ import torch
 
 from tutelage import beat
 from tutelage.checks.label_fit import TELLING, Found, look_at
-from tutelage.checks.probabilities import last_operation, refuse_probabilities
+from tutelage.checks.probabilities import last_operation, refuse_log_odds_of_classes, refuse_probabilities
 from tutelage.errors import within
 from tutelage.probe import forward_pass
 from tutelage.recipe import Recipe, Task
@@ -185,6 +185,7 @@ def _traced(subject: _Subject, data: TransferSet, device: torch.device) -> Teach
 def _rows(subject: _Subject, data: TransferSet, *, development_alone: bool, count: int = ROWS) -> Array:
     """Rows to ask about: labelled ones of the development split, then of training, some of each class; else any.
 
+    Test rows are asked about where none but they have labels: it is the teacher that is looked at, not the student.
     Rows of a class stand together, so that every other row is a half with all classes in it.
     """
     development = data.rows("development")
@@ -193,6 +194,8 @@ def _rows(subject: _Subject, data: TransferSet, *, development_alone: bool, coun
     if not development_alone:
         rows = np.concatenate([rows, draw.permutation(data.rows("train"))])
     labelled = rows[data.labelled[rows]]
+    if subject.labels is not None and not _labelled_before_test(data):
+        labelled = (test := draw.permutation(data.rows("test")))[data.labelled[test]]
     if subject.labels is None or not len(labelled):
         return rows[:count]
     if subject.task != "classification" or subject.labels.ndim != 1:
@@ -223,6 +226,8 @@ def _look(
             module = subject.teacher.module
             operation = "" if module is None else last_operation(module, data.example(2).to(device).inputs)
             refuse_probabilities(output, subject.task, who="output", mend=_mend(subject), operation=operation)
+            if getattr(subject.teacher, "gives", "") == "sigmoid":
+                refuse_log_odds_of_classes(output, subject.task, who="output")
     told = output.float().numpy()
     here = data.labelled[rows]
     if subject.labels is None or not here.any():
@@ -249,9 +254,15 @@ def _look_again(
     return found
 
 
+def _labelled_before_test(data: TransferSet) -> bool:
+    rows = np.concatenate([data.rows("development"), data.rows("train")])
+    return bool(data.labelled[rows].any())
+
+
 def _shares(subject: _Subject, data: TransferSet) -> Callable[[Array], Array]:
     """How often each of some classes is among the labelled rows that are not for testing."""
     rows = np.concatenate([data.rows("development"), data.rows("train")])
+    rows = rows[data.labelled[rows]] if _labelled_before_test(data) else data.rows("test")
     labels = subject.labels
     assert labels is not None
     known = labels[rows[data.labelled[rows]]]

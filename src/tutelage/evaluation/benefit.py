@@ -34,12 +34,12 @@ T_95 = (
 )  # fmt: skip
 
 
-def standing(metric: MetricResult, other: str) -> Standing | None:
-    """How the student is shown to stand against another model: `open` where the interval of the difference has zero.
+def standing(metric: MetricResult, other: str, model: str = "student") -> Standing | None:
+    """How a model is shown to stand against another: `open` where the interval of the difference has zero.
 
-    An interval with a reservation shows nothing in the student's favour. None where there is no such difference.
+    An interval with a reservation shows nothing in the model's favour. None where there is no such difference.
     """
-    difference = metric.differences.get(f"student - {other}")
+    difference = metric.differences.get(f"{model} - {other}")
     return None if difference is None else _standing(metric, difference)
 
 
@@ -157,12 +157,12 @@ def conclude(
     )
 
 
-def against_constant(metric: MetricResult) -> Standing | None:
-    """How the student is shown to stand against the best constant answer; None where that has no value.
+def against_constant(metric: MetricResult, model: str = "student") -> Standing | None:
+    """How a model is shown to stand against the best constant answer; None where that has no value.
 
     None also for a calibration error, which a constant answer can have none of and yet be of no use.
     """
-    return None if metric.name.partition(":")[0] == "ece" else standing(metric, "constant")
+    return None if metric.name.partition(":")[0] == "ece" else standing(metric, "constant", model)
 
 
 def _over_seeds(spread: Mapping[str, float] | None) -> Estimate | None:

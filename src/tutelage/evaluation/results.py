@@ -46,7 +46,7 @@ class MetricResult:
         models: By model: teacher (quality only), student, baseline, untrained; and `constant`, the best answer that is
             the same for every row, where such an answer has a value.
         differences: Paired: `student - teacher` (quality only), `student - baseline`, `student - untrained`,
-            `student - constant`.
+            `student - constant`, `teacher - constant` (quality only).
         sd_difference: Standard deviation, over rows, of the paired difference `student - teacher` (for a quality
             metric that is a mean over rows) or of the student's values (for a fidelity metric that is one); None for
             others. In groups it is `√design effect` times that, so that `sd / √n` is the standard error. It says how

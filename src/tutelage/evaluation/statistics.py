@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -135,13 +135,9 @@ def draw(
 
 
 def _compared(metric: Metric, groups: Groups) -> dict[str, Statistic]:
-    """The statistic of each model and, where its standard error is known, its difference from the student's."""
-    student = metric.statistics["student"]
-    differences = {
-        f"student - {other}": Difference(student, metric.statistics[other])
-        for other in OTHERS
-        if other in metric.statistics
-    }
+    """The statistic of each model and, where its standard error is known, of each difference."""
+    of = metric.statistics
+    differences = {f"{ours} - {theirs}": Difference(of[ours], of[theirs]) for ours, theirs in _pairs_of(of)}
     return {
         **metric.statistics,
         **{
@@ -151,6 +147,12 @@ def _compared(metric: Metric, groups: Groups) -> dict[str, Statistic]:
             and not (metric.about.unit == "%" and _has_exact_limits(difference, groups))
         },
     }
+
+
+def _pairs_of(models: Collection[str]) -> list[tuple[str, str]]:
+    """The models that are compared: the student with each, and the teacher with a constant answer."""
+    pairs = [("student", other) for other in OTHERS] + [("teacher", CONSTANT)]
+    return [(ours, theirs) for ours, theirs in pairs if ours in models and theirs in models]
 
 
 def _unseen(metric: Metric, model: str, drawn: Drawn, confusion: Confusion, confidence: float) -> tuple[float, float]:
@@ -216,17 +218,16 @@ def _result(metric: Metric, drawn: dict[str, Drawn], name: str, confidence: floa
         "higher_is_better": about.higher_is_better,
     }
 
-    def difference(other: str) -> Estimate | None:
-        apart = drawn.get(f"student - {other}")
-        return difference_interval(drawn["student"], drawn[other], difference=apart, **limits)
+    def difference(ours: str, theirs: str) -> Estimate | None:
+        apart = drawn.get(f"{ours} - {theirs}")
+        return difference_interval(drawn[ours], drawn[theirs], difference=apart, **limits)
 
     models = {
         model: found for model in metric.statistics if (found := value_interval(drawn[model], **limits)) is not None
     }
     if "student" not in models or ("teacher" in metric.statistics and "teacher" not in models):
         return None
-    others = [model for model in OTHERS if model in models]
-    differences = {f"student - {o}": estimate for o in others if (estimate := difference(o)) is not None}
+    differences = {f"{a} - {b}": found for a, b in _pairs_of(models) if (found := difference(a, b)) is not None}
     return MetricResult(
         name=about.name,
         title=about.title,

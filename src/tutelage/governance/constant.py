@@ -11,6 +11,7 @@ from tutelage.governance.policy import Gate
 
 __all__ = ["constant_reason", "constant_warnings", "is_met_by_constant", "is_shown_better"]
 
+UNTRAINED = "untrained"
 NAMED = 3
 """How many metrics a sentence proposes at most."""
 
@@ -30,10 +31,14 @@ def is_met_by_constant(gate: Gate, metric: MetricResult) -> bool:
 
 def is_shown_better(metric: MetricResult) -> bool:
     """Whether the whole interval of the student's difference from the best constant answer is on the better side."""
-    found = standing(metric, CONSTANT)
-    if found is None:
-        return CONSTANT not in metric.models  # undefined for a constant: what has a value is none
-    return found == "better"
+    if CONSTANT not in metric.models:  # undefined for a constant: what has a value is none
+        return not _is_as_untrained(metric)
+    return standing(metric, CONSTANT) == "better"
+
+
+def _is_as_untrained(metric: MetricResult) -> bool:
+    """Whether a constant answer has no value, and the student is not shown to be better than before its training."""
+    return CONSTANT not in metric.models and standing(metric, UNTRAINED) in ("open", "worse")
 
 
 def constant_reason(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> list[str]:
@@ -46,9 +51,12 @@ def constant_reason(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> 
     judged = _met_by_constant(metrics, policy)
     if not judged or any(map(is_shown_better, judged)):
         return []
+    undefined = [metric for metric in judged if CONSTANT not in metric.models]
+    where = f" where it has a value (it has no {_listed(undefined)})" if undefined else ""
+    before = ", or than before its training," if undefined else ""
     return [
-        f"The best constant answer, which looks at no input, meets every gate on quality and fidelity too, and the "
-        f"student is not shown to be better than it in {_listed(judged)}: INCONCLUSIVE.{_advice(metrics)}"
+        f"The best constant answer, which looks at no input, meets every gate on quality and fidelity too{where}, and "
+        f"the student is not shown to be better than it{before} in {_listed(judged)}: INCONCLUSIVE.{_advice(metrics)}"
     ]
 
 
@@ -72,7 +80,7 @@ def _met_by_constant(metrics: Sequence[MetricResult], policy: Sequence[Gate]) ->
     """The metrics of the gates, once each, if the best constant answer meets all of the gates; else none."""
     by_name = {metric.name: metric for metric in metrics}
     judged = [(gate, by_name.get(gate.metric)) for gate in policy]
-    met = [metric for gate, metric in judged if metric is not None and is_met_by_constant(gate, metric)]
+    met = [m for gate, m in judged if m is not None and (is_met_by_constant(gate, m) or _is_as_untrained(m))]
     return list({metric.name: metric for metric in met}.values()) if len(met) == len(judged) else []
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from tutelage.devices.cost import Cost
 from tutelage.evaluation.results import MetricResult
 from tutelage.governance.constant import constant_reason, constant_warnings
+from tutelage.governance.learnt import not_learnt
 from tutelage.governance.limits import judge_budget, judge_export
 from tutelage.governance.outcome import GateResult, Outcome
 from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
@@ -33,8 +34,8 @@ class Verdict:
     Attributes:
         verdict: FAIL if any gate failed, else INCONCLUSIVE if any is or there is another reason, else PASS.
         reasons: Why it is not a PASS: the explanations of the gates that did not pass, failures first; where the
-            teacher is no measure for a gate that compares with it, and where no gate tells the student from an answer
-            that looks at no input.
+            teacher is no measure for a gate that compares with it, and where the student is not told from an answer
+            that looks at no input, by the labels or by any gate.
         gates: Every gate that was judged.
         warnings: What it is to be read with: the gates let it pass, but a reader would not. They do not change the
             exit status.
@@ -98,7 +99,7 @@ def judge(
     if not stated:
         reasons.append(NOTHING_STATED)
     warnings = [] if reasons else constant_warnings(metrics, policy)
-    reasons = reasons or constant_reason(metrics, policy)
+    reasons = [*(reasons or constant_reason(metrics, policy)), *not_learnt(metrics, policy)]
     ahead = [] if reasons else constant_ahead(metrics, policy)
     failed = any(gate.outcome == "FAIL" for gate in gates)
     return Verdict(

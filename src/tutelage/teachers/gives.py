@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tutelage.errors import ModelError
 
-__all__ = ["FLOOR", "Gives", "log_odds", "log_of_probabilities", "probabilities_to_logits", "signal_of"]
+__all__ = ["FLOOR", "Gives", "log_odds", "log_of_probabilities", "probabilities_to_logits", "signal_of", "slack_of"]
 
 Array = np.ndarray[Any, Any]
 Gives = Literal["logits", "probabilities", "sigmoid", "values"]
@@ -19,8 +19,9 @@ log-probabilities, independent ones (a `sigmoid`) log-odds: their softmax and si
 
 FLOOR = 1e-7
 """The least probability that is told of a class: losses on logits can't take minus infinity."""
-SLACK = 1e-2
-"""How far the probabilities of a row may be from a sum of 1: models in half precision round."""
+SLACK, MOST_SLACK, ROUNDED = 1e-2, 0.1, 0.005
+"""How far the probabilities of a row may be from a sum of 1: models in half precision round, and people to two
+decimals, which is 0.005 for each class and no more than a tenth for all of them."""
 
 
 def signal_of(answer: Tensor, gives: Gives, *, who: str, key: str = "teacher.gives") -> Tensor:
@@ -47,11 +48,16 @@ def signal_of(answer: Tensor, gives: Gives, *, who: str, key: str = "teacher.giv
         if not _within(p, 0.0, 1.0):
             raise _not(p, who, key, "probabilities of the second of two classes, from 0 to 1", "logits")
         return probabilities_to_logits(p.reshape(-1))
-    if p.dim() != 2 or not _within(p, 0.0, np.inf) or bool(((p.sum(1) - 1).abs() > SLACK).any()):
+    if p.dim() != 2 or not _within(p, 0.0, np.inf) or bool(((p.sum(1) - 1).abs() > slack_of(p.shape[1])).any()):
         independent = p.dim() >= 2 and _within(p, 0.0, 1.0)
         expected = "probabilities [B, C] that come to 1 in each row"
         raise _not(p, who, key, expected, "sigmoid" if independent else "logits")
     return probabilities_to_logits(p)
+
+
+def slack_of(classes: int) -> float:
+    """How far probabilities of so many classes may be from a sum of 1."""
+    return min(max(SLACK, ROUNDED * classes), MOST_SLACK)
 
 
 def probabilities_to_logits(p: Tensor) -> Tensor:

@@ -64,10 +64,8 @@ def read_surroundings(work: Path) -> list[dict[str, Any]]:
         return list(read_sealed(path)["every"]) if path.exists() else []
     except (Damaged, KeyError, TypeError) as error:
         raise CheckpointError(
-            str(path),
-            expected="what the trainings of this run were made in",
-            found=f"a damaged file ({error})",
-            mend="remove it: the same command goes on, but what the trainings before were made in is not known",
+            f"{path} is damaged ({error}). Remove it: the same command goes on, but what the trainings before were "
+            "made in is not known then."
         ) from error
 
 

@@ -1,0 +1,72 @@
+"""Whether the labels show that student and teacher have learnt anything.
+
+No gate can make up for it: a student can agree in every row with a teacher whose classes stand in another order, or
+which was never trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from tutelage.evaluation.benefit import Standing, against_constant
+from tutelage.evaluation.metrics import CONSTANT
+from tutelage.evaluation.results import MetricResult
+from tutelage.governance.policy import Gate
+from tutelage.governance.requirement import metric_title, metric_value
+
+__all__ = ["not_learnt"]
+
+GUESSED = "macro_f1"
+"""A metric in which guesses are better than any constant answer: they are right on some rows of each class."""
+TELLING = 100
+"""Labelled rows on which a teacher that knows anything should be shown to be better than a constant answer."""
+
+
+def not_learnt(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> list[str]:
+    """Why nothing passes on labelled test rows where the best constant answer is as good as a model.
+
+    Of the student it has to be shown: it is worse in one quality metric, and in none better. A teacher that gates
+    compare with is to be shown to be better in one, where there are rows enough.
+
+    Args:
+        metrics: Of every evaluation set.
+        policy: The gates.
+    """
+    quality = [m for m in metrics if (m.kind, m.set) == ("quality", "test") and m.name != GUESSED]
+    student, teacher = (_standings(quality, model) for model in ("student", "teacher"))
+    reasons = []
+    if _nowhere_better(student) and (worse := [m for m, stands in student if stands == "worse"]):
+        reasons.append(
+            f"The student is worse than the best constant answer, which looks at no input, in "
+            f"{_compared(worse[0], 'student')}, and is shown to be better in no quality metric: it has not learnt what "
+            "the labels mean, whatever it agrees with. See that labels and outputs mean the same: INCONCLUSIVE."
+        )
+    kinds = {metric.name: metric.kind for metric in metrics}
+    compares = any(gate.margin is not None or kinds.get(gate.metric) == "fidelity" for gate in policy)
+    if compares and _nowhere_better(teacher):
+        worse = [metric for metric, stands in teacher if stands == "worse"]
+        first = worse[0] if worse else teacher[0][0]
+        if worse or first.n >= TELLING:
+            reasons.append(
+                f"The teacher is not shown to be better than the best constant answer in any quality metric on "
+                f"{first.n:,} labelled rows ({_compared(first, 'teacher')}), so being like it shows nothing: "
+                "INCONCLUSIVE."
+            )
+    return reasons
+
+
+def _standings(
+    metrics: Sequence[MetricResult], model: Literal["student", "teacher"]
+) -> list[tuple[MetricResult, Standing]]:
+    found = ((metric, against_constant(metric, model)) for metric in metrics)
+    return [(metric, stands) for metric, stands in found if stands is not None]
+
+
+def _nowhere_better(standings: Sequence[tuple[MetricResult, Standing]]) -> bool:
+    return bool(standings) and all(stands != "better" for _, stands in standings)
+
+
+def _compared(metric: MetricResult, model: str) -> str:
+    values = (f"{metric_value(metric.models[x].value, metric.unit)} ({x})" for x in (model, CONSTANT))
+    return f"{metric_title(metric)}: {', '.join(values)}"
