@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,26 +15,21 @@ from tutelage.answers import gather_evidence, select_anew, teacher_answers
 from tutelage.asking import Round
 from tutelage.beat import Phase
 from tutelage.bundle import Findings, finish_bundle, write_findings
+from tutelage.bundle_reading import evaluate, measure, read_json, report, sound_fields
 from tutelage.checks import look_at_teachers
 from tutelage.delivery import export_student, measure_models
-from tutelage.devices.cost import Cost
-from tutelage.errors import DataError, RunError, TeacherChanged, UserError
-from tutelage.evaluation.evidence import read_evidence
+from tutelage.errors import DataError, RunError, TeacherChanged
 from tutelage.evaluation.results import MetricResult
 from tutelage.evaluation.seeds import seed_summary
 from tutelage.evaluation.statistics import evaluate as evaluate_evidence
-from tutelage.export import measure_bundle
-from tutelage.governance.changes import changed_verdict, same
 from tutelage.governance.licence import licence_records
-from tutelage.governance.provenance import changed_files
 from tutelage.governance.verdict import Verdict, judge
 from tutelage.labelling import caches_of, fill_caches, notes_on_caps, open_caches
 from tutelage.owned import new_bundle_folder
 from tutelage.parts import build_student
 from tutelage.plan import Plan, make_plan
 from tutelage.recipe import Recipe
-from tutelage.recipe_file import dump_recipe, policy_of
-from tutelage.report import write_report
+from tutelage.recipe_file import dump_recipe
 from tutelage.rounds import RECORD, asking_record, first_round, run_rounds
 from tutelage.stages import train_assistants, train_baseline, train_student, train_teacher, trainings
 from tutelage.students import ParameterCount
@@ -73,13 +66,13 @@ class Result:
 
     def metrics(self) -> list[MetricResult]:
         """The metrics in the bundle, with their intervals."""
-        with _sound(self.bundle):
-            return [MetricResult.from_dict(metric) for metric in _read(self.bundle / "metrics.json")["metrics"]]
+        with sound_fields(self.bundle):
+            return [MetricResult.from_dict(metric) for metric in read_json(self.bundle / "metrics.json")["metrics"]]
 
     def seeds(self) -> list[dict[str, Any]]:
         """Each seed's own values of the metrics."""
-        with _sound(self.bundle):
-            return list(_read(self.bundle / "metrics.json")["seeds"])
+        with sound_fields(self.bundle):
+            return list(read_json(self.bundle / "metrics.json")["seeds"])
 
 
 def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = False, progress: bool = True) -> Result:
@@ -187,8 +180,8 @@ class _Narrator:
 
 
 def _finished(workspace: Workspace) -> Result:
-    with _sound(workspace.bundle):
-        verdict = Verdict.from_dict(_read(workspace.bundle / "verdict.json"))
+    with sound_fields(workspace.bundle):
+        verdict = Verdict.from_dict(read_json(workspace.bundle / "verdict.json"))
     return Result(verdict=verdict, bundle=workspace.bundle)
 
 
@@ -324,92 +317,3 @@ def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, 
 
 def _counts(count: ParameterCount | None) -> dict[str, int] | None:
     return None if count is None else {"total": count.total, "embedding": count.embedding}
-
-
-def evaluate(bundle: str | Path) -> tuple[Verdict, list[str]]:
-    """Recomputes a bundle's metrics and verdict from its raw pairs, and the digests of its files.
-
-    Returns:
-        The verdict as recomputed, and what differs from what the bundle says: nothing, if it is sound.
-
-    Raises:
-        DataError: The folder is not a bundle, or lacks its record or its evidence.
-    """
-    folder = _bundle(bundle)
-    differences = changed_files(folder)
-    metrics = [metric for path in _evidence_files(folder) for metric in evaluate_evidence(read_evidence(path))]
-    policy, budget = policy_of(folder / "recipe.yaml")
-    with _sound(folder):
-        stored = {m["name"]: MetricResult.from_dict(m) for m in _read(folder / "metrics.json")["metrics"]}
-        cost = Cost.from_dict(_read(folder / "cost.json"))
-        verdict = judge(metrics, cost, policy, budget, _read(folder / "export.json"))
-        stored_verdict = _read(folder / "verdict.json")
-        said = Verdict.from_dict({"warnings": verdict.warnings, **stored_verdict})  # earlier bundles have none
-    for metric in metrics:
-        before = stored.pop(metric.name, None)
-        if before is None or not same(before.to_dict(), metric.to_dict()):
-            differences.append(f"{metric.name}: stored {_values(before)}, recomputed {_values(metric)}")
-    differences += [f"{name}: stored, but does not follow from the evidence" for name in stored]
-    return verdict, [*differences, *changed_verdict(said, verdict)]
-
-
-def measure(bundle: str | Path, *, device: str = "cpu:1", batch_sizes: Sequence[int] = (1, 32)) -> Cost:
-    """What the bundle's student costs on this machine."""
-    return measure_bundle(_bundle(bundle), device=device, batch_sizes=batch_sizes)
-
-
-def report(bundle: str | Path) -> Path:
-    """Writes a bundle's page again, from the bundle's files alone."""
-    return write_report(_bundle(bundle))
-
-
-def _bundle(folder: str | Path) -> Path:
-    """The bundle in a folder, which may be that of its run.
-
-    Raises:
-        DataError: There is none.
-    """
-    for path in (Path(folder), Path(folder) / "bundle"):
-        if (path / "verdict.json").is_file():
-            return path
-    raise DataError(
-        str(folder),
-        expected="a bundle, or the folder of a run that is complete",
-        found="no verdict.json in it" if Path(folder).is_dir() else "no such folder",
-        mend="give the folder `bundle` that `tutelage distill` wrote",
-    )
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            str(path),
-            expected="a JSON file of a bundle",
-            found=str(error),
-            mend="make the bundle again, or restore the file",
-        ) from error
-
-
-@contextmanager
-def _sound(folder: Path) -> Iterator[None]:
-    """Names the bundle when its files lack fields."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(
-            str(folder), expected="the fields of a bundle's files", found=f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def _evidence_files(folder: Path) -> list[Path]:
-    return [folder / "evidence.parquet", *sorted(folder.glob("evidence-*.parquet"))]
-
-
-def _values(metric: MetricResult | None) -> str:
-    if metric is None:
-        return "nothing"
-    return ", ".join(f"{model} {estimate.value:.6g}" for model, estimate in metric.models.items())

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from tutelage import checks
 from tutelage.asking import asked_about, check_asking
-from tutelage.devices import Target
 from tutelage.errors import UserError, check_all, within
 from tutelage.evaluation.metrics import available_metrics
 from tutelage.forecast import EVALUATION_BATCH, Forecast, make_forecast
 from tutelage.governance.licence import check_licences
-from tutelage.governance.policy import check_budget, check_gates
+from tutelage.governance.policy import check_gates
 from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
 from tutelage.losses import Loss
 from tutelage.matching import Proposal, propose_for, with_pairs
@@ -29,7 +28,8 @@ from tutelage.parts import baseline_losses, build_student, load_data, teacher_da
 from tutelage.paths import look_beside
 from tutelage.plan_notes import notes_on
 from tutelage.probe import ask_teacher, run_student
-from tutelage.recipe import Assistant, Recipe, check_types
+from tutelage.recipe import Assistant, Recipe
+from tutelage.recipe_types import check_types
 from tutelage.selection import Selection, selection_of
 from tutelage.signals import Batch, Request
 from tutelage.students import ParameterCount, parameter_count
@@ -151,7 +151,7 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     check_types(recipe)
     look_beside(recipe.folder)
-    _check_recipe(recipe)
+    checks.check_recipe(recipe)
     use_device(recipe.device)
     device = make_accelerator(recipe.training.precision).device
     checks.check_precision(recipe, device)
@@ -175,16 +175,6 @@ def make_plan(recipe: Recipe) -> Plan:
     plan.notes[:0] = on_targets
     plan.notes += [line for proposal in plan.proposals for line in (proposal.summary(), *proposal.notes)]
     return plan
-
-
-def _check_recipe(recipe: Recipe) -> None:
-    """What the recipe alone shows; a licence that alone is missing is told with what loading the data finds."""
-    try:
-        check_all(_checks_of_the_recipe(recipe))
-    except UserError:
-        licensed = functools.partial(check_licences, recipe.teachers(), recipe.licences)
-        check_all([licensed, *_checks_of_the_recipe(recipe)])
-        raise
 
 
 def load_parts(recipe: Recipe) -> TransferSet:
@@ -341,23 +331,6 @@ def _plan(
         proposals=proposals,
         notes=[*data.notes, *on_student, *notes_on(recipe, data, lessons, student, has_baseline)],
     )
-
-
-def _checks_of_the_recipe(recipe: Recipe) -> list[Callable[[], object]]:
-    sets = [pairs.name for pairs in recipe.similarity_sets]
-    known = available_metrics(recipe.task, labels=True, sets=sets, same_width=True)
-    for name, head in recipe.heads.items():
-        known |= available_metrics(head.task, labels=head.labels is not None, on=name)
-    return [
-        recipe.check,
-        lambda: check_budget(recipe.budget),
-        lambda: check_gates(recipe.policy, known, recipe.task),
-        lambda: Target.parse(recipe.measure.device, key="measure.device").require(key="measure.device"),
-        lambda: checks.check_extras(recipe),
-        lambda: checks.check_meaning(recipe),
-        lambda: checks.check_pairs(recipe),
-        lambda: checks.check_columns(recipe),
-    ]
 
 
 def _load(recipe: Recipe, device: torch.device) -> tuple[TransferSet, TransferSet | None]:

@@ -24,6 +24,7 @@ from tutelage.checks.parts import (
     check_tokenizers,
     check_trained,
 )
+from tutelage.checks.recipe import check_recipe
 from tutelage.checks.rows import check_extreme_rows, check_longest_text, check_padding
 from tutelage.checks.teacher_against_labels import look_at_teachers
 from tutelage.checks.timing import check_timing, note_on_timing
@@ -47,6 +48,7 @@ __all__ = [
     "check_padding",
     "check_pairs",
     "check_precision",
+    "check_recipe",
     "check_storage",
     "check_supervised",
     "check_teacher_training",

@@ -17,7 +17,7 @@ from tutelage.errors import DataError
 from tutelage.files import digest_file
 from tutelage.sealed import SEAL, Damaged, is_sound_text, unsealed
 
-__all__ = ["changed_files", "digest_files", "environment"]
+__all__ = ["PAGE", "changed_files", "digest_files", "environment"]
 
 RECORD = "provenance.json"
 PAGE = "report.html"

@@ -6,10 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tutelage.errors import QueryFailed
 from tutelage.ledger.questions import Question
 from tutelage.ledger.settings import Usage
 
-__all__ = ["Call", "Failure", "Reply"]
+__all__ = ["Call", "Failure", "Reply", "UnreadAnswer"]
+
+
+class UnreadAnswer(QueryFailed):
+    """An answer that is stored and can't be made sense of; its message is whole."""
 
 
 class Failure(Exception):

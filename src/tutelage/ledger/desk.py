@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tutelage.errors import CapReached, QueryFailed, UserError
-from tutelage.ledger.calls import Call, Failure, Reply
+from tutelage.ledger.calls import Call, Failure, Reply, UnreadAnswer
 from tutelage.ledger.owners import new_owner
 from tutelage.ledger.pace import TooSoon, back_off
 from tutelage.ledger.questions import Question
@@ -19,10 +19,6 @@ __all__ = ["Desk"]
 
 POLL = 0.05
 """Seconds between two looks at what another process is asking."""
-
-
-class UnreadAnswer(QueryFailed):
-    """An answer that is stored and can't be made sense of; its message is whole."""
 
 
 class Desk:

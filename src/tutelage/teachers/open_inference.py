@@ -47,10 +47,9 @@ class OpenInference(Teacher):
     and datatypes) is read at `load` and stored there too.
 
     A model behind an API can change without a word. So the ledger keeps the first rows that it answered, and when
-    something is asked in a run, they are asked again, before the first new question and when the run looks at the
-    teacher's fingerprint at its end; other metadata or other answers stop the
-    run. A change between two looks that is undone again, or one that shows on other rows alone, goes unnoticed; and
-    where nothing is asked, nothing is looked at.
+    something is asked in a run, they are asked again, before the first new question and at the run's end; other
+    metadata or answers stop the run. A change that is undone between two looks, or shows on other rows alone, goes
+    unnoticed; and where nothing is asked, nothing is looked at.
 
     Args:
         url: `http://host:port`, or for gRPC `grpc://host:port` (`grpcs://` encrypted).
@@ -210,12 +209,8 @@ class OpenInference(Teacher):
         """
         self._loaded()
         self._look_again()
-        read = {
-            "metadata": self._metadata,
-            "gives": self.gives,
-            "inputs": self.inputs,
-            "classes": self.classes_in_order,
-        }
+        read: dict[str, Any] = {"metadata": self._metadata, "gives": self.gives, "inputs": self.inputs}
+        read["classes"] = self.classes_in_order
         return hashlib.sha256(json.dumps(self._identity() | read).encode()).hexdigest()
 
     @property
