@@ -220,5 +220,5 @@ def test_while_training_and_in_rounds_silent_rows_are_no_agreement_and_no_disagr
     assert expected != (chosen == 1).mean()
     measured = _evaluator("classification", data, said, cpu, None)(student)
     assert measured["agreement"] == pytest.approx(expected)
-    plan: Any = SimpleNamespace(recipe=SimpleNamespace(teacher=HalfSilent()), data=data, device=cpu)
+    plan: Any = SimpleNamespace(recipe=SimpleNamespace(teacher=HalfSilent()), data=data, device=cpu, chunk=128)
     assert _agreement(plan, student, rows) == pytest.approx(expected)

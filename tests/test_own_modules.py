@@ -140,7 +140,7 @@ def test_a_recipe_with_untyped_arguments_is_written_and_read_again() -> None:
         ("Untyped", {"inputs": 13, "hidden": 8, "clases": 3}, "student.module.clases", "did you mean `classes`"),
         ("Half", {"inputs": "13", "mode": 1, "options": 1, "off": 1}, "student.module.inputs", "a whole number"),
         ("Around", {"body": {"class_path": "untyped_models.Nope"}}, "student.module.body", "no `Nope`"),
-        ("Around", {"body": {"class_path": "fractions.Fraction"}}, "student.module.body", "Fraction is none"),
+        ("Around", {"body": {"class_path": "fractions.Fraction"}}, "student.module.body", "expected: a Module"),
     ],
 )
 def test_a_mistake_in_untyped_arguments_is_named_by_its_key(

@@ -61,6 +61,7 @@ def test_bundle_holds_what_the_architecture_says(run: Path) -> None:
         "provenance.json",
         "README.md",
         "report.html",
+        "source",  # the module of the student's class
     }
     assert {path.name for path in (run / "bundle").iterdir()} == expected
 

@@ -24,7 +24,7 @@ import tutelage.teachers
 from tutelage.errors import ModelError
 from tutelage.signals import Batch, Inputs, Request, Signals
 from tutelage.teachers import ColumnTeacher, OpenAICompatible, OpenInference, Teacher
-from tutelage.teachers.stand_in import _StandIn
+from tutelage.teachers.stand_in import Sampled, _StandIn
 
 CPU = torch.device("cpu")
 SUPPLYING = {name: case for name, case in CASES.items() if case.features}
@@ -96,8 +96,8 @@ def teachers_of_the_package(base: type[Teacher] = Teacher) -> set[type[Teacher]]
 
 def test_every_teacher_of_the_package_has_a_case() -> None:
     covered = {type(case.make()) for case in CASES.values()}
-    # A stand-in repeats two answers while a run is only looked at, and is no teacher: tests/test_doctor_asks_little.py.
-    assert teachers_of_the_package() == covered | {_StandIn}
+    # Stand-ins repeat answers while a run is only looked at, and are no teachers: tests/test_doctor_asks_little.py.
+    assert teachers_of_the_package() == covered | {_StandIn, Sampled}
 
 
 @every_case()

@@ -47,7 +47,7 @@ def test_the_record_is_whole_and_survives_its_file_form() -> None:
     others = ["student - baseline", "student - untrained", "student - constant"]
     assert list(accuracy.models) == ["teacher", "student", "baseline", "untrained", "constant"]
     assert list(kl.models) == ["student", "baseline", "untrained", "constant"]
-    assert list(accuracy.differences) == ["student - teacher", *others]
+    assert list(accuracy.differences) == ["student - teacher", *others, "teacher - constant"]
     assert "student - teacher" not in kl.differences
     for result in results:
         assert MetricResult.from_dict(result.to_dict()) == result

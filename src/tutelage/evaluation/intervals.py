@@ -139,7 +139,7 @@ def value_interval(
     """
     statistic, value = drawn.statistic, drawn.value
     exact: Ends | None = None
-    if isinstance(statistic, Mean) and zero_or_one(statistic.values) and 0 < value < 1:
+    if share and isinstance(statistic, Mean) and zero_or_one(statistic.values) and 0 < value < 1:
         exact = wilson(value, effective_rows(statistic.values, drawn.groups, confidence), confidence)
     if drawn.errors is not None:
         found = _studentised(drawn, bounds, share, confidence, higher_is_better)
@@ -180,7 +180,7 @@ def difference_interval(
     # Either side may lack rows while the other has them.
     unseen = ours.unseen[0] - theirs.unseen[1], ours.unseen[1] - theirs.unseen[0]
     exact: Ends | None = None
-    if isinstance(ours.statistic, Mean) and isinstance(theirs.statistic, Mean):
+    if share and isinstance(ours.statistic, Mean) and isinstance(theirs.statistic, Mean):
         a, b = ours.statistic.values, theirs.statistic.values
         if zero_or_one(a) and zero_or_one(b) and (a != b).any():
             rows = effective_rows(a - b, ours.groups, confidence)

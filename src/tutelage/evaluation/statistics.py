@@ -157,7 +157,8 @@ def _pairs_of(models: Collection[str]) -> list[tuple[str, str]]:
 
 def _unseen(metric: Metric, model: str, drawn: Drawn, confusion: Confusion, confidence: float) -> tuple[float, float]:
     """How far rows that the sample lacks may move a metric of a model; shares of rows have exact limits instead."""
-    if isinstance(drawn.statistic, Mean) and (drawn.errors is None or _is_zero_or_one(drawn.statistic)):
+    is_share = metric.about.unit == "%" and _is_zero_or_one(drawn.statistic)
+    if isinstance(drawn.statistic, Mean) and (drawn.errors is None or is_share):
         return 0.0, 0.0
     share = unseen_share(drawn.independent or drawn.statistic.n, confidence)
     below, above = confusion.reach(metric.about.name, model, share)
