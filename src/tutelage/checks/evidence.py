@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tutelage.evaluation.intervals import FEW_ROWS, expansion
+from tutelage.evaluation.intervals import FEW_GROUPS, FEW_ROWS, expansion
 from tutelage.evaluation.metrics import describe
 from tutelage.governance.policy import Gate
 from tutelage.recipe import Recipe
@@ -14,7 +14,7 @@ from tutelage.transfer import TransferSet
 
 __all__ = ["notes_on_evidence"]
 
-FEW_GROUPS = 20
+TOLD_OF = 20
 """Fewer groups than this are told of: their intervals are more than 9% longer than those of many."""
 _CONFIDENCE = 0.95
 """Of the intervals that gates are judged by."""
@@ -23,13 +23,14 @@ _CONFIDENCE = 0.95
 def notes_on_evidence(recipe: Recipe, data: TransferSet) -> list[str]:
     """What few rows or few groups of a split mean for the gates, and which gates the best student would not pass.
 
+    Below 15 groups none is passed: `evaluation/intervals.py` says why.
     Rows of a group are not independent, so intervals rest on the number of groups. Of a share of rows, such as the
     accuracy, the interval of a student without one mistake reaches 3 / n ("rule of three"), n rows or groups.
     """
     test = data.rows("test")
     groups = data.groups(test)
     notes = []
-    if groups is not None and (count := len(np.unique(groups))) < FEW_GROUPS:
+    if groups is not None and (count := len(np.unique(groups))) < TOLD_OF:
         notes.append(
             f"the test split has {len(test):,} rows in {_groups(count)}, and what is judged rests on groups: "
             + _width(count)
@@ -48,6 +49,8 @@ def _width(count: int) -> str:
     """What so few groups do to an interval."""
     if count < FEW_ROWS:
         return "there will be no interval, and no gate can pass or fail; give rows of more groups"
+    if count < FEW_GROUPS:
+        return f"no gate can pass on fewer than {FEW_GROUPS} groups, as those that are missing may be unlike these"
     longer = expansion(count, _CONFIDENCE)
     return (
         f"an interval is {longer:.2g} times as long as the same spread between many groups would make it, and of a "
@@ -76,7 +79,8 @@ def _beyond(gate: Gate, index: int, recipe: Recipe, data: TransferSet) -> str:
         room, demand = 1 - gate.at_least, f">= {gate.at_least:g}"
     else:
         room, demand = gate.at_most or 0.0, f"<= {gate.at_most or 0.0:g}"
-    if count < FEW_ROWS or room >= 3 / count - 1e-9:
+    told = groups is not None and count < FEW_GROUPS  # of all gates at once
+    if told or count < FEW_ROWS or room >= 3 / count - 1e-9:
         return ""
     unit = "rows" if groups is None else "groups"
     needed = f"; {math.ceil(3 / room - 1e-9):,} {unit} or more could show it" if room > 0 else ""
