@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -172,7 +173,13 @@ def test_a_command_that_waits_for_a_slow_teacher_says_so(
 
     monkeypatch.setattr(recipe_file, "load_recipe", lambda *_: None)
     monkeypatch.setattr(doctor, "describe_plan", lambda *_, **__: "the plan")
-    monkeypatch.setattr(plan, "make_plan", lambda _: (beat.at("teacher, 32 of 200 rows"), time.sleep(0.4)))
+
+    def slow(_: object) -> SimpleNamespace:
+        beat.at("teacher, 32 of 200 rows")
+        time.sleep(0.4)
+        return SimpleNamespace(rehearse=lambda: None)
+
+    monkeypatch.setattr(plan, "make_plan", slow)
     real = Phase.__init__
 
     def hasty(self: Phase, what: str, *, on: bool = True, seconds: float | None = None) -> None:
