@@ -95,7 +95,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     {
         "laughs": (LAUGHS, "at most 1,000,000 values"),
         "itself": ("a: &a [1, *a]\n", "an alias of what it stands in"),
-        "deep": ("a: " + "[" * 20_000 + "]" * 20_000, "too deep"),
+        "deep": ("a: " + "[" * 20_000 + "]" * 20_000, "deeper than can be read"),
     }.values(),
     ids=["laughs", "itself", "deep"],
 )

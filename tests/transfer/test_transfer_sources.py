@@ -369,9 +369,19 @@ ROLES: dict[str, Any] = {
 @pytest.mark.parametrize(
     "source",
     [
-        Table("p", "t", **ROLES, group="g", split="s", delimiter=";", missing=["?"]),
-        Arrays("x", "y", categories=["x"], group="g", split="s", classes=["x"], values=True, unlabelled=-1),
-        HuggingFaceDataset("p", "t", **ROLES, group="g"),
+        Table("p", "t", **ROLES, group="g", split="s", delimiter=";", missing=["?"], teacher_columns=["c"]),
+        Arrays(
+            "x",
+            "y",
+            categories=["x"],
+            group="g",
+            split="s",
+            classes=["x"],
+            values=True,
+            unlabelled=-1,
+            teacher_columns=["c"],
+        ),
+        HuggingFaceDataset("p", "t", **ROLES, group="g", teacher_columns=["c"]),
         Function("a:b", {"n": 1}),
     ],
 )
