@@ -61,6 +61,12 @@ def test_a_share_of_rows_in_few_large_groups_does_not_pass_falsely() -> None:
     assert share <= 0.045, share
 
 
+def test_rows_of_one_group_have_no_interval() -> None:
+    right = np.arange(40.0) % 2
+    (drawn,) = draw([Mean(right)], 40, 50, seed=0, groups=np.zeros(40, dtype=np.int64))
+    assert value_interval(drawn, bounds=(0, 1), share=True, confidence=0.95) is None
+
+
 @pytest.mark.parametrize("count", [2, 6, 14])
 def test_of_fewer_groups_nothing_is_known_to_hold(count: int) -> None:
     assert f"{count} groups are too few" in of_groups(count, 0).reservation

@@ -138,6 +138,8 @@ def value_interval(
         None when there is no value, or no interval: fewer than two rows or groups, or the statistic is undefined.
     """
     statistic, value = drawn.statistic, drawn.value
+    if drawn.drawn < FEW_ROWS:
+        return None
     exact: Ends | None = None
     if share and isinstance(statistic, Mean) and zero_or_one(statistic.values) and 0 < value < 1:
         exact = wilson(value, effective_rows(statistic.values, drawn.groups, confidence), confidence)
@@ -179,6 +181,8 @@ def difference_interval(
     widest = bounds[1] - bounds[0]
     # Either side may lack rows while the other has them.
     unseen = ours.unseen[0] - theirs.unseen[1], ours.unseen[1] - theirs.unseen[0]
+    if ours.drawn < FEW_ROWS:
+        return None
     exact: Ends | None = None
     if share and isinstance(ours.statistic, Mean) and isinstance(theirs.statistic, Mean):
         a, b = ours.statistic.values, theirs.statistic.values
