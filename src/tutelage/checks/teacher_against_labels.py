@@ -58,7 +58,8 @@ class _Subject:
     """A teacher that answers itself, what its outputs are to mean, and the cache in front of it.
 
     `main` says whether it is the recipe's teacher, not a part of it; `trained`, whether the run trains it;
-    `counted`, whether the run counts its answers, since it chooses what to ask.
+    `counted`, whether the run counts its answers, since it chooses what to ask; `early`, whether it teaches in an
+    earlier stage alone, and may be one that does not know much yet.
     """
 
     key: str
@@ -70,6 +71,7 @@ class _Subject:
     main: bool = True
     trained: bool = False
     counted: bool = False
+    early: bool = False
 
 
 def look_at_teachers(
@@ -126,6 +128,7 @@ def _subjects(recipe: Recipe, data: TransferSet) -> Iterator[_Subject]:
             main=key == "teacher",
             trained=key == "teacher" and recipe.teacher_training is not None,
             counted=recipe.asking is not None,
+            early=key != "teacher",
         )
         yield from _leaves(base, recipe, data)
 
@@ -248,9 +251,11 @@ def _look_again(
         rows = _rows(subject, data, development_alone=subject.trained, count=MORE_ROWS)
         found = _look(subject, data, rows, ask, device, chunk=chunk) or found
     if found.guesses is not None:
-        if found.rows >= TELLING:
+        if found.rows >= TELLING and not subject.early:
             raise found.guesses
-        found.notes.append(f"{found.guesses.found} (so few rows can't tell a weak teacher from one that knows nothing)")
+        few = "so few rows can't tell a weak teacher from one that knows nothing"
+        why = "an early stage may have such a teacher" if subject.early else few
+        found.notes.append(f"{found.guesses.found} ({why})")
     return found
 
 
