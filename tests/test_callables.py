@@ -128,6 +128,88 @@ def test_what_is_named_deep_in_free_arguments_is_held_to_the_same(kind: str, pat
     assert not (installed / "CALLED").exists()
 
 
+LOOSE = """
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+from torch import nn
+T = TypeVar("T")
+class Loose(nn.Linear):
+    def __init__(
+        self, iterable: Iterable[Any] = (), a_set: set[Any] = frozenset(), variable: T = None, bare: list = (),
+        ordered: OrderedDict[str, Any] = None, functions: Iterable[Callable] | None = None, a_type: type = nn.Linear,
+    ) -> None:
+        super().__init__(64, 10)
+        self.said = {name: value for name, value in locals().items() if name != "self"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("argument", "shape"),
+    [
+        *((argument, shape) for argument in ("iterable", "a_set", "bare", "variable") for shape in ("list", "lists")),
+        ("variable", "alone"),
+        ("ordered", "dict"),
+        ("functions", "list"),
+        ("a_type", "name"),
+    ],
+)
+def test_what_is_named_below_a_type_of_any_kind_is_held_to_the_same(
+    argument: str, shape: str, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An argument whose annotation is none of the usual ones is a way round the rules."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside.py").write_text(LOOSE)
+    inner = {"class_path": "os.system", "init_args": SHELL}
+    value = {"alone": inner, "list": [inner], "lists": [["a", inner]], "dict": {"k": inner}, "name": "os.system"}[shape]
+    with pytest.raises(Exception, match=rf"student\.module\.{argument}(?s:.*)os\.system"):
+        made = build_recipe(changed(MODULE, {"class_path": "beside.Loose", "init_args": {argument: value}}))
+        made.student.module()
+    assert not Path("RAN").exists()
+
+
+def test_lists_and_types_of_any_kind_are_given_as_they_are_written(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text(LOOSE)
+    arguments = {"iterable": [1, 2], "bare": [3, "x"], "variable": {"a": [4]}, "a_type": "torch.nn.GELU"}
+    made = build_recipe(changed(MODULE, {"class_path": "beside.Loose", "init_args": arguments})).student.module()
+    assert {name: made.said[name] for name in arguments} == {**arguments, "a_type": nn.GELU}
+
+
+REMOTE = """
+import os
+from pathlib import Path
+from torch import nn
+class Hub(nn.Linear):
+    def __init__(self, path: str, trust_remote_code: bool = False, model_kwargs: dict | None = None, **more) -> None:
+        if trust_remote_code or (model_kwargs or {}).get("trust_remote_code") or not more.get("weights_only", True):
+            Path(__file__).with_name("CALLED").touch()
+        super().__init__(64, 10)
+"""
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"trust_remote_code": True},
+        {"trust_remote_code": 1},
+        {"model_kwargs": {"trust_remote_code": True}},
+        {"weights_only": False},
+        {"weights_only": None},
+    ],
+    ids=str,
+)
+def test_code_that_comes_with_a_model_is_not_run_by_an_argument_of_a_library(
+    more: dict, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (installed / "fakevision.py").write_text(REMOTE)
+    spec = {"class_path": "fakevision.Hub", "init_args": {"path": "hub/model", **more}}
+    with pytest.raises(Exception, match=rf"{next(iter(more))}(?s:.*)--trust"):
+        build_recipe(changed(MODULE, spec)).student.module()
+    assert not (installed / "CALLED").exists()
+    spec["init_args"] = {"path": "hub/model", "trust_remote_code": False, "weights_only": True}
+    assert isinstance(build_recipe(changed(MODULE, spec)).student.module(), nn.Linear)
+
+
 @pytest.mark.parametrize("name", ["harmful:anything", "os:system", "urllib.request:urlretrieve"])
 def test_a_function_that_is_called_with_data_is_of_ones_own_code(name: str, installed: Path) -> None:
     for key, spec in {

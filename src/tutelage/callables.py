@@ -31,10 +31,12 @@ from torch import nn
 
 from tutelage.errors import blame, did_you_mean
 
-__all__ = ["TRUST", "Refused", "is_own", "is_own_module", "makes", "resolve", "trusted"]
+__all__ = ["TRUST", "Refused", "is_own", "is_own_module", "makes", "resolve", "runs_code", "trusted"]
 
 TRUST = "TUTELAGE_TRUST"
 """The environment variable that `--trust` sets: 1 lets a recipe name any callable. Processes of one run inherit it."""
+_SAFE = {"trust_remote_code": False, "weights_only": True}
+"""Arguments of libraries by which a model folder's own code, or its pickles, are run unless they are these."""
 _BOUND_ELSEWHERE = ("globals(", "vars(", "exec(", "setattr(", "sys.modules", "import *", "__getattr__")
 _SEVERAL = (ast.If, ast.Try, ast.With, ast.For, ast.While)
 
@@ -123,6 +125,11 @@ def makes(target: object, base: type) -> bool:
     if base is object:
         return issubclass(made, nn.Module) or hasattr(made, "get_params")
     return issubclass(made, base)
+
+
+def runs_code(name: object, value: object) -> bool:
+    """Whether an argument of that name lets a library run code that comes with a model, which nobody has named."""
+    return isinstance(name, str) and name in _SAFE and bool(value) is not _SAFE[name]
 
 
 def is_own(target: object) -> bool:

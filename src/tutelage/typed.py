@@ -11,13 +11,13 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 from torch import nn
 
-from tutelage.callables import Refused, is_own_module, resolve, trusted
+from tutelage.callables import Refused, is_own_module, resolve, runs_code, trusted
 from tutelage.errors import did_you_mean
 from tutelage.losses import Loss
 from tutelage.verbatim import wrapped
@@ -49,17 +49,24 @@ def check_value(value: Any, hint: Any, key: str, problems: list[Problem]) -> Any
         return _check_literal(value, get_args(hint), key, problems)
     if hint in (bool, int, float, str):
         return _check_scalar(value, hint, key, problems)
-    if origin in (list, Sequence, tuple):
-        return _check_list(value, hint, key, problems)
-    if origin in (dict, Mapping):
+    kind = hint if origin is None else origin
+    if inspect.isclass(kind) and issubclass(kind, Mapping):
         return _check_dict(value, hint, key, problems)
+    if inspect.isclass(kind) and kind.__module__ in _COLLECTIONS and issubclass(kind, Iterable):
+        return _check_list(value, hint, key, problems)
+    if kind is type:
+        return _judge({"class_path": value}, key, problems)["class_path"]
     if origin is Callable or hint is Callable:
         return _check_class(value, get_args(hint)[1] if get_args(hint) else object, key, problems)
     if inspect.isclass(hint) and dataclasses.is_dataclass(hint) and not inspect.isabstract(hint):
         return _check_fields(value, hint, key, problems)
     if inspect.isclass(hint):
         return _check_class(value, hint, key, problems)
-    return value
+    return _judge(value, key, problems)  # a type variable, or a generic class of the user's: it may be anything
+
+
+_COLLECTIONS = ("builtins", "collections", "collections.abc")
+"""Where the types of lists, sets and iterables are."""
 
 
 def _wrong(value: Any, expected: str, key: str, problems: list[Problem], mend: str = "") -> Any:
@@ -131,6 +138,8 @@ def _check_dict(value: Any, hint: Any, key: str, problems: list[Problem]) -> Any
     if not isinstance(value, dict):
         return _wrong(value, "keys and values", key, problems, "write it as {a: b}")
     inner = get_args(hint) or (Any, Any)
+    for name, item in value.items():
+        _judge_argument(name, item, f"{key}.{name}", problems)
     return {
         check_value(k, inner[0], f"{key}.{k}", problems): check_value(v, inner[1], f"{key}.{k}", problems)
         for k, v in value.items()
@@ -163,6 +172,7 @@ def _check_fields(value: Any, target: Callable[..., Any], key: str, problems: li
     prefix = f"{key}." if key else ""
     result: dict[str, Any] = {}
     for name, item in value.items():
+        _judge_argument(name, item, f"{prefix}{name}", problems)
         if name in known:
             result[name] = check_value(item, known[name][0], f"{prefix}{name}", problems)
         elif _open_ended(target):
@@ -287,11 +297,19 @@ def _judge(value: Any, key: str, problems: list[Problem]) -> Any:
                 expected = "a class that a recipe may name here"
                 problems.append(Problem(f"{key}.class_path", expected, refused.found, refused.mend))
         for name, item in value.items():
+            _judge_argument(name, item, f"{key}.{name}", problems)
             _judge(item, f"{key}.{name}", problems)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             _judge(item, f"{key}[{index}]", problems)
     return value
+
+
+def _judge_argument(name: Any, value: Any, key: str, problems: list[Problem]) -> None:
+    """An argument by which a library runs the code that comes with a model is a matter of trust, like that code."""
+    if runs_code(name, value) and not trusted():
+        mend = "leave it out, or add --trust if you know the code that comes with the model: it would be run"
+        _wrong(value, f"`{name}` as it is by default", key, problems, mend)
 
 
 def _judge_function(name: Any, key: str, problems: list[Problem]) -> None:

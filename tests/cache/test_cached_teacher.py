@@ -268,6 +268,15 @@ def test_a_lazy_teacher_is_not_loaded_while_all_is_stored_and_is_when_something_
     assert other.teacher.module is not None  # other settings: it has to be loaded to be known
 
 
+def test_the_answers_of_a_module_made_in_python_are_not_taken_for_those_of_another(tmp_path: Path) -> None:
+    """Neither says what it is made from, which does not make them one."""
+    first, second = Wide(0), Wide(1)
+    for kind, given in {"module": lambda module: module, "factory": lambda module: lambda: module}.items():
+        fill(cached(tmp_path / kind, ModuleTeacher(given(first)), lazy=True), every(views=[0]))
+        with pytest.raises(CacheError, match="stale"):
+            fill(cached(tmp_path / kind, ModuleTeacher(given(second)), lazy=True), every(views=[0]))
+
+
 def test_answers_that_are_no_numbers_are_never_stored(tmp_path: Path) -> None:
     class Broken(Wide):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

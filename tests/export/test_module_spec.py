@@ -58,3 +58,9 @@ def test_what_is_named_among_the_arguments_is_held_to_the_same(wrapped: bool) ->
     del given["layers"]["b"]
     if not wrapped:
         assert build_from_spec(spec, key="config.json").a.table.weight.shape == (11, 4)
+
+
+@pytest.mark.parametrize("arguments", [{"trust_remote_code": True}, {"layers": [{"more": {"weights_only": False}}]}])
+def test_a_bundle_can_not_have_code_run_that_comes_with_a_model(arguments: dict) -> None:
+    with pytest.raises(ModelError, match="nobody has named"):
+        build_from_spec({"class_path": "torch.nn.Linear", "init_args": arguments}, key="config.json")

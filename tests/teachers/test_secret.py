@@ -11,6 +11,7 @@ import quopri
 import random
 import re
 import string
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -87,6 +88,19 @@ def test_texts_without_the_key_are_left_as_they_are() -> None:
         for text in texts:
             assert Secret(key).hidden(text) == text
     assert Secret(None).hidden("anything") == "anything"
+
+
+def test_a_long_answer_is_searched_in_seconds() -> None:
+    """Decoded bytes that are no text, decoded again and again, made seconds of each answer with embeddings."""
+    draw = random.Random(3)
+    secret = Secret("sk-proj-AbC123xyz789QwErTy456")
+    for text in (
+        json.dumps([draw.gauss(0, 1) for _ in range(20_000)]),
+        json.dumps([base64.b64encode(draw.randbytes(3072)).decode() for _ in range(60)]),
+    ):
+        began = time.process_time()
+        assert not secret.is_in(text)
+        assert time.process_time() - began < 2.0
 
 
 class Echo:

@@ -108,3 +108,20 @@ def test_yaml_that_grows_without_end_is_refused(text: str, told: str, tmp_path: 
 def test_an_alias_that_is_used_twice_is_read(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("a: &a {b: 1}\nc: *a\nd: {<<: *a}\n")
     assert read_recipe(tmp_path / "r.yaml") == {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1}}
+
+
+def test_categories_of_a_parquet_file_are_counted_unpacked_as_texts_are(tmp_path: Path) -> None:
+    """A column that pandas stored as a category holds its values once, and is written out for each row."""
+    category = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), ["x" * 10_000])
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pa.table({"t": category, "y": ["a", "b"] * 10_000}), path)
+    with pytest.raises(DataError, match=r"texts of more than 0\.1 GB[\s\S]*max_gb"):
+        load(path, max_gb=0.1)
+
+
+def test_a_column_that_is_not_among_very_many_is_told(tmp_path: Path) -> None:
+    """Looked at with another delimiter the header is one name, longer than Python's csv reads by default."""
+    path = tmp_path / "wide.csv"
+    path.write_text(",".join(f"column_{number}" for number in range(20_000)) + "\n" + ("1," * 19_999 + "1\n") * 4)
+    with pytest.raises(DataError, match="no_such"):
+        Table(str(path), inputs=["no_such"]).load()

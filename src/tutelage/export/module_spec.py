@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tutelage.callables import Refused, makes, resolve
+from tutelage.callables import Refused, makes, resolve, runs_code
 from tutelage.errors import ModelError
 
 __all__ = ["build_from_spec", "sequence", "spec_of"]
@@ -75,6 +75,15 @@ def _with_modules(value: Any, key: str, requires: Sequence[str]) -> Any:
         return value
     if isinstance(value.get("class_path"), str) and set(value) <= {"class_path", "init_args"}:
         return build_from_spec(value, key=key, requires=requires)
+    for name, item in value.items():
+        if runs_code(name, item):
+            raise ModelError(
+                f"{key}: {name}",
+                expected="what it is by default",
+                found=repr(item),
+                harm="code that comes with some model would be run, which nobody has named",
+                mend="build the module yourself and load the weights, or use model.onnx",
+            )
     return {name: _with_modules(item, key, requires) for name, item in value.items()}
 
 

@@ -82,7 +82,8 @@ class Cached(Teacher):
         shard_rows: Answers in a file: what a kill while filling loses at most.
         lazy: Don't load the teacher while all that is asked is stored: for one that is paid, or too large for this
             machine. It is then known by its settings and files, and by the fingerprint that its answers were stored
-            under; it is never trained, timed or counted, and nothing is cut from it.
+            under; it is never trained, timed or counted, and nothing is cut from it. One that can't be known so (a
+            module made in Python, a factory without a name) is loaded all the same.
 
     Raises:
         RecipeError: A setting says nothing.
@@ -147,8 +148,9 @@ class Cached(Teacher):
         loaded = self._device is not None and self._remembered is None
         self._device = device
         if self.lazy and not loaded:
-            found = Manifest.load(Path(self.folder))
-            self._remembered = found if found is not None and found.source == source_digest(self.teacher) else None
+            found, source = Manifest.load(Path(self.folder)), source_digest(self.teacher)
+            # An empty digest is that of any teacher which can't be told by its source: such a one is loaded.
+            self._remembered = found if source and found is not None and found.source == source else None
         if self._remembered is None:
             self.teacher.load(device)
 

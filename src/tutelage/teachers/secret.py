@@ -26,6 +26,9 @@ _ESCAPE = re.compile(
     r"\\(?:u([0-9a-fA-F]{4})|[uU]\{?([0-9a-fA-F]{1,8})\}?|x([0-9a-fA-F]{2})|([0-7]{3})|(.))", re.DOTALL
 )
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
+_LETTER = re.compile("[A-Za-z]")
+_NO_ASCII = dict.fromkeys([0, 9, 10, 13, *range(32, 127)])
+"""What `str.translate` leaves of a text: the characters that are not of ASCII, or that control."""
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:,-]?){4,}")
 
 
@@ -82,7 +85,7 @@ def _readings(text: str, depth: int) -> Iterator[str]:
         yield codecs.decode(plain, "rot13")
     if depth:
         for decoded in {each for each in _decoded(text) if each != text}:
-            yield from _readings(decoded, depth - 1)
+            yield from _readings(decoded, depth - 1 if _is_text(decoded) else 0)
 
 
 def _decoded(text: str) -> Iterator[str]:
@@ -92,12 +95,18 @@ def _decoded(text: str) -> Iterator[str]:
     yield html.unescape(text)
     if "=" in text:
         yield quopri.decodestring(text.encode("utf-8", "replace")).decode("utf-8", "replace")
-    runs = _RUN.findall(text)
-    if runs:
-        yield " ".join(each for run in runs for each in _of_base64(run))
+    # Digits alone are base64 and base32 of bytes that are no ASCII: the numbers of an answer are passed over.
+    pieces = [each for run in _RUN.findall(text) if _LETTER.search(run) for each in _of_base64(run)]
+    for kind in (True, False):  # apart, for what was no base64 or began elsewhere is not decoded further
+        yield " ".join(each for each in pieces if _is_text(each) is kind)
     pairs = [re.sub(r"[^0-9a-fA-F]", "", found.group()) for found in _HEX.finditer(text)]
     if pairs:
         yield " ".join(bytes.fromhex(each[: len(each) // 2 * 2]).decode("latin-1") for each in pairs)
+
+
+def _is_text(decoded: str) -> bool:
+    """Whether at least three of four characters are of a text; of random bytes about one of three is."""
+    return 4 * len(decoded.translate(_NO_ASCII)) <= len(decoded)
 
 
 def _unescaped(found: re.Match[str]) -> str:

@@ -15,12 +15,14 @@ from pyarrow import csv as arrow_csv
 from tutelage.categories import MISSING_WORDS
 from tutelage.errors import DataError
 from tutelage.transfer.arrow import Roles
+from tutelage.transfer.file_limits import MOST_LINE
 from tutelage.transfer.text_format import TextFormat, open_bytes, open_text, wrong_encoding
 
 __all__ = ["read_delimited", "with_whole_numbers"]
 
 _OTHERS = ";\t|,"
 _SAMPLE = 200
+csv.field_size_limit(MOST_LINE)  # by default a line of 131,072 characters without the delimiter is an error
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+([eE][+-]?\d+)?\s*")
 _THOUSANDS = re.compile(r"\s*[+-]?\d{1,3}([,.'\u2019\u00a0\u202f ]\d{3})+([.,]\d+)?\s*")
 _DATE = re.compile(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?\s*")

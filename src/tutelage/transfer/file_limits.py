@@ -116,6 +116,7 @@ def require_parquet_size(file: Path, columns: list[str], most_gb: float) -> None
         texts, fixed = [], 0
         for name in columns:
             kind = opened.schema_arrow.field(name).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind  # a category
             if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind):
                 texts.append(name)
             else:
