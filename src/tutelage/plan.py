@@ -156,6 +156,7 @@ def make_plan(recipe: Recipe) -> Plan:
     device = make_accelerator(recipe.training.precision).device
     checks.check_precision(recipe, device)
     data, taught = _load(recipe, device)
+    checks.check_answered(recipe, data)
     recipe, on_targets = with_standard_targets(recipe, data, taught, device)
     guide, assistants, found = recipe.teacher, [], list[Proposal]()
     for key, derived in _assistants(recipe):

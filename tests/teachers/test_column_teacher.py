@@ -269,3 +269,17 @@ def test_the_plan_makes_its_checks_and_says_that_no_other_rows_can_be_asked_abou
     pairs = [tt.transfer.SimilarityPairs("lee")]
     with pytest.raises(RecipeError, match="similarity_sets"):
         make_plan(recipe(ColumnTeacher("logits", "logits"), FRAME, task="embedding", similarity_sets=pairs))
+
+
+def test_a_split_without_one_answer_is_refused_before_training_and_not_after_it() -> None:
+    table = FRAME.assign(split=np.repeat(["train", "development", "test"], [20, 10, 10]))
+    answers = [f"p{i}" for i in range(3)]
+    for name in ("train", "development", "test"):
+        lacking = table.assign(**{column: table[column].mask(table["split"] == name) for column in answers})
+        teacher: Teacher = ColumnTeacher(answers, "probabilities")
+        data = Data(
+            source=Arrays(lacking[[*INPUTS, *answers]], labels=LABELS, split=table["split"], teacher_columns=answers)
+        )
+        for each in (teacher, Ensemble([teacher, ModuleTeacher(Student())])):
+            with pytest.raises(ModelError, match=f"answers to .*0 of [12]0 rows of {name}"):
+                make_plan(recipe(each, FRAME, data=data))

@@ -3,7 +3,7 @@
 `tutelage.plan` says in which order they are made, and what is loaded between them.
 """
 
-from tutelage.checks.answers_in_columns import check_columns, note_on_columns
+from tutelage.checks.answers_in_columns import check_answered, check_columns, note_on_columns
 from tutelage.checks.answers_of_task import check_kinds
 from tutelage.checks.delivery import check_export, check_storage
 from tutelage.checks.evidence import notes_on_evidence
@@ -31,6 +31,7 @@ from tutelage.checks.timing import check_timing, note_on_timing
 
 __all__ = [
     "Question",
+    "check_answered",
     "check_answers",
     "check_batches",
     "check_columns",
