@@ -271,6 +271,7 @@ def _plan(
     `trained` says whether `guide` is ready before the run.
     """
     student = build_student(recipe, recipe.seeds[0], device)
+    weights = {name for name, _ in student.named_parameters()}
     recipe, proposals = with_pairs(recipe, guide, student, data, device, trained=trained)
     lessons, heads = lessons_of(recipe, guide, asked_about(recipe.asking, data)), recipe.heads
     request = Request(output=True)
@@ -289,6 +290,7 @@ def _plan(
     batch = data.example(2).to(device)
     teacher_says = ask_teacher(recipe.teacher, batch, request)
     student_says = run_student(student, batch, student_request(lessons))
+    checks.check_weights(student, weights)
     checks.check_kinds(recipe, teacher_says, student_says, recipe.student.deliver(student))
     checks.check_labels(recipe, data, teacher_says, student_says)
     if taught is not None and taught is not data:
