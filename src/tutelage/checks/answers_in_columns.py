@@ -10,11 +10,12 @@ from tutelage.errors import ModelError, RecipeError
 from tutelage.recipe import Recipe
 from tutelage.teachers import ColumnTeacher, Ensemble, SeveralTeachers, Teacher, uncached
 from tutelage.transfer import TransferSet
+from tutelage.transfer.splits import SplitName
 
 __all__ = ["check_answered", "check_columns", "note_on_columns"]
 
 Array = np.ndarray[Any, Any]
-_NEEDED = {
+_NEEDED: dict[SplitName, str] = {
     "train": "it would teach nothing",
     "development": "the best weights could not be told",
     "test": "the student could be compared with nobody, after all the training",
