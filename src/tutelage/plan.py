@@ -305,7 +305,8 @@ def _plan(
     for lesson in lessons:
         prepare(lesson, student_says, batch, data=data, device=device, seed=recipe.seeds[0])
     labelled = bool(data.labelled[data.rows("test")].any())
-    same_width = teacher_says.dense().shape == student_says.dense().shape
+    told, said = teacher_says.dense().shape[1:], student_says.dense().shape[1:]
+    same_width = (told or (1,)) == (said or (1,))  # one value a row
     sets = [pairs.name for pairs in recipe.similarity_sets]
     several = teacher_says.dense()[0].numel() > 1
     metrics = available_metrics(recipe.task, labels=labelled, sets=sets, same_width=same_width, several=several)

@@ -283,3 +283,16 @@ def test_a_split_without_one_answer_is_refused_before_training_and_not_after_it(
         for each in (teacher, Ensemble([teacher, ModuleTeacher(Student())])):
             with pytest.raises(ModelError, match=f"answers to .*0 of [12]0 rows of {name}"):
                 make_plan(recipe(each, FRAME, data=data))
+
+
+def test_one_value_a_row_teaches_a_student_whose_last_layer_has_one_output() -> None:
+    """Catches `[B]` taken for another width than `[B, 1]`: in the loss and in what a gate may name."""
+    gates = [tt.Gate(metric="rmse_to_teacher", at_most=1.0)]
+    source_ = Arrays({"x": FRAME[INPUTS].to_numpy(np.float32), "score": LOGITS[:, 0]}, teacher_columns=["score"])
+    made = recipe(ColumnTeacher("score", "values"), FRAME, task="regression", data=Data(source=source_), policy=gates)
+    made.losses = [tt.losses.LogitMSE()]
+    made.student = tt.ModuleStudent(torch.nn.Linear(4, 1))
+    assert "rmse_to_teacher" in make_plan(made).metrics
+    student, teacher = torch.randn(5, 1), torch.randn(5)
+    said = tt.losses.LogitMSE()(student, teacher)
+    torch.testing.assert_close(said, torch.nn.functional.mse_loss(student[:, 0], teacher))
