@@ -196,6 +196,10 @@ class Workspace:
             write_sealed(begun / identity.name, fingerprints)
             begun.rename(self.work)
             return
+        try:
+            known = read_sealed(identity)
+        except Damaged as error:
+            raise RunError(f"{identity} is damaged ({error}): restore it, or give --fresh to begin anew") from error
         if not any(self.work.glob("*/*")):  # no file of a training, a history or other
             with replacing(recipe_path) as partial:
                 partial.write_text(trained_by, encoding="utf-8")
@@ -212,10 +216,6 @@ class Workspace:
                 harm="what was trained under one recipe would be reported under another",
                 mend="give another --out, or --fresh to remove that work and begin anew",
             )
-        try:
-            known = read_sealed(identity)
-        except Damaged as error:
-            raise RunError(f"{identity} is damaged ({error}): restore it, or give --fresh to begin anew") from error
         for name, value in fingerprints.items():
             if known.get(name) != value:
                 raise RecipeError(
