@@ -271,3 +271,25 @@ def test_batch_norm_in_pieces_is_noted() -> None:
 
     assert "each piece by its own statistics" in notes(2)
     assert "statistics" not in notes(1)
+
+
+class Late(nn.Module):
+    """Makes a layer when it is first called, as the number of inputs is known then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: nn.Module | None = None
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.first is None:
+            self.first = nn.Linear(x.shape[1], 8)
+        return self.last(self.first(x).relu())
+
+
+def test_a_student_whose_weights_are_made_by_its_forward_pass() -> None:
+    """Catches layers that no optimiser trains, and the traceback of their export."""
+    for student in (tt.ModuleStudent(Late()), tt.ModuleStudent(Late)):
+        made = recipe("classification")
+        made.student = student
+        refused(made, r"student\.module\n.*before it is first called\n.*`first.bias`, `first.weight`")

@@ -201,3 +201,20 @@ def test_a_field_is_explained_by_the_word_that_one_has_for_it(key: str, words: l
 def test_a_word_that_means_several_fields_lists_them(key: str, mend: str) -> None:
     with pytest.raises(RecipeError, match=mend):
         explain(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("chunk", ["int | null = null", "Rows that a model is asked about at once"]),
+        ("training.checkpoint_seconds", ["float = 30.0", "Least time between checkpoints"]),
+        ("Cached.lazy", ["bool = False", "Don't load the teacher"]),
+    ],
+)
+def test_a_single_field_is_explained_and_not_only_named(key: str, words: list[str]) -> None:
+    assert [word for word in words if word not in explain(key)] == []
+
+
+def test_an_argument_of_some_classes_is_found_by_its_name() -> None:
+    with pytest.raises(RecipeError, match=r"choose one of: .*Table\.teacher_columns"):
+        explain("teacher_columns")

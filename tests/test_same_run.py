@@ -25,6 +25,7 @@ from tutelage.teachers import Cached, ModuleTeacher, OpenAICompatible, OpenInfer
 from tutelage.teachers.source import source_digest
 from tutelage.training import Training
 from tutelage.typed import family
+from tutelage.workspace import Workspace
 
 
 def test_what_a_class_calls_incidental_is_an_argument_of_it() -> None:
@@ -122,3 +123,20 @@ def test_a_raised_cap_wakes_no_lazy_teacher_and_another_url_does() -> None:
     two = OpenInference("http://a", "m", ledger="k", caps=Caps(calls=2), price_call=1.0)
     other = OpenInference("http://b", "m", ledger="l", caps=Caps(calls=1))
     assert source_digest(one) == source_digest(two) != source_digest(other) != ""
+
+
+def test_data_mended_before_any_training_go_on_in_the_same_folder_and_are_refused_after_it_began(
+    tmp_path: Path,
+) -> None:
+    """Catches a run that demands --fresh although there is nothing yet that other data could be mixed with."""
+    workspace = Workspace(tmp_path)
+    workspace.claim("recipe", {"data": "damaged"})  # and then labelling failed
+    workspace.stage("student", 0)
+    workspace.claim("recipe", {"data": "mended"})
+    workspace.claim("recipe, mended too", {"data": "mended"})
+    checkpoint = workspace.stage("student", 0) / "checkpoint"  # its history may be gone
+    checkpoint.write_text("weights")
+    workspace.claim("recipe, mended too", {"data": "mended"})
+    for recipe_now, data in (("recipe", "mended"), ("recipe, mended too", "damaged")):
+        with pytest.raises(RecipeError, match="give another --out"):
+            workspace.claim(recipe_now, {"data": data})

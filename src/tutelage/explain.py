@@ -34,9 +34,16 @@ def explain(key: str = "") -> str:
     classes = _all_classes()
     if key in classes:
         return _fields(classes[key], _about(classes[key]))
-    key, hint = _field(key, list(classes))
+    kind, _, argument = key.partition(".")
+    if kind in classes and argument in parameters(classes[kind]):
+        return "\n".join(_lines(classes[kind], argument, called=key))
+    key, hint = _field(key, classes)
     if not inspect.isclass(hint) or hint.__module__ == "builtins":
-        return f"{key}: {_type_name(hint)}"
+        owner: Any = Recipe
+        *path, last = key.split(".")
+        for part in path:
+            owner = _plain(parameters(owner)[part][0])
+        return "\n".join(_lines(owner, last, called=key))
     if dataclasses.is_dataclass(hint):
         return _fields(hint, _about(hint))
     lines = [f"{key}: {_about(hint)}", "", "One of these, as `class_path: NAME` with its `init_args:`", ""]
@@ -44,7 +51,7 @@ def explain(key: str = "") -> str:
     return "\n".join([*lines, "", "`tutelage explain NAME` lists its arguments."])
 
 
-def _field(key: str, classes: list[str]) -> tuple[str, Any]:
+def _field(key: str, classes: dict[str, type]) -> tuple[str, Any]:
     """The full key of a field that is named by it, or by its last word alone, in the singular or the plural; its type.
 
     Raises:
@@ -74,6 +81,7 @@ def _field(key: str, classes: list[str]) -> tuple[str, Any]:
     meant = [field for field in fields if field.rpartition(".")[2] in forms]
     if len(meant) == 1 and meant[0] != key:
         return _field(meant[0], classes)
+    meant = meant or [f"{name}.{word}" for name, kind in sorted(classes.items()) if word in parameters(kind)]
     raise RecipeError(
         key,
         expected="a field of a recipe, or the name of a class",
@@ -133,16 +141,21 @@ def _about(kind: Callable[..., Any]) -> str:
 
 def _fields(kind: type, title: str) -> str:
     parsed = parse(inspect.getdoc(kind) or "")
-    meaning = {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
-    defaults = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
     lines = [title]
     if parsed.long_description:
         lines += ["", *parsed.long_description.splitlines()]
     lines.append("")
-    for name, (hint, required) in parameters(kind).items():
-        default = "" if required else f" = {_default(defaults[name])}"
-        lines += [f"  {name}: {_type_name(hint)}{default}", f"      {meaning.get(name, '')}"]
+    for name in parameters(kind):
+        lines += [f"  {line}" for line in _lines(kind, name)]
     return "\n".join(lines)
+
+
+def _lines(kind: type, name: str, called: str = "") -> list[str]:
+    """A field's type and default, and what it means."""
+    meaning = {p.arg_name: " ".join((p.description or "").split()) for p in parse(inspect.getdoc(kind) or "").params}
+    hint, required = parameters(kind)[name]
+    default = "" if required else f" = {_default(inspect.signature(kind).parameters[name].default)}"
+    return [f"{called or name}: {_type_name(hint)}{default}", f"    {meaning.get(name, '')}"]
 
 
 def _default(value: Any) -> str:

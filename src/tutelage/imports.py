@@ -22,6 +22,13 @@ def load_function(name: str, *, key: str, error: type[UserError] = DataError) ->
     Raises:
         UserError: Of the type `error`: the module can't be imported, or has no such function.
     """
+    if not isinstance(name, str):  # from Python anything may be given
+        raise error(
+            key,
+            expected="the name of a function, module:function",
+            found=f"a {type(name).__name__}",
+            mend="put it into a file and name it: a run is known again by its recipe, which can't hold the code itself",
+        )
     module_name, colon, function_name = name.partition(":")
     if not (module_name and colon and function_name):
         raise error(key, expected="module:function", found=f"`{name}`")

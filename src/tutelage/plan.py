@@ -156,6 +156,7 @@ def make_plan(recipe: Recipe) -> Plan:
     device = make_accelerator(recipe.training.precision).device
     checks.check_precision(recipe, device)
     data, taught = _load(recipe, device)
+    checks.check_answered(recipe, data)
     recipe, on_targets = with_standard_targets(recipe, data, taught, device)
     guide, assistants, found = recipe.teacher, [], list[Proposal]()
     for key, derived in _assistants(recipe):
@@ -270,6 +271,7 @@ def _plan(
     `trained` says whether `guide` is ready before the run.
     """
     student = build_student(recipe, recipe.seeds[0], device)
+    weights = {name for name, _ in student.named_parameters()}
     recipe, proposals = with_pairs(recipe, guide, student, data, device, trained=trained)
     lessons, heads = lessons_of(recipe, guide, asked_about(recipe.asking, data)), recipe.heads
     request = Request(output=True)
@@ -288,6 +290,7 @@ def _plan(
     batch = data.example(2).to(device)
     teacher_says = ask_teacher(recipe.teacher, batch, request)
     student_says = run_student(student, batch, student_request(lessons))
+    checks.check_weights(student, weights)
     checks.check_kinds(recipe, teacher_says, student_says, recipe.student.deliver(student))
     checks.check_labels(recipe, data, teacher_says, student_says)
     if taught is not None and taught is not data:
@@ -302,7 +305,8 @@ def _plan(
     for lesson in lessons:
         prepare(lesson, student_says, batch, data=data, device=device, seed=recipe.seeds[0])
     labelled = bool(data.labelled[data.rows("test")].any())
-    same_width = teacher_says.dense().shape == student_says.dense().shape
+    told, said = teacher_says.dense().shape[1:], student_says.dense().shape[1:]
+    same_width = (told or (1,)) == (said or (1,))  # one value a row
     sets = [pairs.name for pairs in recipe.similarity_sets]
     several = teacher_says.dense()[0].numel() > 1
     metrics = available_metrics(recipe.task, labels=labelled, sets=sets, same_width=same_width, several=several)

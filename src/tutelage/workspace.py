@@ -178,6 +178,8 @@ class Workspace:
     def claim(self, trained_by: str, fingerprints: dict[str, str]) -> None:
         """Notes whose run this is, or checks that it is the same one as before.
 
+        As long as no training has begun there is nothing that it could be mixed with, and it may be another one.
+
         Args:
             trained_by: The parts of the recipe that decide the weights, as YAML.
             fingerprints: Of the data, the teacher and the student as they are before training.
@@ -194,6 +196,15 @@ class Workspace:
             write_sealed(begun / identity.name, fingerprints)
             begun.rename(self.work)
             return
+        try:
+            known = read_sealed(identity)
+        except Damaged as error:
+            raise RunError(f"{identity} is damaged ({error}): restore it, or give --fresh to begin anew") from error
+        if not any(self.work.glob("*/*")):  # no file of a training, a history or other
+            with replacing(recipe_path) as partial:
+                partial.write_text(trained_by, encoding="utf-8")
+            write_sealed(identity, fingerprints)
+            return
         before = recipe_path.read_text(encoding="utf-8", errors="replace")
         if before != trained_by:
             difference = difflib.unified_diff(before.splitlines(), trained_by.splitlines(), lineterm="", n=0)
@@ -205,10 +216,6 @@ class Workspace:
                 harm="what was trained under one recipe would be reported under another",
                 mend="give another --out, or --fresh to remove that work and begin anew",
             )
-        try:
-            known = read_sealed(identity)
-        except Damaged as error:
-            raise RunError(f"{identity} is damaged ({error}): restore it, or give --fresh to begin anew") from error
         for name, value in fingerprints.items():
             if known.get(name) != value:
                 raise RecipeError(

@@ -95,3 +95,18 @@ S, T = torch.randn(6, 4), torch.randn(6, 4)
 def test_what_it_lacks_is_named(loss: Any, arguments: tuple[Any, ...], said: str) -> None:
     with pytest.raises((SignalError, TypeError), match=said):
         loss(*arguments)
+
+
+def test_labels_of_some_tokens_are_not_taken_for_samples_without_a_label() -> None:
+    """Catches a loss of 0 where the usual -100 marks the tokens that do not count."""
+    logits, labels = torch.randn(2, 4, 3), torch.tensor([[0, 1, -100, -100], [1, 2, 0, -100]])
+    with pytest.raises(SignalError, match="mask=labels >= 0"):
+        tt.losses.CrossEntropy()(logits, labels=labels)
+    said = tt.losses.CrossEntropy()(logits, labels=labels.clamp(min=0), mask=labels >= 0)
+    torch.testing.assert_close(said, F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100))
+
+
+@pytest.mark.parametrize("what", [np.zeros((4, 3)), [torch.zeros(3)], {"1": np.zeros((4, 3))}, "logits"])
+def test_what_is_no_tensor_is_named(what: Any) -> None:
+    with pytest.raises(SignalError, match=r"the teacher\n.*expected: a tensor"):
+        tt.losses.KLDivergence(2.0)(torch.zeros(4, 3), what)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,10 @@ PLAIN = {
 
 def test_values_against_a_column_are_not_broadcast() -> None:
     numbers = Case(LogitMSE, {"output": (1,)}, {"output": ()}, squares).draw()
+    student, teacher = signals_of(numbers.student, torch.float64), signals_of(numbers.teacher, torch.float64)
+    expected = (numbers.student["output"][:, 0] - numbers.teacher["output"]) ** 2
+    np.testing.assert_allclose(LogitMSE()(student, teacher, batch_of(numbers)).numpy(), expected)
+    numbers = Case(LogitMSE, {"output": (3,)}, {"output": (1,)}, squares).draw()
     with pytest.raises(SignalError, match="broadcasting"):
         LogitMSE().prepare(
             signals_of(numbers.student, torch.float64), signals_of(numbers.teacher, torch.float64), batch_of(numbers)

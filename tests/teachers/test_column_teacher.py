@@ -269,3 +269,30 @@ def test_the_plan_makes_its_checks_and_says_that_no_other_rows_can_be_asked_abou
     pairs = [tt.transfer.SimilarityPairs("lee")]
     with pytest.raises(RecipeError, match="similarity_sets"):
         make_plan(recipe(ColumnTeacher("logits", "logits"), FRAME, task="embedding", similarity_sets=pairs))
+
+
+def test_a_split_without_one_answer_is_refused_before_training_and_not_after_it() -> None:
+    table = FRAME.assign(split=np.repeat(["train", "development", "test"], [20, 10, 10]))
+    answers = [f"p{i}" for i in range(3)]
+    for name in ("train", "development", "test"):
+        lacking = table.assign(**{column: table[column].mask(table["split"] == name) for column in answers})
+        teacher: Teacher = ColumnTeacher(answers, "probabilities")
+        data = Data(
+            source=Arrays(lacking[[*INPUTS, *answers]], labels=LABELS, split=table["split"], teacher_columns=answers)
+        )
+        for each in (teacher, Ensemble([teacher, ModuleTeacher(Student())])):
+            with pytest.raises(ModelError, match=f"answers to .*0 of [12]0 rows of {name}"):
+                make_plan(recipe(each, FRAME, data=data))
+
+
+def test_one_value_a_row_teaches_a_student_whose_last_layer_has_one_output() -> None:
+    """Catches `[B]` taken for another width than `[B, 1]`: in the loss and in what a gate may name."""
+    gates = [tt.Gate(metric="rmse_to_teacher", at_most=1.0)]
+    source_ = Arrays({"x": FRAME[INPUTS].to_numpy(np.float32), "score": LOGITS[:, 0]}, teacher_columns=["score"])
+    made = recipe(ColumnTeacher("score", "values"), FRAME, task="regression", data=Data(source=source_), policy=gates)
+    made.losses = [tt.losses.LogitMSE()]
+    made.student = tt.ModuleStudent(torch.nn.Linear(4, 1))
+    assert "rmse_to_teacher" in make_plan(made).metrics
+    student, teacher = torch.randn(5, 1), torch.randn(5)
+    said = tt.losses.LogitMSE()(student, teacher)
+    torch.testing.assert_close(said, torch.nn.functional.mse_loss(student[:, 0], teacher))

@@ -237,3 +237,9 @@ def test_the_fingerprint_is_that_of_the_code_and_the_settings(tmp_path: Path, mo
     assert first == print_("def ask(x):\n    return x\n")
     others = [print_("def ask(x):\n    return x+1\n"), print_("def ask(x):\n    return x\n", samples=2)]
     assert len({first, *others}) == 3
+
+
+def test_the_function_itself_in_the_place_of_its_name_is_refused_without_a_traceback() -> None:
+    teacher = FunctionTeacher(abs, gives="logits")  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"teacher\.function\n.*module:function"):
+        teacher.load(torch.device("cpu"))

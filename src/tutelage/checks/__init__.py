@@ -3,9 +3,9 @@
 `tutelage.plan` says in which order they are made, and what is loaded between them.
 """
 
-from tutelage.checks.answers_in_columns import check_columns, note_on_columns
+from tutelage.checks.answers_in_columns import check_answered, check_columns, note_on_columns
 from tutelage.checks.answers_of_task import check_kinds
-from tutelage.checks.delivery import check_export, check_storage
+from tutelage.checks.delivery import check_export, check_storage, check_weights
 from tutelage.checks.evidence import notes_on_evidence
 from tutelage.checks.labels import check_kind, check_labels
 from tutelage.checks.memory import Question, question_memory
@@ -31,6 +31,7 @@ from tutelage.checks.timing import check_timing, note_on_timing
 
 __all__ = [
     "Question",
+    "check_answered",
     "check_answers",
     "check_batches",
     "check_columns",
@@ -55,6 +56,7 @@ __all__ = [
     "check_timing",
     "check_tokenizers",
     "check_trained",
+    "check_weights",
     "look_at_teachers",
     "note_on_columns",
     "note_on_timing",

@@ -17,7 +17,28 @@ from tutelage.storage import note_on_storage, store_student
 from tutelage.students import CutStudent
 from tutelage.transfer import TransferSet
 
-__all__ = ["check_export", "check_storage"]
+__all__ = ["check_export", "check_storage", "check_weights"]
+
+
+def check_weights(student: nn.Module, before: set[str]) -> None:
+    """Refuses a student whose forward pass makes weights.
+
+    Args:
+        student: It has been called.
+        before: The names of its weights before that.
+
+    Raises:
+        ModelError: It has weights that it did not have.
+    """
+    made = sorted({name for name, _ in student.named_parameters()} - before)
+    if made:
+        raise ModelError(
+            "student.module",
+            expected="a module that has all its weights before it is first called",
+            found=f"one whose forward pass makes {', '.join(f'`{name}`' for name in made[:4])}",
+            harm="the optimiser does not know these weights: they would stay as they are drawn",
+            mend="make all layers in its __init__",
+        )
 
 
 def check_storage(recipe: Recipe, data: TransferSet, student: nn.Module) -> list[str]:

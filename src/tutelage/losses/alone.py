@@ -36,12 +36,14 @@ def mean_loss(loss: Loss, student: Given, teacher: Given, labels: Tensor | None,
         mask: `[B, L]` bool, True for tokens that count.
 
     Raises:
-        SignalError: Something that the loss reads is not given.
+        SignalError: Something that the loss reads is not given, or not as tensors.
     """
     said, heard = _signals(student, "student"), _signals(teacher, "teacher")
     first = next((t for t in (said.output, *said.features.values()) if t is not None), None)
     if first is None:
         raise _lacks(loss, "an output or layers of the student", "none", "loss(student_logits, teacher_logits)")
+    if labels is not None:
+        _require_all_tokens(loss, first, labels)
     batch = _batch(first, labels, mask)
     _require(loss, said, heard, batch)
     sizes = (_sizes(said), _sizes(heard), mask is not None)
@@ -63,6 +65,13 @@ def _signals(given: Given | Any, model: str) -> Signals:
         return given
     if isinstance(given, Tensor) or hasattr(given, "logits"):
         return Signals(output=output_of(given, model))
+    if not isinstance(given, Mapping) or not all(isinstance(layer, Tensor) for layer in given.values()):
+        raise SignalError(
+            f"the {model}",
+            expected="a tensor, tensors by the paths of their layers, or what a Hugging Face model returns",
+            found=f"a {type(given).__name__}",
+            mend="give the tensor itself; torch.from_numpy(array) makes one of an array",
+        )
     layers = dict(given)
     return Signals(output=layers.pop("output", None), features=layers)
 
@@ -76,6 +85,21 @@ def _batch(first: Tensor, labels: Tensor | None, mask: Tensor | None) -> Batch:
     known = known.reshape(len(labels), -1).all(1)
     filled = torch.where(known.view(-1, *[1] * (labels.dim() - 1)), labels, torch.zeros_like(labels))
     return replace(batch, labels=filled, labelled=known)
+
+
+def _require_all_tokens(loss: Loss, output: Tensor, labels: Tensor) -> None:
+    """Refuses labels of tokens of which some are none: the whole sample would count as one without a label."""
+    if output.dim() < 3 or labels.dim() < 2 or labels.shape != output.shape[:-1] or labels.is_floating_point():
+        return
+    lacking = (labels < 0).flatten(1)
+    if bool((lacking.any(1) & ~lacking.all(1)).any()):
+        raise SignalError(
+            f"{type(loss).__name__} alone: labels of tokens",
+            expected="a label for each token that the mask does not leave out",
+            found=f"{int(lacking.sum()):,} of {lacking.numel():,} labels that are none (negative)",
+            harm="samples with such a token would not count at all",
+            mend="mask=labels >= 0, labels=labels.clamp(min=0)",
+        )
 
 
 def _require(loss: Loss, student: Signals, teacher: Signals, batch: Batch) -> None:

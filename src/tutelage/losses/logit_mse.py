@@ -24,8 +24,9 @@ class LogitMSE(Loss):
 
     The papers write the sum over classes; the mean does not grow with `C`: multiply `weight` by `C` for theirs.
 
-    Shapes: outputs `[B, C]` or `[B]` -> `[B]`. Where outputs have positions (`[B, L, C]`, `[B, C, H, W]`), each token
-    is a value, `[B, L]`, if the rows have a token mask, and else each sample is the mean of its positions, `[B]`.
+    Shapes: outputs `[B, C]` or `[B]`, which is `[B, 1]`, -> `[B]`. Where outputs have positions (`[B, L, C]`,
+    `[B, C, H, W]`), each token is a value, `[B, L]`, if the rows have a token mask, and else each sample is the mean
+    of its positions, `[B]`.
 
     When to use it: instead of `KLDivergence` for few classes or a high temperature, of which it is the limit; and for
     regression, where the outputs are the values themselves. It also imitates what a softmax ignores, the offset of
@@ -53,8 +54,6 @@ class LogitMSE(Loss):
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """`[B]`, or `[B, L]` when the rows are masked sequences."""
         assert student.output is not None and teacher.output is not None
-        s, t = student.output, teacher.output
+        s, t = (output[:, None] if output.dim() == 1 else output for output in (student.output, teacher.output))
         require_same_shape("LogitMSE", s, t, where="outputs", mend="give both as many outputs")
-        if s.dim() == 1:
-            s, t = s[:, None], t[:, None]
         return mean_per_position(logit_mse(s, t, token_mask(s, batch)), batch)

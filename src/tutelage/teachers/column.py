@@ -149,6 +149,10 @@ class ColumnTeacher(Teacher):
         # A loop that finds no silence in its first batch looks for none in the others: all say it, or none.
         return self._form().signals([said[rows]], device, answered[rows] if self._silent else None)
 
+    def answered(self, rows: Array) -> Array:
+        """Which of these rows of the data have an answer, `[N]` bool; all, before the columns are known."""
+        return np.ones(len(rows), bool) if self._said is None else self._said[1].numpy()[rows]
+
     @property
     def _silent(self) -> int:
         """How many rows of the data have no answer."""
