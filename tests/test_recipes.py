@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bundle_words import named_in
 
 from tutelage.cli import main
 
@@ -36,6 +37,10 @@ def test_minilm_student_is_closer_to_its_teacher_after_six_steps_than_before(min
     cosine = metrics(minilm)["cosine"]
     assert cosine["differences"]["student - untrained"]["low"] > 0
     assert {"spearman_human:wordsim353", "spearman_human:lee", "pair_spearman"} <= metrics(minilm).keys()
+
+
+def test_a_bundle_of_a_hugging_face_model_names_no_machine_user_or_path(minilm: Path) -> None:
+    assert named_in(minilm) == []
 
 
 def test_minilm_bundle_loads_in_sentence_transformers_and_answers_as_stored(minilm: Path) -> None:

@@ -152,7 +152,8 @@ class FunctionTeacher(Teacher):
                 f"teacher `{self.function}`",
                 expected=f"a function that answers about {len(batch)} rows",
                 found=f"one that raises {blame(error)}",
-                mend="look at its code, and at teacher.reads and teacher.arguments",
+                mend="look at its code, and at teacher.reads and teacher.arguments; columns that it alone reads are "
+                "kept where data.source names them in teacher_columns",
             ) from error
 
     def _named(self) -> tuple[str, ...]:
