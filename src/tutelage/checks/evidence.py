@@ -23,7 +23,7 @@ _CONFIDENCE = 0.95
 def notes_on_evidence(recipe: Recipe, data: TransferSet) -> list[str]:
     """What few rows or few groups of a split mean for the gates, and which gates the best student would not pass.
 
-    Below 15 groups none is passed: `evaluation/intervals.py` says why.
+    Below 12 groups none is passed: `evaluation/intervals.py` says why.
     Rows of a group are not independent, so intervals rest on the number of groups. Of a share of rows, such as the
     accuracy, the interval of a student without one mistake reaches 3 / n ("rule of three"), n rows or groups.
     """

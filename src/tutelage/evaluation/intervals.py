@@ -29,7 +29,7 @@ Where rows come in groups, whole groups are resampled, and "n" above is the numb
 intervals: those take the effective number of rows, `n / design effect`, scaled by `(z / t)²` for few groups (Korn and
 Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts"). Shares of rows in
 groups are studentised too, for what a group adds is graded and skewed, and never shorter than the score interval. Below
-15 groups nothing that was tried holds: the groups that the sample lacks may be the bad ones, which makes a reservation.
+12 groups nothing that was tried holds: the groups that the sample lacks may be the bad ones, which makes a reservation.
 
 Where pairs of texts are judged, texts are resampled, and a pair counts as often as both its texts together. That is
 right for what pairs share with others through their texts, but counts what is a pair's own three times (Owen 2007,
@@ -65,7 +65,7 @@ __all__ = [
 
 NOISE_BIAS = 1 / (math.sqrt(2) - 1)
 Ends = tuple[float, float]
-FEW_ROWS, FEW_GROUPS = 2, 15
+FEW_ROWS, FEW_GROUPS = 2, 12
 """Fewer rows than this have no interval, and the interval of fewer groups can't be relied on."""
 
 
