@@ -229,6 +229,9 @@ def test_other_pairs_are_another_run(tmp_path: Path, capsys: pytest.CaptureFixtu
     teacher = tt.ModuleTeacher(perceptron(4, 8, 8, 8, 8, 3))
     claim(Match())
     claim(Match(by="depth", count=2, rows=99))  # other words for the same pairs
+    (tmp_path / "work" / "student-0").mkdir()  # a training has begun: before, it might be another run
+    (tmp_path / "work" / "student-0" / "history.jsonl").touch()
+    claim(Match(by="depth", count=2, rows=99))
     with pytest.raises(RecipeError, match="the work of another one"):
         claim(Match(count=1))
 
