@@ -88,7 +88,7 @@ def test_a_limit_of_the_machine_is_said_with_the_file_and_how_to_go_on(
     number: int, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def met(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number), "/data/run/work/best.safetensors")
+        raise OSError(number, os.strerror(number), "run/work/best.safetensors")
 
     monkeypatch.setattr(pipeline, "distill", met)
     shown = refused(capsys, "distill", str(RECIPE), status=4)
