@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import tutelage as tt
+from tutelage.checks import look_at_teachers
 from tutelage.doctor import describe_plan
 from tutelage.errors import DataError, RecipeError, SignalError
 from tutelage.signals import Batch, Request, Signals
@@ -23,6 +24,7 @@ X = rng.normal(size=(300, 4)).astype(np.float32)
 W = rng.normal(size=(4, 3)).astype(np.float32)
 Y = (X @ W).argmax(1)
 NAMES = ["a", "b", "c"]
+HALVES = np.array(["train", "development", "development", "test"])[np.arange(300) % 4]
 MOVED = [1, 2, 0]
 """Output j of the teachers in the wrong order is class MOVED[j]."""
 
@@ -132,6 +134,15 @@ def test_a_weak_teacher_is_asked_about_more_rows_before_it_is_said_to_know_nothi
     source = tt.Arrays(x, np.array(NAMES)[labels])
     plan = tt.make_plan(made(ModuleTeacher(Knows([0, 1, 2])), data=tt.Data(source=source)))
     assert not [note for note in plan.notes if "guess" in note]
+
+
+def test_a_paid_teacher_that_may_be_weak_is_not_refused_after_its_answers_were_paid_for(tmp_path: Path) -> None:
+    """A third of teachers with an area under the curve of 0.58 look like guesses on 200 rows."""
+    others = np.random.default_rng(1).permutation(Y)
+    teacher = Cached(ModuleTeacher(Knows([0, 1, 2])), str(tmp_path / "cache"), lazy=True)
+    plan = tt.make_plan(made(teacher, others, data=tt.Data(source=tt.Arrays(X, np.array(NAMES)[others], split=HALVES))))
+    looks = look_at_teachers(plan.recipe, plan.data, plan.device, before=False, only=plan.later)
+    assert plan.later == ["teacher"] and any("can't tell a weak teacher" in note for note in looks.notes)
 
 
 def test_test_rows_are_asked_about_where_no_others_have_labels() -> None:

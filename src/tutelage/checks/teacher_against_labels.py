@@ -244,6 +244,8 @@ def _look_again(
 ) -> Found:
     """A second look, on more rows where they cost nothing: a weak teacher is told from one that knows nothing.
 
+    One that is paid has been asked about too few rows to be refused for what has been paid: the verdict judges it.
+
     Raises:
         DataError: It knows nothing of these rows either, and they are enough to say so.
     """
@@ -251,7 +253,7 @@ def _look_again(
         rows = _rows(subject, data, development_alone=subject.trained, count=MORE_ROWS)
         found = _look(subject, data, rows, ask, device, chunk=chunk) or found
     if found.guesses is not None:
-        if found.rows >= TELLING and not subject.early:
+        if found.rows >= TELLING and not subject.early and not _costly(subject):
             raise found.guesses
         few = "so few rows can't tell a weak teacher from one that knows nothing"
         why = "an early stage may have such a teacher" if subject.early else few
