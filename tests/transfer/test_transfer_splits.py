@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tutelage.errors import DataError, RecipeError
 from tutelage.transfer import Arrays, Data, Function, Rows, Splits, TransferSet, split_name
 from tutelage.transfer.hashing import array_digests, mixed, splitmix64, text_digests
+from tutelage.transfer.splits import assign
 
 
 def load(
@@ -181,3 +182,28 @@ def rows_of_wrong_split() -> Rows:
 def test_a_source_of_ones_own_must_use_the_words_of_rows() -> None:
     with pytest.raises(DataError, match="split, row 1"):
         Data(source=Function(f"{__name__}:rows_of_wrong_split")).load()
+
+
+def test_at_most_so_many_rows_of_a_group_judge_and_what_is_dropped_is_not_learnt_from() -> None:
+    sizes = [3, 40, 7, 25, 60, 2, 12, 30, 9, 50]
+    group = np.repeat(np.arange(10, dtype=np.uint64), sizes)
+    content = np.random.default_rng(0).permutation(len(group)).astype(np.uint64)
+    shares = {"development": 0.3, "test": 0.4, "seed": 5}
+    whole, _ = assign(content, group, None, Splits(**shares))
+    kept, notes = assign(content, group, None, Splits(per_group=10, **shares))
+    assert ((kept == whole) | (kept == -1)).all() and (kept[whole == 0] == 0).all()
+    for code in (1, 2):
+        judged = set(group[whole == code].tolist())
+        assert len(judged) > 1
+        assert {g: int(((kept == code) & (group == g)).sum()) for g in judged} == {g: min(sizes[g], 10) for g in judged}
+    said = f"{(kept == 2).sum()} of {(whole == 2).sum()} test rows used: at most 10 of each of"
+    assert any(note.startswith(said) for note in notes)
+    fewer, _ = assign(content, group, None, Splits(per_group=5, **shares))
+    assert (kept[fewer > 0] == fewer[fewer > 0]).all(), "a smaller number keeps a part of the same rows"
+    alone, _ = assign(content, None, None, Splits(per_group=1, **shares))
+    assert (alone >= 0).all(), "without groups nothing is dropped"
+
+
+def test_no_row_of_a_group_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"per_group"):
+        Splits(per_group=0)

@@ -18,7 +18,9 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 TRAIN, DEVELOPMENT, TEST, NONE = 0, 1, 2, -1
 """Codes of the splits in `assign`'s answer; NONE is a row that was dropped."""
 
-_NOUNS = ("training", "development")
+_NOUNS = ("training", "development", "test")
+_PER_GROUP = 3
+"""Tells the draw of `per_group` from others of the same seed."""
 _SYNONYMS = {
     "training": "train",
     "dev": "development",
@@ -46,11 +48,15 @@ class Splits:
         development: Share of the rows that choose the best checkpoint.
         test: Share of the rows that judge the result.
         seed: Another seed draws other splits.
+        per_group: How many rows of one group development and test keep each, chosen by content; the others are dropped,
+            for their group can't be learnt from. None: all. An interval over groups of unlike size rests on the few
+            largest; beyond some hundred rows a group adds time and next to no knowledge.
     """
 
     development: float = 0.1
     test: float = 0.1
     seed: int = 0
+    per_group: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("development", "test"):
@@ -63,6 +69,10 @@ class Splits:
                 expected="development + test below 1",
                 found=f"{self.development} + {self.test}",
                 harm="no row would be left to train on",
+            )
+        if self.per_group is not None and self.per_group < 1:
+            raise RecipeError(
+                "data.splits.per_group", expected="at least 1 row, or null for all", found=str(self.per_group)
             )
 
 
@@ -117,7 +127,7 @@ def assign(
                         f"{taken.sum():,} of {mine.sum():,} {_NOUNS[code]} rows dropped: {what} in {SPLITS[other]}"
                     )
     _refuse_empty(codes, splits, notes)
-    return codes, notes
+    return codes, notes + _keep_per_group(codes, content, group, splits)
 
 
 def _draw(keys: Digests, split: Sequence[str] | None, splits: Splits) -> np.ndarray[Any, np.dtype[np.int8]]:
@@ -135,6 +145,28 @@ def _draw(keys: Digests, split: Sequence[str] | None, splits: Splits) -> np.ndar
     codes[pool & (u < test + development)] = DEVELOPMENT
     codes[pool & (u < test)] = TEST
     return codes
+
+
+def _keep_per_group(
+    codes: np.ndarray[Any, np.dtype[np.int8]], content: Digests, group: Digests | None, splits: Splits
+) -> list[str]:
+    """Drops the rows of development and test above `per_group`, in place."""
+    if splits.per_group is None or group is None:
+        return []
+    notes = []
+    for code in (DEVELOPMENT, TEST):
+        rows = np.flatnonzero(codes == code)
+        rows = rows[np.lexsort((mixed(splits.seed, np.array([_PER_GROUP]), content[rows]), group[rows]))]
+        _, first, size = np.unique(group[rows], return_index=True, return_counts=True)
+        rank = np.arange(len(rows)) - np.repeat(first, size)
+        if (rank >= splits.per_group).any():
+            codes[rows[rank >= splits.per_group]] = NONE
+            kept = int((rank < splits.per_group).sum())
+            notes.append(
+                f"{kept:,} of {len(rows):,} {_NOUNS[code]} rows used: at most {splits.per_group:,} of each of "
+                f"{len(size):,} groups (data.splits.per_group)"
+            )
+    return notes
 
 
 def _refuse_empty(codes: np.ndarray[Any, np.dtype[np.int8]], splits: Splits, dropped: Sequence[str] = ()) -> None:
