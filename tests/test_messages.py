@@ -125,6 +125,15 @@ CASES: dict[str, tuple[Change, list[str]]] = {
     ),
     "the size of images": (with_images, ["[2, 3, 6, 4]", "data.images.size"]),
     "a field in another section": (lambda r, f: r.update(steps=100), ["`training.steps`"]),
+    "a device for the training": (
+        lambda r, f: r["training"].update(device="cuda"),
+        ["training.device", "it is `device` outside all sections or `measure.device`"],
+    ),
+    "one section's field in another": (lambda r, f: r["data"].update(batch_size=8), ["it is `training.batch_size`"]),
+    "a module's file misspelt": (
+        lambda r, f: r["student"]["init_args"]["module"].update(class_path="newcomer_net.Net"),
+        ["no module named newcomer_net", "did you mean `newcomer_nets`?"],
+    ),
     "a section's field outside": (lambda r, f: r.update(images={"size": 8}), ["`data.images`"]),
 }  # fmt: skip
 

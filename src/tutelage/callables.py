@@ -102,7 +102,7 @@ def resolve(path: str, base: type) -> Callable[..., Any]:
     try:
         holder: Any = importlib.import_module(place.name)
     except ModuleNotFoundError as error:
-        raise Refused(_absent(error.name or place.name)) from error
+        raise _absent(error.name or place.name) from error
     except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
         raise Refused(f"importing {place.name} raises {blame(error)}") from error
     target = holder
@@ -163,8 +163,11 @@ def _mend() -> str:
     )
 
 
-def _absent(name: str) -> str:
-    return f"no module named {name} (looked in the recipe's folder and the current one)"
+def _absent(name: str) -> Refused:
+    folders = [folder for folder in map(Path, dict.fromkeys(sys.path)) if not _installed((folder / name).resolve())]
+    near = did_you_mean(name, [file.stem for folder in folders for file in folder.glob("*.py")], list_up_to=0)
+    found = f"no module named {name} (looked in the recipe's folder and the current one)"
+    return Refused(found, near if near.startswith("did you mean") else "")
 
 
 def _installed(path: Path) -> bool:
@@ -195,7 +198,7 @@ def _located(parts: Sequence[str]) -> tuple[_Place, list[str]]:
     """The longest beginning of a path that is a module, and the names after it; no parent is imported for it."""
     place = _place(parts[0], None)
     if place is None:
-        raise Refused(_absent(parts[0]))
+        raise _absent(parts[0])
     for count in range(2, len(parts) + 1):
         inner = _place(".".join(parts[:count]), place.search) if place.search is not None and parts[count - 1] else None
         if inner is None:

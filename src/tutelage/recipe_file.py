@@ -7,12 +7,13 @@ jsonargparse then builds the objects from the same types, so the meaning of a re
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 
@@ -23,7 +24,7 @@ from tutelage.losses import all_losses
 from tutelage.paths import look_beside
 from tutelage.recipe import Recipe
 from tutelage.recipe_size import require_size
-from tutelage.typed import Problem, check_value, describe
+from tutelage.typed import Problem, check_value, describe, parameters
 
 __all__ = ["build_recipe", "dump_recipe", "load_generation", "load_recipe", "policy_of", "read_recipe"]
 
@@ -185,7 +186,7 @@ def _build(data: dict[str, Any], kind: type[Kind]) -> Kind:
     problems: list[Problem] = []
     resolved = check_value(data, kind, "", problems)
     if problems:
-        raise _error_of(problems)
+        raise _error_of([_of_another_section(problem, kind) for problem in problems])
     from jsonargparse import ArgumentParser, set_loader
 
     set_loader("plain", lambda text: text)  # YAML is read already: a text for an untyped argument is no YAML again
@@ -200,6 +201,23 @@ def _build(data: dict[str, Any], kind: type[Kind]) -> Kind:
         raise RecipeError(key, expected="values its parts accept", found=found) from error
     recipe.check()
     return recipe
+
+
+def _of_another_section(problem: Problem, kind: type) -> Problem:
+    """The same problem; a field that no other name here resembles is looked for in the other sections."""
+    name = problem.key.rpartition(".")[2]
+    if problem.found != "no such field" or not problem.mend.startswith("choose one of"):
+        return problem
+    top = parameters(kind)
+    sections = {
+        section: inner
+        for section, (hint, _) in top.items()
+        for inner in (hint, *get_args(hint))
+        if inspect.isclass(inner) and dataclasses.is_dataclass(inner)
+    }
+    found = [f"`{section}.{name}`" for section, inner in sections.items() if name in parameters(inner)]
+    found = [f"`{name}`, outside all sections", *found] if name in top else found
+    return dataclasses.replace(problem, mend=f"it is {' or '.join(found)}") if found else problem
 
 
 def _culprit(error: BaseException, resolved: Any) -> tuple[str, str] | None:
