@@ -124,6 +124,10 @@ CASES: dict[str, tuple[Change, list[str]]] = {
         ["student", "(input [2, 2])", "data.source.inputs"],
     ),
     "the size of images": (with_images, ["[2, 3, 6, 4]", "data.images.size"]),
+    "the size of images, where layers are to be paired": (
+        lambda r, f: (with_images(r, f), r["losses"].append({"class_path": "Hint", "init_args": {"pairs": "auto"}})),
+        ["[2, 3, 6, 4]", "data.images.size"],
+    ),
     "a field in another section": (lambda r, f: r.update(steps=100), ["`training.steps`"]),
     "a device for the training": (
         lambda r, f: r["training"].update(device="cuda"),

@@ -297,6 +297,7 @@ def _plan(
         checks.check_labels(recipe, taught, teacher_says, student_says)
     checks.check_answers(recipe, data, student, device)
     checks.check_extreme_rows(recipe, data, student, device)
+    checks.check_training_mode(recipe, data, taught, student, device)
     on_student = [
         *checks.check_padding(recipe, data, student, device),
         *checks.check_storage(recipe, data, student),

@@ -216,7 +216,7 @@ def _of_another_section(problem: Problem, kind: type) -> Problem:
         if inspect.isclass(inner) and dataclasses.is_dataclass(inner)
     }
     found = [f"`{section}.{name}`" for section, inner in sections.items() if name in parameters(inner)]
-    found = [f"`{name}`, outside all sections", *found] if name in top else found
+    found = [f"`{name}` outside all sections", *found] if name in top else found
     return dataclasses.replace(problem, mend=f"it is {' or '.join(found)}") if found else problem
 
 

@@ -28,6 +28,7 @@ from tutelage.checks.recipe import check_recipe
 from tutelage.checks.rows import check_extreme_rows, check_longest_text, check_padding
 from tutelage.checks.teacher_against_labels import look_at_teachers
 from tutelage.checks.timing import check_timing, note_on_timing
+from tutelage.checks.training_mode import check_training_mode
 
 __all__ = [
     "Question",
@@ -56,6 +57,7 @@ __all__ = [
     "check_timing",
     "check_tokenizers",
     "check_trained",
+    "check_training_mode",
     "check_weights",
     "look_at_teachers",
     "note_on_columns",

@@ -213,7 +213,7 @@ class _Matcher:
 
     def _blocks_of(self, module: nn.Module, model: str) -> list[Block]:
         if module not in self._blocks:
-            with within(model), forward_pass(f"the {model}"):
+            with within(model), forward_pass(f"the {model}", self.batch.inputs):
                 found = find_blocks(module.eval(), self.batch)
             ours = module is self.student
             inside = [block for block in found if not ours or block.path.startswith(self.prefix)]
@@ -228,7 +228,7 @@ class _Matcher:
         """
         ours = module is self.student
         names = [student if ours else teacher for student, teacher in loss.taps]
-        with within(model), forward_pass(f"the {model}"):
+        with within(model), forward_pass(f"the {model}", self.batch.inputs):
             found = find_attention(module.eval(), self.batch, names)
             found = [block for block in found if not ours or block.path.startswith(self.prefix)]
             if found:
@@ -256,6 +256,6 @@ class _Matcher:
         missing = [path for path in paths if path not in known]
         if missing:
             batch = self.data.batch(self._probe).to(self.device)
-            with within(model), forward_pass(f"the {model}"):
+            with within(model), forward_pass(f"the {model}", batch.inputs):
                 known |= grams_of(module.eval(), batch, missing, model=model)
         return {path: known[path] for path in paths}
