@@ -106,11 +106,14 @@ def _check_classes(recipe: Recipe, data: TransferSet, outputs: dict[str, torch.T
 
 
 def _as_names(labels: np.ndarray[Any, Any], width: int, data: TransferSet) -> str:
-    """What may be meant where a model has as many outputs as there are different whole numbers."""
+    """What may be meant where a model has as many outputs as there are different whole numbers, or these have gaps."""
     numbers = np.unique(labels).tolist()
-    if len(numbers) != width or list(data.classes) != [str(i) for i in range(len(data.classes))]:
+    if list(data.classes) != [str(i) for i in range(len(data.classes))]:
         return ""
     named = json.dumps([str(n) for n in numbers[:40]])
+    if len(numbers) != width:
+        names = f"if the numbers are names, write data.source.classes: {named}, for models of {len(numbers)} outputs"
+        return f"{names}; if not, give the model an output for each" if 2 * len(numbers) <= numbers[-1] + 1 else ""
     if numbers == list(range(1, width + 1)):
         return f"do the labels begin at 1? Outputs are counted from 0: write data.source.classes: {named}"
     return f"if the numbers are names, write data.source.classes: {named}; if not, give the model an output for each"

@@ -1,4 +1,4 @@
-"""Whether models that are trained can be run as training runs them: in training mode, on the smallest piece of a batch."""
+"""Whether models can be run as training runs them: in training mode, on the smallest piece of a batch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from tutelage.training.setup import make_accelerator
 from tutelage.transfer import TransferSet
 
 __all__ = ["check_training_mode"]
+
+Array = np.ndarray[Any, Any]
 
 
 def check_training_mode(
@@ -59,7 +61,9 @@ def check_training_mode(
             )
 
 
-def _failure(module: nn.Module, data: TransferSet, rows: np.ndarray[Any, Any], device: torch.device) -> Exception | None:
+def _failure(
+    module: nn.Module, data: TransferSet, rows: np.ndarray[Any, Any], device: torch.device
+) -> Exception | None:
     """What a module raises for these rows in training mode; neither it nor any random state is changed by it."""
     with _as_it_was(module), torch.no_grad(), torch.random.fork_rng():
         try:

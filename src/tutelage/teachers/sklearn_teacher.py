@@ -177,7 +177,17 @@ class SklearnTeacher(TabularTeacher):
             rows = cells.frame(missing=self.missing_category, texts=texts)
         else:
             rows = cells.matrix()
-        return estimator.fit(rows, labels, **(self.fit or {}))
+        try:
+            return estimator.fit(rows, labels, **(self.fit or {}))
+        except ValueError as error:
+            if not cells.categories or "could not convert string to float" not in str(error):
+                raise
+            raise ModelError(
+                "teacher.estimator",
+                expected=f"an estimator that takes texts: {', '.join(cells.categories)}",
+                found=f"{type(estimator).__name__}: {error}",
+                mend="fit a Pipeline that begins with a ColumnTransformer: a OneHotEncoder for these columns",
+            ) from error
 
     def _texts(self, cells: Cells) -> list[str]:
         """The only column, of texts."""
