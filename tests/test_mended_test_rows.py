@@ -18,6 +18,7 @@ from tutelage.errors import RecipeError
 from tutelage.export import load_student
 from tutelage.transfer import TransferSet
 from tutelage.transfer.table import Table
+from tutelage.transfer.text import Tokens
 
 Rows = list[list[object]]
 
@@ -156,3 +157,16 @@ def test_what_was_learnt_from_differs_exactly_where_training_or_selection_would(
     after = load(table)
     assert after.fingerprint != before.fingerprint
     assert {name for name, sha in before.learnt_from.items() if after.learnt_from[name] != sha} == parts
+
+
+def test_a_token_of_a_row_that_is_learnt_from_is_seen_and_one_of_another_row_is_not() -> None:
+    def tokens(texts: list[list[int]]) -> Tokens:
+        flat = np.array([token for text in texts for token in text])
+        return Tokens(flat={"input_ids": flat}, offsets=np.cumsum([0, *map(len, texts)]), cut=0)
+
+    texts, learnt = [[5, 6], [7], [8, 9, 10], [11]], np.array([0, 2])
+    digest = tokens(texts).digest(learnt)
+    assert digest == tokens([[5, 6], [1, 2, 3], [8, 9, 10], []]).digest(learnt)
+    for other in ([[5, 6], [7], [8, 9, 12], [11]], [[5], [6, 7], [8, 9, 10], [11]], [[5, 6, 8], [7], [9, 10], [11]]):
+        assert digest != tokens(other).digest(learnt), other
+    assert tokens(texts).digest(np.zeros(0, dtype=np.int64)) == tokens([]).digest()

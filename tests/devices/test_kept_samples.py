@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tutelage.devices import samples
 from tutelage.devices.cost import Cost, Latency, ModelCost
 from tutelage.devices.samples import kept, packed, unpacked
 from tutelage.devices.statistics import latency_of, recomputed
@@ -72,7 +73,9 @@ def test_damaged_samples_are_an_error_that_readers_of_bundles_name(text: str) ->
             unpacked({"step_ms": 1.0, "packed": stored})
 
 
-def test_a_bomb_is_not_unpacked() -> None:
-    bomb = base64.b64encode(zlib.compress(b"[[" + b" " * (1 << 27) + b"1]]")).decode()
+def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert samples.MOST_BYTES == 1 << 26
+    monkeypatch.setattr(samples, "MOST_BYTES", 1 << 16)
+    bomb = base64.b64encode(zlib.compress(b"[[" + b" " * (1 << 17) + b"1]]")).decode()
     with pytest.raises(ValueError, match="longer than any timing"):
         unpacked({"step_ms": 1.0, "packed": bomb})
