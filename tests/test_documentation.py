@@ -90,3 +90,12 @@ def test_the_loop_of_ones_own_learns(tmp_path: Path) -> None:
     (tmp_path / "loop.py").write_text(loop[1])
     first, last = map(float, run(sys.executable, "loop.py", folder=tmp_path).split(" -> "))
     assert last < 0.6 * first
+
+
+def test_a_teacher_in_a_loop_of_ones_own_is_asked_once_and_not_again_in_a_second_process(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "your_own_loop.md").read_text()
+    loop = re.search(r"```python\n# stored\.py\n(.*?)```", page, re.DOTALL)
+    assert loop
+    (tmp_path / "stored.py").write_text(loop[1])
+    for asked in (256, 0):
+        assert run(sys.executable, "stored.py", folder=tmp_path).strip() == f"rows asked: {asked}"

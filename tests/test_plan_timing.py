@@ -16,6 +16,7 @@ from torch import nn
 import tutelage as tt
 from tutelage.checks import timing
 from tutelage.devices import ModelForms
+from tutelage.devices.cost import Cost
 from tutelage.devices.served import Timed
 from tutelage.errors import RecipeError
 from tutelage.plan import make_plan
@@ -84,7 +85,7 @@ def test_a_teacher_that_does_not_export_is_judged_in_torch_after_the_run_and_the
     (gate,) = (gate for gate in done.verdict.gates if gate.kind == "budget")
     assert gate.outcome in ("PASS", "INCONCLUSIVE") and gate.value is not None  # a busy machine may say which
     assert "not measured in onnxruntime, so it is judged in torch" in gate.explanation
-    rounds = cost["models"]["student"]["latencies"][0]["samples_ms"]
+    rounds = Cost.from_dict(cost).models["student"].latencies[0].samples_ms
     assert 2 < len(rounds) <= 40  # whatever measure.rounds says; a busy machine has no time for all of them
 
 

@@ -102,8 +102,11 @@ def distill(recipe: Recipe, out: str | Path | None = None, *, fresh: bool = Fals
             with say.phase("export of the untrained student, to see that it works"):
                 decided(plan.rehearse)
         decided(lambda: held.enter_context(workspace.locked()))
-        if decided(lambda: _claim(plan, workspace, fresh=fresh)):
+        before, test_changed = decided(lambda: _claim(plan, workspace, fresh=fresh))
+        if before:
             say(f"going on with the run in {workspace.folder}")
+        if test_changed:
+            say("the test rows have changed since: what was trained is kept, and all is evaluated on them anew")
         if decided(lambda: _is_complete(plan, workspace)):
             say(f"this run is complete: {workspace.bundle}")
             return _finished(workspace)
@@ -118,12 +121,15 @@ def _require_same_data(plan: Plan) -> None:
         raise RunError("this process has read other data than the first one: give all of them the same files")
 
 
-def _claim(plan: Plan, workspace: Workspace, *, fresh: bool) -> bool:
-    """Makes the folder this run's own, and says whether it was so before."""
+def _claim(plan: Plan, workspace: Workspace, *, fresh: bool) -> tuple[bool, bool]:
+    """Makes the folder this run's own, and says whether it was so before, with other test rows."""
     if fresh:
         workspace.clear()
     recipe, before = plan.recipe, workspace.work.exists()
-    workspace.claim(
+    learnt_from = plan.data.learnt_from
+    if plan.teacher_data is not None and plan.teacher_data is not plan.data:
+        learnt_from |= {f"{name} of the teacher": sha for name, sha in plan.teacher_data.learnt_from.items()}
+    test_changed = workspace.claim(
         dump_recipe(recipe, only=TRAINED_BY, decisive=True),
         {
             "data": plan.data.fingerprint,
@@ -131,8 +137,9 @@ def _claim(plan: Plan, workspace: Workspace, *, fresh: bool) -> bool:
             **_fingerprints(recipe),
             "student": fingerprint_of(build_student(recipe, recipe.seeds[0], plan.device)),
         },
+        learnt_from,
     )
-    return before
+    return before, test_changed
 
 
 def _fingerprints(recipe: Recipe) -> dict[str, str]:
@@ -141,7 +148,7 @@ def _fingerprints(recipe: Recipe) -> dict[str, str]:
 
 
 def _is_complete(plan: Plan, workspace: Workspace) -> bool:
-    """Whether the bundle is that of this very recipe; where only its judgement differs, it is made again.
+    """Whether the bundle is that of this very recipe and data; where only its judgement differs, it is made again.
 
     Raises:
         DataError: It is, but it has changed since it was judged.
@@ -160,7 +167,8 @@ def _is_complete(plan: Plan, workspace: Workspace) -> bool:
             harm="the verdict in it may not be that of its student",
             mend="restore what was changed; or remove the folder: the same command makes it again, and trains nothing",
         )
-    return True
+    with sound_fields(bundle):
+        return bool(read_json(bundle / "provenance.json")["data"]["fingerprint"] == plan.data.fingerprint)
 
 
 class _Narrator:
@@ -247,6 +255,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
                 *skewed,
                 *untaught,
                 *filter(None, [note_on_surroundings(read_surroundings(workspace.work))]),
+                *_note_on_earlier(workspace.earlier_data()),
                 *notes,
                 *unmeasured,
                 *([_silent(left_out)] if left_out else []),
@@ -258,6 +267,16 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
             _write(plan, workspace, partial, findings, before["teacher"])
     accelerator.wait_for_everyone()
     return _finished(workspace)
+
+
+def _note_on_earlier(data: list[str]) -> list[str]:
+    if not data:
+        return []
+    was = ", ".join(fingerprint[:12] for fingerprint in data)
+    return [
+        "the test rows were changed after the training had begun: the students are those of before, and the evaluation "
+        f"is on the rows as they are now (fingerprint of the data before each change: {was})"
+    ]
 
 
 def _silent(rows: int) -> str:
@@ -305,6 +324,8 @@ def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, 
         },
         "data": {
             "fingerprint": plan.data.fingerprint,
+            "learnt_from": plan.data.learnt_from,
+            "earlier_fingerprints": workspace.earlier_data(),
             "rows": dict(plan.data.sizes),
             "labelled_training_rows": len(plan.data.labelled_rows),
             "made_training_rows": plan.data.made_counts,

@@ -51,6 +51,18 @@ class Batch:
     tasks: dict[str, Tensor] = field(default_factory=dict)
     raw: Callable[[], dict[str, np.ndarray[Any, Any]]] | None = None
 
+    @classmethod
+    def of(cls, inputs: Inputs) -> Batch:
+        """The batch of some inputs that are rows of no transfer set.
+
+        Where there is an `attention_mask` of `[B, L]`, it is the mask.
+        """
+        first = inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))
+        given = None if isinstance(inputs, Tensor) else inputs.get("attention_mask")
+        rows = torch.full((len(first),), -1, dtype=torch.int64, device=first.device)
+        mask = None if given is None or given.dim() != 2 else given.bool()
+        return cls(inputs=inputs, rows=rows, views=torch.zeros_like(rows), mask=mask)
+
     def __len__(self) -> int:
         return int(self.rows.shape[0])
 

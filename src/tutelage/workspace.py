@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +30,9 @@ from tutelage.training.loop import EvaluationRecord, StepRecord
 
 __all__ = ["History", "Workspace", "notes_on_training", "write_json"]
 
+_LEARNT_FROM, _EARLIER = "learnt_from", "earlier_data"
+_WHOLE = ("data", "inputs")
+"""Fingerprints that cover the test rows too."""
 _NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]+\]")
 """A list of numbers, one a line; a text of JSON has no line break."""
 
@@ -175,27 +178,36 @@ class Workspace:
         finally:
             os.close(handle)
 
-    def claim(self, trained_by: str, fingerprints: dict[str, str]) -> None:
+    def claim(
+        self, trained_by: str, fingerprints: Mapping[str, str], learnt_from: Mapping[str, str] | None = None
+    ) -> bool:
         """Notes whose run this is, or checks that it is the same one as before.
 
-        As long as no training has begun there is nothing that it could be mixed with, and it may be another one.
+        As long as no training has begun there is nothing that it could be mixed with, and it may be another one. Later
+        the data may differ in what nothing was learnt from: in the test rows alone.
 
         Args:
             trained_by: The parts of the recipe that decide the weights, as YAML.
             fingerprints: Of the data, the teacher and the student as they are before training.
+            learnt_from: Of each thing in the data that training and selection read.
+
+        Returns:
+            Whether the test rows are others than before.
 
         Raises:
             RecipeError: The folder holds the work of another recipe, other data or another model.
         """
+        parts = dict(learnt_from or {})
+        new = {**fingerprints, _LEARNT_FROM: parts}
         identity, recipe_path = self.work / "identity.json", self.work / "recipe.yaml"
         if not (identity.exists() and recipe_path.exists()):
             clear_work(self.work)  # what a removal that was killed has left
             begun = self.folder / f".work-{uuid4().hex}"  # renamed when whole: a `work` without an identity is not ours
             begun.mkdir(parents=True)
             (begun / recipe_path.name).write_text(trained_by, encoding="utf-8")
-            write_sealed(begun / identity.name, fingerprints)
+            write_sealed(begun / identity.name, new)
             begun.rename(self.work)
-            return
+            return False
         try:
             known = read_sealed(identity)
         except Damaged as error:
@@ -203,8 +215,8 @@ class Workspace:
         if not any(self.work.glob("*/*")):  # no file of a training, a history or other
             with replacing(recipe_path) as partial:
                 partial.write_text(trained_by, encoding="utf-8")
-            write_sealed(identity, fingerprints)
-            return
+            write_sealed(identity, new)
+            return False
         before = recipe_path.read_text(encoding="utf-8", errors="replace")
         if before != trained_by:
             difference = difflib.unified_diff(before.splitlines(), trained_by.splitlines(), lineterm="", n=0)
@@ -216,15 +228,26 @@ class Workspace:
                 harm="what was trained under one recipe would be reported under another",
                 mend="give another --out, or --fresh to remove that work and begin anew",
             )
-        for name, value in fingerprints.items():
-            if known.get(name) != value:
+        held = known.get(_LEARNT_FROM) or {}
+        free = _WHOLE if parts and held == parts else ()
+        for name, value in {**(parts if held else {}), **fingerprints}.items():
+            was = held.get(name) if name in parts else known.get(name)
+            if was != value and name not in free:
                 raise RecipeError(
                     str(self.folder),
-                    expected=f"the {name} that this run began with ({known.get(name, '')[:12]})",
+                    expected=f"the {name} that this run began with ({(was or '')[:12]})",
                     found=f"another ({value[:12]})",
                     harm="the run would go on with other inputs than it began with",
-                    mend="restore them, give another --out, or --fresh to begin anew",
+                    mend="restore them, give another --out, or --fresh to begin anew (test rows alone may be changed)",
                 )
+        if all(known.get(name) == fingerprints.get(name) for name in _WHOLE):
+            return False
+        write_sealed(identity, {**new, _EARLIER: [*known.get(_EARLIER, []), known["data"]]})
+        return True
+
+    def earlier_data(self) -> list[str]:
+        """Fingerprints of the data before each change of the test rows that came after a training had begun."""
+        return list(read_sealed(self.work / "identity.json").get(_EARLIER, []))
 
 
 class History:

@@ -169,7 +169,7 @@ def test_more_samples_is_what_the_wider_of_both_intervals_says() -> None:
     result = one(metric(), Gate("accuracy", margin=0.0085))
     # 1000 · (0.005 / 0.0045)² = 1234.6 from the interval; the textbook's (1.96 · 0.08 / 0.0045)² would be 1214.1
     assert result.more_samples == 1235 - 1000
-    assert "inside the limit; about 235 more samples" in result.explanation
+    assert "inside the limit; about 240 more samples" in result.explanation
 
 
 def test_more_samples_may_be_needed_to_show_a_failure() -> None:
@@ -177,6 +177,19 @@ def test_more_samples_may_be_needed_to_show_a_failure() -> None:
     assert result.outcome == "INCONCLUSIVE"
     assert result.more_samples == math.ceil(1000 * (0.005 / 0.003) ** 2) - 1000
     assert "outside the limit" in result.explanation
+
+
+def test_a_number_of_rows_that_nobody_will_bring_is_rounded_and_said_to_decide_hardly_anything() -> None:
+    """Catches "about 204,082 more samples": six digits of an estimate, and as if that were a plan."""
+    result = one(metric(), Gate("accuracy", margin=0.00435))
+    assert result.more_samples == math.ceil(1000 * (0.005 / 0.00035) ** 2) - 1000  # 203,082
+    assert "more rows will hardly decide it: it would take about 210,000 more samples" in result.explanation
+    assert "a wider margin or a student closer to the teacher would." in result.explanation
+    unknown = one(metric(sd_difference=None), Gate("accuracy", margin=0.0042))
+    assert unknown.more_samples is None and "more rows will hardly decide it; a wider margin" in unknown.explanation
+    near = lower(0.0, -0.1, 0.1, models={"student": Estimate(value=0.3, low=0.28, high=0.32)})
+    told = one(near, Gate("nll", at_most=0.3001)).explanation
+    assert "a limit further from it or a better student would." in told, told
 
 
 def test_an_estimate_at_the_limit_is_decided_by_no_number() -> None:

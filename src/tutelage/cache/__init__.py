@@ -6,6 +6,7 @@ filling goes on where it stopped and nothing that is damaged or belongs elsewher
 """
 
 from tutelage.cache.builder import Built, ShardBuilder
+from tutelage.cache.contents import BY_CONTENT, Contents, digests_of
 from tutelage.cache.form import FeatureForm, Form, OutputForm
 from tutelage.cache.jobs import Job, Keys
 from tutelage.cache.live import as_stored, moved, stored_bytes
@@ -14,7 +15,9 @@ from tutelage.cache.parts import Part, joined, names_of, parts_of, request_of, s
 from tutelage.cache.store import Store
 
 __all__ = [
+    "BY_CONTENT",
     "Built",
+    "Contents",
     "FeatureForm",
     "Form",
     "Identity",
@@ -26,6 +29,7 @@ __all__ = [
     "ShardBuilder",
     "Store",
     "as_stored",
+    "digests_of",
     "joined",
     "moved",
     "names_of",

@@ -120,6 +120,8 @@ class ShardBuilder:
                 columns[f"{name}:{column}"] = (
                     _in_order(values, np.concatenate(growing.lengths), order) if growing.tokens else values[order]
                 )
+        if self.job.digests is not None:
+            columns["digest"] = self.job.digests
         signals = {name: self._describe(name, growing) for name, growing in self._signals.items()}
         about = {**self.identity.to_dict(), "signals": signals}
         size, crc = write_shard(self.folder / self.job.file, self.job.rows, self.job.views, columns, about)

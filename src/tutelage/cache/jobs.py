@@ -25,11 +25,15 @@ class Keys:
 
 @dataclass(frozen=True)
 class Job:
-    """What one shard answers: `rows` and `views`, `[n]` each, sorted by view and then by row, and the signals."""
+    """What one shard answers: `rows` and `views`, `[n]` each, sorted by view and then by row, and the signals.
+
+    Rows that are known by their content, in the order in which they came, have `digests` too, `[n, 16]` uint8.
+    """
 
     rows: Array
     views: Array
     names: tuple[str, ...]
+    digests: Array | None = None
 
     @property
     def file(self) -> str:
@@ -37,6 +41,8 @@ class Job:
         digest = hashlib.blake2b("\0".join(self.names).encode(), digest_size=8)
         for numbers in (self.rows, self.views):
             digest.update(np.ascontiguousarray(numbers, dtype="<i8").tobytes())
+        if self.digests is not None:
+            digest.update(self.digests.tobytes())
         return f"answers-{digest.hexdigest()}.arrow"
 
 

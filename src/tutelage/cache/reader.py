@@ -18,7 +18,7 @@ from tutelage.cache.windows import Windows
 from tutelage.errors import CacheError
 from tutelage.forms import TopK
 
-__all__ = ["Reader", "Spec", "spread"]
+__all__ = ["Opened", "Reader", "Spec", "spread"]
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +36,9 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class _Shard:
+class Opened:
+    """A shard, mapped into memory: its pairs, its columns, and what has to live as long as they do."""
+
     rows: Array
     views: Array
     columns: Columns
@@ -73,17 +75,29 @@ class Reader:
         shards: Those of the manifest.
         specs: How each signal is stored.
         rows: How many rows the transfer set has.
+        opened: Shards that were opened before, by name.
     """
 
-    def __init__(self, folder: Path, shards: Mapping[str, ShardRecord], specs: Mapping[str, Spec], rows: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shards: Mapping[str, ShardRecord],
+        specs: Mapping[str, Spec],
+        rows: int,
+        opened: Mapping[str, Opened] | None = None,
+    ) -> None:
         self.folder = folder
         self.shards = dict(sorted(shards.items()))
         self.specs = dict(specs)
         self.rows = rows
-        self._opened: dict[str, _Shard] = {}
+        self._opened: dict[str, Opened] = dict(opened or {})
         self._groups: dict[str, list[_Group]] = {}
         self._tables: dict[tuple[str, int], _Table] = {}
         self._alike = b""
+
+    def opened(self, shards: Mapping[str, ShardRecord]) -> dict[str, Opened]:
+        """What is opened of these shards, where they are those that this reader knows."""
+        return {name: shard for name, shard in self._opened.items() if shards.get(name) == self.shards[name]}
 
     def stored(self, name: str, rows: Array, views: Array) -> Array:
         """Which (row, view) pairs are answered, `[n]` bool, for one signal.
@@ -195,14 +209,14 @@ class Reader:
         for number, group in enumerate(groups):
             for index, shard in enumerate(group.shards):
                 if view in self.shards[shard].views:
-                    self._enter(table, self._shard(shard), name, view, number=number, index=index)
+                    self._enter(table, self.shard(shard), name, view, number=number, index=index)
         of_signal = [key for key in self._tables if key[0] == name]
         for old in of_signal[: max(0, len(of_signal) - TABLES + 1)]:
             del self._tables[old]
         self._tables[name, view] = table
         return table
 
-    def _enter(self, table: _Table, shard: _Shard, name: str, view: int, *, number: int, index: int) -> None:
+    def _enter(self, table: _Table, shard: Opened, name: str, view: int, *, number: int, index: int) -> None:
         """Enters the answers to a view of the `index`-th shard of a group into its table."""
         at = np.flatnonzero(shard.views == view)
         places = shard.rows[at] + 1
@@ -221,7 +235,7 @@ class Reader:
             for shard in (shard for shard, record in self.shards.items() if name in record.signals):
                 columns = {
                     column.removeprefix(f"{name}:"): stored.values if isinstance(stored, Tokens) else stored
-                    for column, stored in self._shard(shard).columns.items()
+                    for column, stored in self.shard(shard).columns.items()
                     if column.startswith(f"{name}:")
                 }
                 widths = tuple((column, values.shape[1]) for column, values in columns.items())
@@ -235,11 +249,11 @@ class Reader:
             ]
         return self._groups[name]
 
-    def _shard(self, name: str) -> _Shard:
+    def shard(self, name: str) -> Opened:
         """A shard, opened and verified once."""
         if name not in self._opened:
             rows, views, columns, alive = open_shard(self.folder / name, self.shards[name])
-            self._opened[name] = _Shard(rows, views, columns, alive)
+            self._opened[name] = Opened(rows, views, columns, alive)
         return self._opened[name]
 
 

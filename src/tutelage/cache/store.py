@@ -42,6 +42,7 @@ class Store:
     def __init__(self, folder: Path, identity: Identity, form: Form, rows: int) -> None:
         self.folder, self.identity, self.form, self.rows = folder, identity, form, rows
         self.manifest = Manifest(identity=identity)
+        self.reader = Reader(folder, {}, {}, rows)
         self.refresh()
 
     def refresh(self) -> None:
@@ -59,7 +60,12 @@ class Store:
         self.gone = sorted(name for name in self.manifest.shards if not (self.folder / name).exists())
         for name in self.gone:
             del self.manifest.shards[name]
-        self.reader = Reader(self.folder, self.manifest.shards, self._specs(), self.rows)
+        self.read_anew()
+
+    def read_anew(self) -> None:
+        """Has the reader read what the manifest names now; shards that are open stay so."""
+        shards = self.manifest.shards
+        self.reader = Reader(self.folder, shards, self._specs(), self.rows, self.reader.opened(shards))
 
     def missing(self, wanted: Sequence[Keys], shard_rows: int) -> list[Job]:
         """The jobs that have to be done for these answers.
@@ -99,8 +105,11 @@ class Store:
             self.reader.specs = self._specs()
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
         """Holds the folder for filling; what a kill left half done is removed.
+
+        Args:
+            wait: For another process to be done with it.
 
         Raises:
             CacheError: The folder can't be made or written, or holds a shard of another cache.
@@ -118,7 +127,7 @@ class Store:
             ) from error
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except OSError as error:
                 raise RunError(
                     f"another process is filling {self.folder}: wait for it, then the same command goes on"

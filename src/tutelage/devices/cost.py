@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from tutelage.devices.quantiles import Interval
+from tutelage.devices.samples import packed, unpacked
 
 __all__ = ["FROM_RAW", "FROM_TENSORS", "Cost", "Latency", "ModelCost", "significant"]
 
@@ -31,7 +32,8 @@ class Latency:
         p95_ms: 95th percentile; `p95_low_ms`, `p95_high_ms` are its 95% interval, from order statistics. An end is None
             where the calls are too few to set a limit there.
         p99_ms: 99th percentile.
-        samples_ms: Every timed call, round by round: `samples_ms[round][call]`.
+        samples_ms: Every timed call, round by round: `samples_ms[round][call]`, in a round the shortest first. In
+            `cost.json` they are packed (`samples.packed`).
         cpu_ms: CPU time of a call, the mean of each round; empty where it was not taken (CUDA).
     """
 
@@ -99,13 +101,17 @@ class Cost:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `cost.json`."""
-        return asdict(self)
+        data = asdict(self)
+        for model in data["models"].values():
+            for latency in model["latencies"]:
+                latency["samples_ms"] = packed(latency["samples_ms"])
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
         models = {
-            name: ModelCost(**{**model, "latencies": [Latency(**latency) for latency in model["latencies"]]})
+            name: ModelCost(**{**model, "latencies": [_latency(latency) for latency in model["latencies"]]})
             for name, model in data["models"].items()
         }
         ratios = {
@@ -145,3 +151,7 @@ class Cost:
             low=None if wall.low is None or cpu.low is None else min(wall.low, cpu.low),
             high=None if wall.high is None or cpu.high is None else max(wall.high, cpu.high),
         )
+
+
+def _latency(data: dict[str, Any]) -> Latency:
+    return Latency(**{**data, "samples_ms": unpacked(data["samples_ms"])})

@@ -25,6 +25,7 @@ from tutelage.devices.fingerprint import describe_device
 from tutelage.devices.latency import Rounds, measure
 from tutelage.devices.onnx_process import Feed, OnnxProcess
 from tutelage.devices.runtime import onnx_providers
+from tutelage.devices.samples import kept
 from tutelage.devices.size import Size, size_of, size_of_onnx
 from tutelage.devices.statistics import latency_of, ratios_of
 from tutelage.devices.target import Target
@@ -140,7 +141,7 @@ class _Found:
             size_bytes=size.size_bytes,
             peak_memory_bytes=self.memory.get(name, {}),
             latencies=[
-                latency_of(form, rows, timed.samples_ms[name], timed.cpu_ms.get(name, ()))
+                latency_of(form, rows, kept(timed.samples_ms[name]), timed.cpu_ms.get(name, ()))
                 for (form, rows), timed in self.timed.items()
                 if name in timed.samples_ms
             ],

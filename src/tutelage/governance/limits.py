@@ -12,7 +12,7 @@ from tutelage.devices.cost import FROM_RAW, FROM_TENSORS, Cost, Latency, ModelCo
 from tutelage.devices.latency import JUDGED_CALLS, MINIMUM_ROUNDS
 from tutelage.devices.quantiles import samples_to_decide
 from tutelage.devices.statistics import recomputed
-from tutelage.governance.outcome import GateResult, Outcome, decide
+from tutelage.governance.outcome import HARDLY, GateResult, Outcome, approximately, decide
 from tutelage.governance.policy import Budget
 
 __all__ = ["judge_budget", "judge_export", "judged_calls"]
@@ -209,11 +209,19 @@ def _more_calls(latency: Latency, disturbed: str, limit: float) -> tuple[int | N
         return None, " Measure on a quiet machine."
     more = samples_to_decide(rounds, 0.95, limit)
     if more is None:
-        return None, " The estimate is exactly at the limit: no number of calls would decide while it stays there."
+        return None, (
+            " The estimate is exactly at the limit: no number of calls would decide while it stays there, but a higher "
+            "limit or a faster student would."
+        )
     side = "inside" if latency.p95_ms <= limit else "outside"
+    if more > HARDLY * calls:
+        return more, (
+            f" The estimate is {side} the limit, but so near to it that more timed calls will hardly decide it: it "
+            f"would take {approximately(more)} more (now {calls:,}); a higher limit or a faster student would."
+        )
     return more, (
-        f" The estimate is {side} the limit; about {more:,} more timed call{'' if more == 1 else 's'}, in further "
-        f"rounds, would decide, if it stays where it is (now {calls:,} in {len(rounds):,} rounds): raise "
+        f" The estimate is {side} the limit; {approximately(more)} more timed call{'' if more == 1 else 's'}, in "
+        f"further rounds, would decide, if it stays where it is (now {calls:,} in {len(rounds):,} rounds): raise "
         "measure.seconds, and measure.rounds."
     )
 

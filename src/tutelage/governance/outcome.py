@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["GateResult", "Kind", "Outcome", "decide"]
+__all__ = ["HARDLY", "GateResult", "Kind", "Outcome", "approximately", "decide"]
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Kind = Literal["quality", "fidelity", "budget", "export"]
@@ -44,6 +44,16 @@ class GateResult:
     more_samples: int | None = None
     unit: str = ""
     warning: str = ""
+
+
+HARDLY = 100
+"""So many times what is there decides hardly anything: nobody will bring it, and the estimate will not stay so long."""
+
+
+def approximately(count: int) -> str:
+    """A count that rests on an estimate, in two digits, rounded up: 235 is `about 240`, 197,009 `about 200,000`."""
+    unit: int = 10 ** max(0, len(str(count)) - 2)
+    return f"about {-(-count // unit) * unit:,}"
 
 
 def decide(low: float, high: float, threshold: float, *, at_least: bool) -> Outcome:

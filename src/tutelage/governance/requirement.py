@@ -9,7 +9,7 @@ from statistics import NormalDist
 from tutelage.evaluation.metrics import CONSTANT, describe
 from tutelage.evaluation.results import Estimate, MetricResult
 from tutelage.governance.constant import is_met_by_constant, is_shown_better
-from tutelage.governance.outcome import GateResult, Kind, decide
+from tutelage.governance.outcome import HARDLY, GateResult, Kind, approximately, decide
 from tutelage.governance.policy import Gate
 
 __all__ = ["judge_gate", "metric_amount", "metric_change", "metric_title", "metric_value", "rows_to_decide"]
@@ -164,14 +164,20 @@ def _advice(gate: Gate, metric: MetricResult, estimate: Estimate, demand: Demand
     """How many more samples would decide, and the sentences that say so."""
     distance = abs(estimate.value - demand.threshold)
     met = (estimate.value >= demand.threshold) == demand.at_least
+    would = f"{_instead(gate, metric)} would"
     if distance < 1e-12:
-        return None, " The estimate is exactly at the limit: no number of samples would decide while it stays there."
+        return None, (
+            " The estimate is exactly at the limit: no number of samples would decide while it stays there, but "
+            f"{would}."
+        )
     side = f"{'inside' if met else 'outside'} the limit"
     # The side that would have to be shorter: intervals of skewed values are longer to one side.
     half = estimate.value - estimate.low if met == demand.at_least else estimate.high - estimate.value
     deviation = _row_deviation(gate, metric, estimate, half)
     if deviation is None:
         narrower = half / distance
+        if narrower**2 > HARDLY:
+            return None, f" The estimate is {side}, but so near to it that more rows will hardly decide it; {would}."
         return None, (
             f" The estimate is {side}, but its interval would have to be {narrower:.2g} times as narrow to show it; how"
             " many more samples that takes can't be told for this metric."
@@ -181,11 +187,24 @@ def _advice(gate: Gate, metric: MetricResult, estimate: Estimate, demand: Demand
     if deviation > 0:  # with few events the interval that judges is wider than the textbook's, and skewed
         rows = max(rows, math.ceil(metric.n * (half / distance) ** 2))
     more = max(rows - metric.n, 1)
-    samples = "1 more sample" if more == 1 else f"{more:,} more samples"
+    samples = f"{approximately(more)} more sample{'' if more == 1 else 's'}"
     grouped = f" in {metric.groups:,} groups; further groups of this size" if metric.groups else ""
-    return more, (
-        f" The estimate is {side}; about {samples} would decide, if it stays where it is (now {metric.n:,}{grouped})."
+    if more > HARDLY * metric.n:
+        return more, (
+            f" The estimate is {side}, but so near to it that more rows will hardly decide it: it would take {samples} "
+            f"(now {metric.n:,}{grouped}); {would}."
+        )
+    return (
+        more,
+        f" The estimate is {side}; {samples} would decide, if it stays where it is (now {metric.n:,}{grouped}).",
     )
+
+
+def _instead(gate: Gate, metric: MetricResult) -> str:
+    """What decides a gate that more rows don't."""
+    closer = gate.margin is not None or metric.kind == "fidelity"
+    student = "a student closer to the teacher" if closer else "a better student"
+    return f"{'a wider margin' if gate.margin is not None else 'a limit further from it'} or {student}"
 
 
 def _reserved(estimate: Estimate) -> str:

@@ -1,7 +1,8 @@
 """Teachers: whatever can be asked about a batch."""
 
 from tutelage.teachers.base import Teacher, TransferFacts
-from tutelage.teachers.cached import Cached, cached_teachers, uncached
+from tutelage.teachers.cached import Cached
+from tutelage.teachers.caches import cached_teachers, uncached
 from tutelage.teachers.catboost_teacher import CatBoostTeacher
 from tutelage.teachers.column import ColumnTeacher
 from tutelage.teachers.encoder import SentenceEncoder

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from tutelage.cache import (
+    BY_CONTENT,
     Built,
+    Contents,
     FeatureForm,
     Form,
     Identity,
@@ -34,13 +36,14 @@ from tutelage.cache import (
     stored_bytes,
 )
 from tutelage.errors import CacheError, ModelError, RecipeError, within
-from tutelage.signals import Batch, Request, Signals
+from tutelage.signals import Batch, Inputs, Request, Signals
 from tutelage.teachers.base import Teacher, TransferFacts
+from tutelage.teachers.by_content import answers_by_content, marks_of, require_storable
 from tutelage.teachers.chunks import Chunks
 from tutelage.teachers.served import Served
 from tutelage.teachers.source import source_digest
 
-__all__ = ["Cached", "cached_teachers", "uncached"]
+__all__ = ["Cached"]
 
 Array = np.ndarray[Any, Any]
 CPU = torch.device("cpu")
@@ -51,8 +54,9 @@ class Cached(Teacher):
 
     A run fills the folder before it trains, with what its trainings and evaluations will ask, and nothing else;
     `tutelage label RECIPE` does that alone. What is asked besides (a row that is stored nowhere, a text that is no row)
-    goes to the teacher and is not kept. `Cached` may stand wherever a teacher may: each member of an `Ensemble` can
-    have its own.
+    goes to the teacher and is not kept. In a training loop of one's own there is no transfer set: there each row is
+    known by its content, and stored when it is first asked about. `Cached` may stand wherever a teacher may: each
+    member of an `Ensemble` can have its own.
 
     ```yaml
     teacher:
@@ -119,6 +123,8 @@ class Cached(Teacher):
         self._facts: TransferFacts | None = None
         self._remembered: Manifest | None = None
         self._store: Store | None = None
+        self._contents: Contents | None = None
+        self._weights: object = None
         self._noted: list[Request] | None = None
         self._chunks = Chunks()
 
@@ -184,9 +190,7 @@ class Cached(Teacher):
                 found="one that has not",
                 mend="call `meet(facts)` first",
             )
-        self._store = Store(Path(self.folder), self._identity(), self._stored_form, self._facts.rows)
-        self._store.manifest.source = source_digest(self.teacher)
-        self._store.manifest.classes = list(self.classes)
+        self._store = self._open(self._facts.rows)
         return self._store
 
     def check(self, request: Request) -> None:
@@ -194,13 +198,24 @@ class Cached(Teacher):
         if self._remembered is None or any(name not in self._remembered.signals for name in names_of(request)):
             self._awake().check(request)
 
-    def ask(self, batch: Batch, request: Request) -> Signals:
-        """The stored answers; the teacher's own to rows that are not stored, in the same form."""
+    def ask(self, batch: Batch | Inputs, request: Request) -> Signals:
+        """The stored answers; the teacher's own to rows that are not stored, in the same form.
+
+        Outside a run, where the teacher has met no transfer set, rows are known by their content and each is stored
+        when it is first asked about; the inputs alone will do (`Batch.of`).
+
+        Raises:
+            CacheError: The folder can't be used.
+            ModelError: The teacher can't supply what is requested.
+        """
         if self._noted is not None:
             self._noted.append(request)
         if not request:
             return Signals()
+        batch = batch if isinstance(batch, Batch) else Batch.of(batch)
         names = names_of(request)
+        if self._facts is None and len(batch):
+            return self._by_content(names, batch)
         if self._store is None:
             return signals_of(self._answered(names, batch))
         rows, views, mask = batch.rows.cpu().numpy(), batch.views.cpu().numpy(), batch.mask
@@ -208,9 +223,7 @@ class Cached(Teacher):
         parts = self._store.reader.read(names, rows, views, shown)
         if parts is None:
             parts = self._partly_stored(names, batch, rows, views, shown)
-        device = batch.rows.device
-        said = signals_of(parts)
-        return said if device.type == "cpu" else said.map(lambda tensor: tensor.to(device))
+        return _on(batch.rows.device, parts)
 
     def has(self, batch: Batch, request: Request) -> bool:
         """Whether all that is requested about the rows of a batch is stored, so that nobody would be asked."""
@@ -239,12 +252,9 @@ class Cached(Teacher):
             SignalError: It says what can't be stored.
             RunError: The shard can't be written.
         """
-        store, teacher, request = self._opened_store(), self._awake(), request_of(job.names)
-        builder = store.builder(job)
+        builder = self._opened_store().builder(job)
         for positions, batch in batches:
-            on_device = batch if self._device is None else batch.to(self._device)
-            said = self._chunks.ask(lambda piece: teacher.ask(piece, request), on_device)
-            builder.add(positions, parts_of(said), batch.mask)
+            builder.add(positions, self._said(batch, job.names), batch.mask)
         return builder.write()
 
     def missing(self, wanted: Sequence[Keys]) -> list[Job]:
@@ -305,8 +315,30 @@ class Cached(Teacher):
         return f"stored answers ({form}) of {self.teacher.describe()}{known}"
 
     def _identity(self) -> Identity:
-        assert self._facts is not None
-        return Identity(teacher=self._inner_fingerprint(), inputs=self._facts.inputs, form=self._stored_form.to_dict())
+        inputs = BY_CONTENT if self._facts is None else self._facts.inputs
+        return Identity(teacher=self._inner_fingerprint(), inputs=inputs, form=self._stored_form.to_dict())
+
+    def _open(self, rows: int) -> Store:
+        store = Store(Path(self.folder), self._identity(), self._stored_form, rows)
+        store.manifest.source = source_digest(self.teacher)
+        store.manifest.classes = list(self.classes)
+        return store
+
+    def _by_content(self, names: Sequence[str], batch: Batch) -> Signals:
+        """The stored answers to rows that have no numbers, once those that nothing is stored about are asked."""
+        require_storable(self.features, names)
+        if self._device is None:
+            self.load(batch.rows.device)
+        weights = marks_of(self.teacher)
+        if self._contents is None or weights != self._weights:
+            self._contents = Contents(self._open(0), self.shard_rows)
+            self._weights = weights
+        return _on(batch.rows.device, answers_by_content(self._contents, names, batch, self._said))
+
+    def _said(self, batch: Batch, names: Sequence[str]) -> dict[str, Part]:
+        """The teacher's own answers, on its device and in as many pieces as memory asks for."""
+        teacher, on_device = self._awake(), batch if self._device is None else batch.to(self._device)
+        return parts_of(self._chunks.ask(lambda piece: teacher.ask(piece, request_of(names)), on_device))
 
     def _inner_fingerprint(self) -> str:
         return self.teacher.fingerprint() if self._remembered is None else self._remembered.identity.teacher
@@ -360,15 +392,7 @@ class Cached(Teacher):
         return {name: joined([stored[name], moved(said[name], CPU)], order) for name in names}
 
 
-def cached_teachers(teacher: Teacher) -> list[Cached]:
-    """Every `Cached` that a teacher is or is made of, the inner ones first."""
-    inner: list[Cached] = []
-    for value in vars(teacher).values():
-        members = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
-        inner += [found for each in members if isinstance(each, Teacher) for found in cached_teachers(each)]
-    return [*inner, teacher] if isinstance(teacher, Cached) else inner
-
-
-def uncached(teacher: Teacher) -> Teacher:
-    """The teacher itself, where its answers are stored."""
-    return uncached(teacher.teacher) if isinstance(teacher, Cached) else teacher
+def _on(device: torch.device, parts: dict[str, Part]) -> Signals:
+    """The signals of parts that were read, on another device."""
+    said = signals_of(parts)
+    return said if device.type == "cpu" else said.map(lambda tensor: tensor.to(device))

@@ -275,6 +275,10 @@ class Columns:
         self.update_fingerprint_of_teacher(sha)
         if self.tokens is not None:
             sha.update(self.tokens.digest())
+        self.update_fingerprint_of_settings(sha)
+
+    def update_fingerprint_of_settings(self, sha: hashlib._Hash) -> None:
+        """Adds what decides how rows become tensors, whichever they are."""
         if self.pictures:
             sha.update(repr(self.images).encode())
             sha.update("".join(p.differs for p in self._files()).encode())
@@ -284,9 +288,10 @@ class Columns:
             settings = {name: value for name, value in sorted(vars(self.views).items()) if name != "count"}
             sha.update(repr((type(self.views).__qualname__, settings)).encode())
 
-    def update_fingerprint_of_teacher(self, sha: hashlib._Hash) -> None:
-        """Adds the columns that are kept for the teacher."""
-        for name, column in self.teacher_columns.items():
+    def update_fingerprint_of_teacher(self, sha: hashlib._Hash, rows: Array | None = None) -> None:
+        """Adds the columns that are kept for the teacher, of some rows or of all."""
+        for name, whole in self.teacher_columns.items():
+            column = whole if rows is None else whole[rows]
             sha.update(f"{name} {column.shape}".encode())
             plain = column.dtype.kind != "O"
             sha.update(np.ascontiguousarray(column).tobytes() if plain else repr(column.tolist()).encode())

@@ -154,8 +154,13 @@ class Tokens:
         """`[N]` tokens of each row."""
         return np.diff(self.offsets)
 
-    def digest(self) -> bytes:
-        """Changes when any token does."""
+    def digest(self, rows: Array | None = None) -> bytes:
+        """Changes when any token of these rows does, or of all."""
+        if rows is not None:
+            lengths = self.lengths[rows]
+            offsets = np.concatenate([[0], np.cumsum(lengths)])
+            at = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[rows], lengths)
+            return Tokens(flat={n: flat[at] for n, flat in self.flat.items()}, offsets=offsets, cut=0).digest()
         sha = hashlib.sha256(self.offsets.tobytes())
         for name in sorted(self.flat):
             sha.update(name.encode())

@@ -19,7 +19,7 @@ from tutelage.transfer.hashing import Digests
 from tutelage.transfer.labels import Labels
 from tutelage.transfer.made import Made
 from tutelage.transfer.order import Order, by_length
-from tutelage.transfer.splits import NONE, SPLITS, TRAIN, SplitName
+from tutelage.transfer.splits import DEVELOPMENT, NONE, SPLITS, TRAIN, SplitName
 from tutelage.transfer.views import Views
 
 __all__ = ["TransferSet", "evaluation_batches"]
@@ -236,6 +236,30 @@ class TransferSet:
         sha.update(np.ascontiguousarray(self._digests).tobytes())
         self.columns.update_fingerprint(sha)
         return sha.hexdigest()
+
+    @property
+    def learnt_from(self) -> dict[str, str]:
+        """Hex SHA-256 of each thing that training and selection read: all but the test rows.
+
+        The rows that are in no split count too: a teacher that is trained in the run may learn from them.
+        """
+        parts = {}
+        for name, code in (("training rows", TRAIN), ("development rows", DEVELOPMENT), ("rows in no split", NONE)):
+            rows = np.flatnonzero(self.codes == code)
+            sha = hashlib.sha256(rows.astype(np.int64).tobytes())  # their numbers decide order and views
+            groups = None if self._groups is None else np.unique(self._groups[rows], return_inverse=True)[1]
+            labels = [None if values is None else values[rows] for values in (self.labelled, self.labels)]
+            for part in (self._digests[rows], groups, *labels, *(task.values[rows] for task in self.tasks.values())):
+                sha.update(b"-" if part is None else f"{part.dtype}{part.shape}".encode() + part.tobytes())
+            self.columns.update_fingerprint_of_teacher(sha, rows)
+            sha.update(b"-" if self.columns.tokens is None else self.columns.tokens.digest(rows))
+            parts[name] = sha.hexdigest()
+        names = {"": self.classes, **{name: tuple(labels.classes) for name, labels in self.tasks.items()}}
+        parts["class names"] = hashlib.sha256(repr(names).encode()).hexdigest()
+        sha = hashlib.sha256()
+        self.columns.update_fingerprint_of_settings(sha)
+        parts["way in which rows become tensors"] = sha.hexdigest()
+        return parts
 
     def encode_texts(self, texts: Sequence[str], batch_size: int) -> Iterator[tuple[Array, Batch]]:
         """Further texts, such as those of evaluation pairs, in the way of this set's texts.

@@ -86,5 +86,5 @@ def _explanation(gate: dict[str, Any]) -> str:
     finding, advice = without_outcome(str(gate.get("explanation") or ""))
     more = gate.get("more_samples")
     if more and not advice:
-        advice = f"About {more:,} more rows would decide it."
+        advice = f"About {float(f'{more:.2g}'):,.0f} more rows would decide it."
     return f"{finding} {advice}".strip()
