@@ -90,7 +90,7 @@ def judge(
     check_gates(policy)
     check_budget(budget)
     by_name = {metric.name: metric for metric in metrics}
-    stated = [judge_gate(gate, by_name.get(gate.metric)) for gate in policy]
+    stated = [judge_gate(gate, by_name.get(gate.metric), policy, metrics) for gate in policy]
     if budget is not None:
         stated += judge_budget(budget, cost, export)
     gates = stated + judge_export(export)
