@@ -125,6 +125,62 @@ def test_a_teacher_that_knows_nothing_of_the_labels_is_refused_and_of_few_labels
     assert any("can't tell a weak teacher" in note for note in notes)
 
 
+def test_a_teacher_that_may_be_weak_is_refused_only_where_no_verdict_will_judge_it() -> None:
+    """With a hundred labelled test rows a teacher that is not shown to know anything can't end in a PASS."""
+    rng = np.random.default_rng(5)
+    labels = rng.permutation(Y)
+    split = np.where(np.arange(300) % 5 < 2, "test", np.where(np.arange(300) % 5 == 2, "development", "train"))
+
+    def plan(words: np.ndarray) -> tt.Plan:
+        source = tt.Arrays(X, words, classes=NAMES, split=split)
+        return tt.make_plan(made(ModuleTeacher(Knows([0, 1, 2])), data=tt.Data(source=source)))
+
+    words = np.array(NAMES)[labels]
+    assert any("no gate that compares with it passes plainly" in note for note in plan(words).notes)
+    with pytest.raises(DataError, match="no better than guessing"):
+        plan(np.where((split == "test") & (np.arange(300) % 5 == 0), None, words))  # 60 of them are too few
+    with pytest.raises(DataError, match="no better than guessing"):
+        tt.make_plan(
+            made(ModuleTeacher(Knows([0, 1, 2], sign=0.0)), data=tt.Data(source=tt.Arrays(X, words, split=split)))
+        )
+
+
+@pytest.mark.parametrize("is_paid", [False, True])
+def test_two_classes_of_fifty_that_changed_places_are_asked_about_again_and_refused(
+    is_paid: bool, tmp_path: Path
+) -> None:
+    labels = np.arange(2500) % 50
+    x = (np.eye(50)[labels] + 0.01 * rng.normal(size=(2500, 50))).astype(np.float32)
+    order = [*range(48), 49, 48]
+
+    class Fifty(nn.Module):
+        def __init__(self, columns: list[int]) -> None:
+            super().__init__()
+            self.linear = nn.Linear(50, 50, bias=False)
+            with torch.no_grad():
+                self.linear.weight.copy_(9 * torch.eye(50)[columns])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x)
+
+    names = [f"class {k:02}" for k in range(50)]
+    split = np.where(np.arange(2500) < 300, "development", np.where(np.arange(2500) < 2400, "train", "test"))
+    data = tt.Data(source=tt.Arrays(x, np.array(names)[labels], split=split))
+    for columns in (list(range(50)), order):
+        teacher: Teacher = ModuleTeacher(Fifty(columns))
+        teacher = Cached(teacher, str(tmp_path / f"{columns[48]}"), lazy=True) if is_paid else teacher
+        recipe = made(teacher, data=data, student=tt.ModuleStudent(lambda: nn.Linear(50, 50)))
+        if columns[48] == 48:
+            assert not any("another order" in note for note in tt.make_plan(recipe).notes)
+        elif is_paid:
+            plan = tt.make_plan(recipe)
+            looks = look_at_teachers(plan.recipe, plan.data, plan.device, before=False, only=plan.later)
+            assert any("class 49 for 4 of 4 rows of class 48" in note for note in looks.notes)
+        else:
+            with pytest.raises(DataError, match="class 47, class 49, class 48"):
+                tt.make_plan(recipe)
+
+
 def test_a_weak_teacher_is_asked_about_more_rows_before_it_is_said_to_know_nothing() -> None:
     rng = np.random.default_rng(3)
     x = rng.normal(size=(3000, 4)).astype(np.float32)

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
-from tutelage.checks.label_fit import at_most
+from tutelage.checks.crossed import at_most
 from tutelage.checks.order import assignment, find_order, midranks
 
 

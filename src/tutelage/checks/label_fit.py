@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from tutelage.checks.crossed import at_most, crossings
 from tutelage.checks.order import Fit, columns_of, find_order, midranks
 from tutelage.errors import DataError
 from tutelage.recipe import Task
 
-__all__ = ["Found", "at_most", "look_at"]
+__all__ = ["TELLING", "Found", "look_at"]
 
 Array = np.ndarray[Any, Any]
 FEWEST, ENOUGH, TELLING = 8, 20, 100
 """Rows below which nothing is said, nothing is refused, and a weak teacher looks like one that knows nothing."""
+FEW_OF_CLASS = 3
+"""Rows of a class below which it is not seen that the teacher calls it by another's name."""
 BELOW, ABOVE = 1e-3, 0.01
 """Probability of so few right answers, or so many, by guessing: the first refuses a teacher, the second trusts it."""
 
@@ -31,13 +33,21 @@ USELESS, EXPLAINED = 0.1, 0.5
 class Found:
     """What was found of a teacher: how good it is, and what may not be as it was meant.
 
-    `rows` is how many labelled rows that was found on; `guesses` says, if so, that its outputs go with no label.
+    Attributes:
+        line: How good it is on the labels.
+        rows: How many labelled rows that was found on.
+        notes: What may not be as it was meant.
+        guesses: Says, if so, that its outputs go with no label.
+        useless: Whether they surely do not: a teacher that knows little would hardly go with them so badly.
+        crossed: Whether some classes mostly get each other's names: more rows would tell.
     """
 
     line: str
     rows: int
     notes: list[str] = field(default_factory=list)
     guesses: DataError | None = None
+    useless: bool = False
+    crossed: bool = False
 
 
 def look_at(
@@ -70,18 +80,6 @@ def look_at(
     return _of_values(outputs, labels) if task == "regression" else None
 
 
-def at_most(count: int, n: int, chance: float) -> float:
-    """`P(X <= count)` of a binomial of `n` trials with probability `chance`."""
-    if chance <= 0 or chance >= 1:
-        return 1.0 if chance <= 0 or count >= n else 0.0
-    logs = [
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(chance)
-        + (n - k) * math.log1p(-chance)
-        for k in range(count + 1)
-    ]  # fmt: skip
-    return min(math.fsum(math.exp(x) for x in logs), 1.0)
-
-
 def _of_classes(outputs: Array, labels: Array, classes: Sequence[str], shares: Callable[[Array], Array]) -> Found:
     n, width = outputs.shape
     chosen = np.unique(labels)
@@ -91,17 +89,17 @@ def _of_classes(outputs: Array, labels: Array, classes: Sequence[str], shares: C
     # What answers of these classes, given to rows at random, would have right.
     chance = float(sum(np.mean(labels == each) * np.mean(outputs.argmax(1) == each) for each in chosen))
     said = f"about {accuracy:.1%} right on {n} labelled rows"
-    found = Found(line=said, rows=n)
+    found = Found(line=said + _looked_at(labels, shares(np.arange(width))), rows=n)
     if len(chosen) < 2:
         return found
+    circles = crossings(outputs.argmax(1), labels)
+    found.crossed = bool(circles)
     others = np.setdiff1d(np.arange(width), chosen)
     columns = np.concatenate([chosen, others])
     logs = outputs - np.logaddexp.reduce(outputs.astype(np.float64), axis=1, keepdims=True)
     fit = find_order(columns_of(labels, chosen), midranks(logs[:, columns]))
     places = columns[fit.order]  # the output that goes best with each of the chosen classes
-    would_be = float(
-        np.average([(outputs.argmax(1) == places[i])[labels == k].mean() for i, k in enumerate(chosen)], weights=weight)
-    )
+    would_be = _right_as(outputs, labels, chosen, places, weight)
     names = _names(classes, width)
     falls = (
         ": its outputs fall where they should rise"
@@ -126,14 +124,40 @@ def _of_classes(outputs: Array, labels: Array, classes: Sequence[str], shares: C
                 mend="see that labels and rows belong together, and what the teacher's outputs are",
             ),
         )
+    elif sure := [circle for circle in circles if circle.is_sure]:
+        to = {each: then for circle in sure for each, then in circle.moves}
+        places = np.array([to.get(each, each) for each in chosen.tolist()])
+        would_be = _right_as(outputs, labels, chosen, places, weight)
+        _refuse_or_note(found, n, _other_order(chosen, places, names, said, would_be))
     elif not fit.informed and 1 - at_most(int(right.sum()) - 1, n, chance) > ABOVE:
         found.guesses = _guesses("classes", f"{said}, no better than guessing ({chance:.1%})")
+        found.useless = fit.useless(np.sqrt(_rank_variance(columns_of(labels, chosen))))
     elif fit.better:
         found.notes.append(
             f"{said}; with {_pairs(chosen, places, names)} it would be {would_be:.1%}: see that the classes stand in "
             "its order"
         )
+    elif likely := [circle for circle in circles if circle.is_likely]:
+        told = "; ".join(circle.describe(names) for circle in likely)
+        found.notes.append(f"{said}; it names {told}: do their names stand in another order?")
     return found
+
+
+def _right_as(outputs: Array, labels: Array, chosen: Array, places: Array, weight: Array) -> float:
+    """The share of right answers if the output of each chosen class stood at its place."""
+    said = outputs.argmax(1)
+    right = [(said == place)[labels == each].mean() for each, place in zip(chosen, places, strict=True)]
+    return float(np.average(right, weights=weight))
+
+
+def _looked_at(labels: Array, shares: Array) -> str:
+    """Which classes were not looked at, or hardly: of these two may have changed places, and nobody would see it."""
+    looked, counts = np.unique(labels, return_counts=True)
+    there = int(np.count_nonzero(shares))
+    of_all = f", of {len(looked):,} of {there:,} classes" if there > len(looked) else ""
+    few = int((counts < FEW_OF_CLASS).sum())
+    seldom = f"; too few of {few:,} classes to see whether two changed places" if few and len(looked) > 2 else ""
+    return of_all + seldom
 
 
 def _is_good(said: Array, labels: Array, chosen: Array, places: Array, fit: Fit) -> bool:
@@ -153,9 +177,15 @@ def _is_good(said: Array, labels: Array, chosen: Array, places: Array, fit: Fit)
 
 def _separation(correlation: Array, columns: Array) -> Array:
     """`2 AUC - 1` of scores whose ranks have these correlations with columns of 0 and 1, `[K]`."""
-    share = columns.mean(0)
-    separation: Array = correlation / np.sqrt(np.maximum(3 * share * (1 - share), 1e-12))
+    separation: Array = correlation / np.sqrt(_rank_variance(columns))
     return separation
+
+
+def _rank_variance(columns: Array) -> Array:
+    """`3 p (1 - p)` of columns with a share `p` of ones: its root is the correlation of perfect ranks."""
+    share = columns.mean(0)
+    variance: Array = np.maximum(3 * share * (1 - share), 1e-12)
+    return variance
 
 
 def _refuse_or_note(found: Found, n: int, error: DataError, *, sure: bool = False) -> None:
@@ -225,6 +255,7 @@ def _of_labels(outputs: Array, labels: Array, classes: Sequence[str]) -> Found:
     _refuse_columns(found, fit, _names(classes, count), "label", _separation(np.stack([fit.own, fit.best]), labels > 0))
     if not fit.informed and not found.notes:
         found.guesses = _guesses("labels", f"{found.line}, and outputs that go with no label")
+        found.useless = fit.useless(np.sqrt(_rank_variance(labels > 0)))
     return found
 
 
@@ -241,6 +272,7 @@ def _of_values(outputs: Array, labels: Array) -> Found:
         return found
     if not fit.informed and r2.mean() < USELESS:
         found.guesses = _guesses("labels", f"{found.line}, and values that go with no target")
+        found.useless = fit.useless(np.ones(count))
     for k in np.flatnonzero(r2 < USELESS):
         varied = outputs[:, k].var()
         slope = float(np.cov(outputs[:, k], labels[:, k], bias=True)[0, 1] / varied) if varied > 0 else 0.0

@@ -13,6 +13,9 @@ Array = np.ndarray[Any, Any]
 SURE = 4.0
 """Standard errors that a difference has to be from zero: in tens of thousands of sound teachers one is suspected."""
 
+LITTLE = 0.1
+"""The separation of a teacher that knows little and is yet of use: an area under the ROC curve of 0.55."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -65,6 +68,21 @@ class Fit:
         """Whether the outputs, on the whole, go with the labels of their numbers."""
         varied = self.own[self.own != 0]
         return bool(len(varied) and varied.mean() > 2 * self.slack / np.sqrt(len(varied)))
+
+    def useless(self, perfect: Array) -> bool:
+        """Whether outputs surely go with their labels less than those of a teacher that knows little.
+
+        The upper limit of their mean separation (`2 AUC - 1`; of values, of their correlation) is below `LITTLE`.
+
+        Args:
+            perfect: `[K]`: the correlation that perfect outputs would have.
+        """
+        varied = self.own != 0
+        if not varied.any():
+            return True
+        separation = self.own[varied] / perfect[varied]
+        error = self.slack * float(np.sqrt(np.mean(perfect[varied] ** -2.0) / varied.sum()))
+        return bool(separation.mean() + 2 * error < LITTLE)
 
 
 def find_order(labels: Array, outputs: Array) -> Fit:

@@ -33,6 +33,8 @@ ROWS, MORE_ROWS = 200, 2000
 """Labelled rows that a teacher is asked about, and that one is asked about which knows nothing of the first."""
 CLASSES = 50
 """Of how many classes at most, so that there are some rows of each."""
+FEW = "so few rows can't tell a weak teacher from one that knows nothing; no gate that compares with it passes plainly"
+"""What is said of a teacher that may know nothing."""
 PIECE = 32
 """Rows in a question."""
 
@@ -105,7 +107,7 @@ def look_at_teachers(
             ask, rows = _traced(subject, data, device), data.example(2).rows.numpy()
         with within(subject.key):
             found = _look(subject, data, rows, ask, device, chunk=recipe.chunk)
-            if found is not None and found.guesses is not None:
+            if found is not None and (found.guesses is not None or found.crossed):
                 found = _look_again(subject, data, found, ask, device, chunk=recipe.chunk)
         if found is not None and subject.key not in looks.later:
             looks.lines += [found.line if subject.main else f"{subject.key}: {found.line}"]
@@ -242,21 +244,25 @@ def _look(
 def _look_again(
     subject: _Subject, data: TransferSet, found: Found, ask: Teacher, device: torch.device, *, chunk: int | None
 ) -> Found:
-    """A second look, on more rows where they cost nothing: a weak teacher is told from one that knows nothing.
+    """A second look, on more rows where they cost nothing: what was doubtful on the first is plain on these.
 
-    One that is paid has been asked about too few rows to be refused for what has been paid: the verdict judges it.
+    A teacher that is paid has been asked about too few rows to be refused for what has been paid, and one that may know
+    a little is not refused where the verdict will judge it by labelled test rows.
 
     Raises:
-        DataError: It knows nothing of these rows either, and they are enough to say so.
+        DataError: It knows nothing of these rows either, and they are enough to say so; or its classes stand in another
+            order.
     """
     if not _costly(subject):
         rows = _rows(subject, data, development_alone=subject.trained, count=MORE_ROWS)
         found = _look(subject, data, rows, ask, device, chunk=chunk) or found
     if found.guesses is not None:
-        if found.rows >= TELLING and not subject.early and not _costly(subject):
+        test = data.rows("test")
+        judged = subject.main and int(data.labelled[test].sum()) >= TELLING
+        sure = found.useless or not judged
+        if found.rows >= TELLING and sure and not subject.early and not _costly(subject):
             raise found.guesses
-        few = "so few rows can't tell a weak teacher from one that knows nothing"
-        why = "an early stage may have such a teacher" if subject.early else few
+        why = "an early stage may have such a teacher" if subject.early else FEW
         found.notes.append(f"{found.guesses.found} ({why})")
     return found
 

@@ -15,7 +15,7 @@ from tutelage.evaluation.results import MetricResult
 from tutelage.governance.policy import Gate
 from tutelage.governance.requirement import metric_title, metric_value
 
-__all__ = ["not_learnt"]
+__all__ = ["doubted", "not_learnt"]
 
 GUESSED = "macro_f1"
 """A metric in which guesses are better than any constant answer: they are right on some rows of each class."""
@@ -33,8 +33,7 @@ def not_learnt(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> list[
         metrics: Of every evaluation set.
         policy: The gates.
     """
-    quality = [m for m in metrics if (m.kind, m.set) == ("quality", "test") and m.name != GUESSED]
-    student, teacher = (_standings(quality, model) for model in ("student", "teacher"))
+    student = _standings(_quality(metrics), "student")
     reasons = []
     if _nowhere_better(student) and (worse := [m for m, stands in student if stands == "worse"]):
         reasons.append(
@@ -42,18 +41,44 @@ def not_learnt(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> list[
             f"{_compared(worse[0], 'student')}, and is shown to be better in no quality metric: it has not learnt what "
             "the labels mean, whatever it agrees with. See that labels and outputs mean the same: INCONCLUSIVE."
         )
+    if doubt := _doubt(metrics, policy):
+        first, is_worse = doubt
+        if is_worse or first.n >= TELLING:
+            reasons.append(f"{_not_shown(first)}, so being like it shows nothing: INCONCLUSIVE.")
+    return reasons
+
+
+def doubted(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> list[str]:
+    """Doubts in the teacher of gates that compare with it, on too few labelled test rows to withhold a verdict for.
+
+    Args:
+        metrics: Of every evaluation set.
+        policy: The gates.
+    """
+    doubt = _doubt(metrics, policy)
+    return [f"{_not_shown(doubt[0])}: so few can't tell a weak teacher from one that knows nothing."] if doubt else []
+
+
+def _doubt(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> tuple[MetricResult, bool] | None:
+    """A metric in which a teacher that gates compare with is not shown to be better, and whether it is worse."""
     kinds = {metric.name: metric.kind for metric in metrics}
     compares = any(gate.margin is not None or kinds.get(gate.metric) == "fidelity" for gate in policy)
-    if compares and _nowhere_better(teacher):
-        worse = [metric for metric, stands in teacher if stands == "worse"]
-        first = worse[0] if worse else teacher[0][0]
-        if worse or first.n >= TELLING:
-            reasons.append(
-                f"The teacher is not shown to be better than the best constant answer in any quality metric on "
-                f"{first.n:,} labelled rows ({_compared(first, 'teacher')}), so being like it shows nothing: "
-                "INCONCLUSIVE."
-            )
-    return reasons
+    teacher = _standings(_quality(metrics), "teacher")
+    if not compares or not _nowhere_better(teacher):
+        return None
+    worse = [metric for metric, stands in teacher if stands == "worse"]
+    return (worse[0], True) if worse else (teacher[0][0], False)
+
+
+def _not_shown(metric: MetricResult) -> str:
+    return (
+        f"The teacher is not shown to be better than the best constant answer in any quality metric on "
+        f"{metric.n:,} labelled rows ({_compared(metric, 'teacher')})"
+    )
+
+
+def _quality(metrics: Sequence[MetricResult]) -> list[MetricResult]:
+    return [m for m in metrics if (m.kind, m.set) == ("quality", "test") and m.name != GUESSED]
 
 
 def _standings(

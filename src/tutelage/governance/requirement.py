@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from tutelage.evaluation.metrics import CONSTANT, describe
 from tutelage.evaluation.results import Estimate, MetricResult
 from tutelage.governance.constant import is_met_by_constant, is_shown_better
+from tutelage.governance.decisions import undecided
 from tutelage.governance.outcome import HARDLY, GateResult, Kind, approximately, decide
 from tutelage.governance.policy import Gate
 
@@ -29,12 +31,19 @@ class Demand:
         return f"{self.subject} {'>=' if self.at_least else '<='} {self.threshold:g}"
 
 
-def judge_gate(gate: Gate, metric: MetricResult | None) -> GateResult:
-    """Judges one gate; without evidence it is INCONCLUSIVE, and so it is where it would pass by an unreliable interval.
+def judge_gate(
+    gate: Gate, metric: MetricResult | None, policy: Sequence[Gate] = (), metrics: Sequence[MetricResult] = ()
+) -> GateResult:
+    """Judges one gate.
+
+    Without evidence it is INCONCLUSIVE, and so it is where it would pass by an unreliable interval, or by decisions
+    that are no better than a constant answer's.
 
     Args:
         gate: Checked before (`check_gates`).
         metric: The metric that the gate names, or None when it was not measured.
+        policy: All gates.
+        metrics: All that were measured.
     """
     higher_is_better = _higher_is_better(gate, metric)
     demand = _demand(gate, higher_is_better)
@@ -55,6 +64,8 @@ def judge_gate(gate: Gate, metric: MetricResult | None) -> GateResult:
     more, advice = (None, "") if outcome != "INCONCLUSIVE" else _advice(gate, metric, estimate, demand)
     if estimate.reservation and outcome != "FAIL":
         outcome, advice = "INCONCLUSIVE", f"{advice}{_reserved(estimate)}"
+    if outcome == "PASS" and (why := undecided(gate, metric, policy, metrics)):
+        outcome, advice = "INCONCLUSIVE", why
     warning = _constant_warning(gate, metric)
     return GateResult(
         name=gate.metric,
@@ -65,7 +76,7 @@ def judge_gate(gate: Gate, metric: MetricResult | None) -> GateResult:
         low=estimate.low,
         high=estimate.high,
         threshold=demand.threshold,
-        explanation=f"{_finding(gate, metric, estimate)}: {outcome}.{advice} {warning}".rstrip(),
+        explanation=f"{_finding(gate, metric, estimate)}: {outcome}.{f' {warning}' if warning else ''}{advice}",
         more_samples=more,
         unit=metric.unit,
         warning=warning,

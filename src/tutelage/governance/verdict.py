@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from tutelage.devices.cost import Cost
 from tutelage.evaluation.results import MetricResult
 from tutelage.governance.constant import constant_reason, constant_warnings
-from tutelage.governance.learnt import not_learnt
+from tutelage.governance.learnt import doubted, not_learnt
 from tutelage.governance.limits import judge_budget, judge_export
 from tutelage.governance.outcome import GateResult, Outcome
 from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
@@ -90,7 +90,7 @@ def judge(
     check_gates(policy)
     check_budget(budget)
     by_name = {metric.name: metric for metric in metrics}
-    stated = [judge_gate(gate, by_name.get(gate.metric)) for gate in policy]
+    stated = [judge_gate(gate, by_name.get(gate.metric), policy, metrics) for gate in policy]
     if budget is not None:
         stated += judge_budget(budget, cost, export)
     gates = stated + judge_export(export)
@@ -100,7 +100,7 @@ def judge(
         reasons.append(NOTHING_STATED)
     warnings = [] if reasons else constant_warnings(metrics, policy)
     reasons = [*(reasons or constant_reason(metrics, policy)), *not_learnt(metrics, policy)]
-    ahead = [] if reasons else constant_ahead(metrics, policy)
+    ahead = [] if reasons else [*doubted(metrics, policy), *constant_ahead(metrics, policy)]
     failed = any(gate.outcome == "FAIL" for gate in gates)
     return Verdict(
         verdict="FAIL" if failed else "INCONCLUSIVE" if reasons else "PASS",

@@ -61,6 +61,7 @@ class Description:
         needs_several: Whether a row must have two values or more.
         ignores: Changes of a model's outputs that leave the metric as it is: it can't show whether a model that is
             free in them comes nearer.
+        decisions: Whether it looks at decisions alone: at the class that is chosen, the labels that are on.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Description:
     needs_same_width: bool = False
     needs_several: bool = False
     ignores: frozenset[Change] = frozenset()
+    decisions: bool = False
 
 
 class Statistic(ABC):

@@ -23,7 +23,7 @@ RANKED = frozenset[Change]({"shift", "scale"})
 
 AGREEMENT = Description(
     name="agreement", title="Agreement", kind="fidelity", higher_is_better=True, unit="%", bounds=SHARE,
-    needs_same_width=True, ignores=RANKED,
+    needs_same_width=True, ignores=RANKED, decisions=True,
 )  # fmt: skip
 KL = Description(
     name="kl", title="KL divergence from the teacher", kind="fidelity", higher_is_better=False, bounds=(0.0, np.inf),
@@ -31,19 +31,19 @@ KL = Description(
 )  # fmt: skip
 BALANCED_AGREEMENT = Description(
     name="balanced_agreement", title="Agreement (mean over the teacher's classes)", kind="fidelity",
-    higher_is_better=True, unit="%", bounds=SHARE, needs_same_width=True, ignores=RANKED,
+    higher_is_better=True, unit="%", bounds=SHARE, needs_same_width=True, ignores=RANKED, decisions=True,
 )  # fmt: skip
 ACCURACY = Description(
     name="accuracy", title="Accuracy", kind="quality", higher_is_better=True, unit="%", bounds=SHARE,
-    needs_labels=True, ignores=RANKED,
+    needs_labels=True, ignores=RANKED, decisions=True,
 )  # fmt: skip
 BALANCED_ACCURACY = Description(
     name="balanced_accuracy", title="Balanced accuracy (mean over the classes)", kind="quality", higher_is_better=True,
-    unit="%", bounds=SHARE, needs_labels=True, ignores=RANKED,
+    unit="%", bounds=SHARE, needs_labels=True, ignores=RANKED, decisions=True,
 )  # fmt: skip
 MACRO_F1 = Description(
     name="macro_f1", title="Macro-averaged F1 (classes that occur)", kind="quality", higher_is_better=True, unit="%",
-    bounds=SHARE, needs_labels=True, ignores=RANKED,
+    bounds=SHARE, needs_labels=True, ignores=RANKED, decisions=True,
 )  # fmt: skip
 AUC = Description(
     name="auc", title="Area under the ROC curve (mean of each class against the rest)", kind="quality",
@@ -63,20 +63,23 @@ ECE = Description(
 )  # fmt: skip
 TEACHER_RIGHT = Description(
     name="agreement_teacher_right", title="Agreement where the teacher is right", kind="fidelity",
-    higher_is_better=True, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True, ignores=RANKED,
+    higher_is_better=True, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True,
+    ignores=RANKED, decisions=True,
 )  # fmt: skip
 TEACHER_WRONG = Description(
     name="agreement_teacher_wrong", title="Share of copied errors (agreement where the teacher is wrong)",
     kind="fidelity", higher_is_better=False, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True,
-    ignores=RANKED,
+    ignores=RANKED, decisions=True,
 )  # fmt: skip
 NEGATIVE_FLIPS = Description(
     name="negative_flips", title="Share of negative flips (teacher right, student wrong)", kind="fidelity",
-    higher_is_better=False, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True, ignores=RANKED,
+    higher_is_better=False, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True,
+    ignores=RANKED, decisions=True,
 )  # fmt: skip
 POSITIVE_FLIPS = Description(
     name="positive_flips", title="Share of positive flips (teacher wrong, student right)", kind="fidelity",
-    higher_is_better=True, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True, ignores=RANKED,
+    higher_is_better=True, unit="%", bounds=SHARE, needs_labels=True, needs_same_width=True,
+    ignores=RANKED, decisions=True,
 )  # fmt: skip
 DESCRIPTIONS = (
     ACCURACY, BALANCED_ACCURACY, MACRO_F1, AUC, NLL, BRIER, ECE, AGREEMENT, BALANCED_AGREEMENT, KL, TEACHER_RIGHT,

@@ -19,15 +19,15 @@ RANKED = frozenset[Change]({"shift", "scale"})
 
 MICRO_F1 = Description(
     name="micro_f1", title="Micro-averaged F1", kind="quality", higher_is_better=True, unit="%", bounds=SHARE,
-    needs_labels=True, ignores=SCALED,
+    needs_labels=True, ignores=SCALED, decisions=True,
 )  # fmt: skip
 MACRO_F1 = Description(
     name="macro_f1", title="Macro-averaged F1 (labels that occur)", kind="quality", higher_is_better=True, unit="%",
-    bounds=SHARE, needs_labels=True, ignores=SCALED,
+    bounds=SHARE, needs_labels=True, ignores=SCALED, decisions=True,
 )  # fmt: skip
 JACCARD = Description(
     name="jaccard", title="Jaccard index (mean over rows)", kind="quality", higher_is_better=True, unit="%",
-    bounds=SHARE, needs_labels=True, ignores=SCALED,
+    bounds=SHARE, needs_labels=True, ignores=SCALED, decisions=True,
 )  # fmt: skip
 MAP = Description(
     name="map", title="Mean average precision (labels that occur)", kind="quality", higher_is_better=True, unit="%",
@@ -39,7 +39,7 @@ TOP1 = Description(
 )  # fmt: skip
 EXACT_MATCH = Description(
     name="exact_match", title="Exact match", kind="quality", higher_is_better=True, unit="%", bounds=SHARE,
-    needs_labels=True, ignores=SCALED,
+    needs_labels=True, ignores=SCALED, decisions=True,
 )  # fmt: skip
 NLL = Description(
     name="nll", title="Negative log-likelihood (each label)", kind="quality", higher_is_better=False,
@@ -47,11 +47,11 @@ NLL = Description(
 )  # fmt: skip
 F1_TO_TEACHER = Description(
     name="f1_to_teacher", title="Micro-averaged F1 to the teacher's decisions", kind="fidelity", higher_is_better=True,
-    unit="%", bounds=SHARE, needs_same_width=True, ignores=SCALED,
+    unit="%", bounds=SHARE, needs_same_width=True, ignores=SCALED, decisions=True,
 )  # fmt: skip
 JACCARD_TO_TEACHER = Description(
     name="jaccard_to_teacher", title="Jaccard index to the teacher's decisions (mean over rows)", kind="fidelity",
-    higher_is_better=True, unit="%", bounds=SHARE, needs_same_width=True, ignores=SCALED,
+    higher_is_better=True, unit="%", bounds=SHARE, needs_same_width=True, ignores=SCALED, decisions=True,
 )  # fmt: skip
 MAP_TO_TEACHER = Description(
     name="map_to_teacher", title="Mean average precision to the teacher's decisions (labels that it has on)",
@@ -63,7 +63,7 @@ TOP1_AGREEMENT = Description(
 )  # fmt: skip
 AGREEMENT = Description(
     name="agreement", title="Agreement (each label)", kind="fidelity", higher_is_better=True, unit="%", bounds=SHARE,
-    needs_same_width=True, ignores=SCALED,
+    needs_same_width=True, ignores=SCALED, decisions=True,
 )  # fmt: skip
 KL = Description(
     name="kl", title="KL divergence from the teacher (each label)", kind="fidelity", higher_is_better=False,
