@@ -139,6 +139,7 @@ def unpacked_bytes(array: pa.Array) -> int:
 
 
 def too_large(file: Path, found: str, most_gb: float) -> DataError:
+    """The error for a file that would unpack to more than is allowed."""
     return DataError(
         str(file),
         expected=f"a table of at most {most_gb:g} GB, unpacked",
