@@ -67,8 +67,6 @@ class Table(Source):
             already (`ColumnTeacher`), or what a teacher that reads raw columns sees beyond the student.
     """
 
-    incidental: ClassVar[tuple[str, ...]] = ("max_gb",)
-
     def __init__(
         self,
         path: str,
