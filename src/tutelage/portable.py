@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,10 @@ def require_places(data: Any) -> None:
 def _open(value: Any, key: str) -> list[tuple[str, str]]:
     if isinstance(value, str):
         return [(key, value)] if value.startswith(f"{ELSEWHERE}/") else []
+    items: Iterable[tuple[Any, Any]] = enumerate(value) if isinstance(value, list) else ()
     if isinstance(value, dict):
         inner = value.get("init_args") if "class_path" in value else None
         items = (inner if isinstance(inner, dict) else value).items()
-    else:
-        items = enumerate(value) if isinstance(value, list) else ()
     return [found for name, item in items for found in _open(item, f"{key}.{name}".lstrip("."))]
 
 
