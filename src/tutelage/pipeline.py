@@ -28,6 +28,7 @@ from tutelage.labelling import caches_of, fill_caches, notes_on_caps, open_cache
 from tutelage.owned import new_bundle_folder
 from tutelage.parts import build_student
 from tutelage.plan import Plan, make_plan
+from tutelage.portable import Places
 from tutelage.recipe import Recipe
 from tutelage.recipe_file import dump_recipe
 from tutelage.rounds import RECORD, asking_record, first_round, run_rounds
@@ -40,6 +41,7 @@ from tutelage.training.processes import decided, peers
 from tutelage.training.progress import rank
 from tutelage.training.setup import make_accelerator
 from tutelage.training.surroundings import note_on_surroundings, read_surroundings
+from tutelage.typed import describe
 from tutelage.workspace import Workspace, notes_on_training, write_json
 
 __all__ = ["Result", "distill", "evaluate", "measure", "report"]
@@ -156,7 +158,7 @@ def _is_complete(plan: Plan, workspace: Workspace) -> bool:
     bundle = workspace.bundle
     if not ((bundle / "verdict.json").exists() and (bundle / "recipe.yaml").exists()):
         return False
-    if (bundle / "recipe.yaml").read_bytes() != dump_recipe(plan.recipe).encode():
+    if (bundle / "recipe.yaml").read_bytes() != dump_recipe(plan.recipe, portable=True).encode():
         return False
     _, differences = evaluate(bundle)
     if differences:
@@ -308,16 +310,20 @@ def _best_seed(plan: Plan, workspace: Workspace) -> int:
 def _write(plan: Plan, workspace: Workspace, partial: Path, findings: Findings, teacher_digest: str) -> None:
     """Writes the bundle, page and all, and moves it to its place."""
     recipe = plan.recipe
-    (partial / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    places = Places(describe(recipe), recipe.folder)
+    findings = replace(findings, notes=places.told(findings.notes))
+    (partial / "recipe.yaml").write_text(dump_recipe(recipe, portable=True), encoding="utf-8")
     write_findings(partial, findings, task=recipe.task, data=plan.data, histories=workspace.histories(trainings(plan)))
     provenance = {
         "name": recipe.name,
         "teacher": {
-            "description": recipe.teacher.describe(),
+            "description": places.told(recipe.teacher.describe()),
             "fingerprint": teacher_digest,
             "parameters": _counts(plan.teacher_parameters),
         },
-        "licences": {record.key: record.to_dict() for record in licence_records(recipe.teachers(), recipe.licences)},
+        "licences": {
+            record.key: places.told(record.to_dict()) for record in licence_records(recipe.teachers(), recipe.licences)
+        },
         "student": {
             "description": type(recipe.student).__name__,
             "parameters": _counts(plan.student_parameters),

@@ -22,6 +22,7 @@ from tutelage.generation import Generation
 from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
 from tutelage.losses import all_losses
 from tutelage.paths import look_beside
+from tutelage.portable import Places, require_places
 from tutelage.recipe import Recipe
 from tutelage.recipe_size import require_size
 from tutelage.typed import Problem, check_value, describe, parameters
@@ -44,6 +45,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     folder = Path(path).resolve().parent
     data = read_recipe(path, overrides)
+    require_places(data)
     look_beside(folder)  # parts may look for their files when they are built
     recipe = build_recipe(data)
     recipe.folder = folder
@@ -268,15 +270,18 @@ def _error_of(problems: Sequence[Problem]) -> RecipeError:
     return error
 
 
-def dump_recipe(recipe: Recipe, *, only: Sequence[str] = (), decisive: bool = False) -> str:
+def dump_recipe(recipe: Recipe, *, only: Sequence[str] = (), decisive: bool = False, portable: bool = False) -> str:
     """The recipe as YAML, with every default written out. Objects made in Python are described, not stored.
 
     Args:
         recipe: The recipe.
         only: The fields to write; all by default.
         decisive: Leave out what can't change a result: caps, prices, pace, where answers are stored, and the like.
+        portable: Tell paths as a bundle does (`Places`).
     """
     data = describe(recipe, decisive=decisive)
+    if portable:
+        data = Places(data, recipe.folder).told(data)
     chosen = {key: data[key] for key in only} if only else data
     return yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=110)
 

@@ -73,6 +73,7 @@ class OnnxTeacher(GraphTeacher):
     def open(self, path: Path, device: torch.device) -> Any:
         """See `GraphTeacher.open`."""
         runtime = _onnxruntime()
+        self.files(path)
         options = runtime.SessionOptions()
         options.log_severity_level = 3
         if self.threads is not None:
@@ -131,7 +132,25 @@ class OnnxTeacher(GraphTeacher):
         graph = _read(path)
         tensors = [*graph.initializer, *(a.t for node in graph.node for a in node.attribute if a.HasField("t"))]
         beside = {entry.value for t in tensors for entry in t.external_data if entry.key == "location"}
-        return [path, *(path.parent / name for name in sorted(beside))]
+        return [path, *(_beside(path, name) for name in sorted(beside))]
+
+
+def _beside(path: Path, name: str) -> Path:
+    """A file that a graph keeps weights in.
+
+    Raises:
+        ModelError: It does not lie beside the graph, or is no file.
+    """
+    found = path.parent / name
+    if not found.resolve().is_relative_to(path.parent.resolve()) or not found.is_file():
+        raise ModelError(
+            "teacher.path",
+            expected="weights within the folder of the graph",
+            found=f"{path.name}, which names `{name[:200]}`",
+            harm="" if not found.exists() else "a graph from somebody else would read any file of this machine",
+            mend="copy all files of the model into one folder",
+        )
+    return found
 
 
 def _read(path: Path) -> Any:
@@ -140,7 +159,15 @@ def _read(path: Path) -> Any:
         import onnx
     except ImportError as error:
         raise MissingExtra("onnx", "onnx", "an ONNX teacher") from error
-    return onnx.load(str(path), load_external_data=False).graph
+    try:
+        return onnx.load(str(path), load_external_data=False).graph
+    except Exception as error:  # protobuf has an error of its own, which no package here names
+        raise ModelError(
+            "teacher.path",
+            expected="an ONNX model",
+            found=f"{path.name}: {' '.join(str(error).split())[:300]}",
+            mend="export it again, or copy it again",
+        ) from error
 
 
 def _keys_of_maps(graph: Any) -> dict[str, tuple[int | str, ...]]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from tutelage.errors import DataError, did_you_mean
 from tutelage.paths import resolve_path
+from tutelage.transfer.array_files import read_arrays
 from tutelage.transfer.arrow import require_single
 from tutelage.transfer.base import Column, Rows, Source
 from tutelage.transfer.features import Features
@@ -43,7 +43,10 @@ class Arrays(Source):
         unlabelled: What stands for a missing label, beside an empty cell and NaN, such as -1.
         teacher_columns: Names of `inputs` that are none of the student's but are kept for the teacher: answers that are
             there already (`ColumnTeacher`), or what a teacher that reads raw columns sees beyond the student.
+        max_gb: Gigabytes that the arrays of a file may take; a larger one is refused before it is read.
     """
+
+    incidental: ClassVar[tuple[str, ...]] = ("max_gb",)
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Arrays(Source):
         values: bool | None = None,
         unlabelled: str | int | None = None,
         teacher_columns: list[str] | None = None,
+        max_gb: float = 32.0,
     ) -> None:
         self.inputs = inputs
         self.labels = labels
@@ -67,6 +71,7 @@ class Arrays(Source):
         self.values = values
         self.unlabelled = unlabelled
         self.teacher_columns = teacher_columns
+        self.max_gb = max_gb
 
     def load(self) -> Rows:
         """See `Source.load`."""
@@ -100,12 +105,12 @@ class Arrays(Source):
     def _columns(self) -> tuple[dict[str, Array | Sequence[str]], dict[str, Array]]:
         """The inputs, and all arrays of the `.npz` if there is one."""
         if isinstance(self.inputs, Mapping):
-            return {str(name): _array(value, str(name)) for name, value in self.inputs.items()}, {}
+            return {str(name): self._array(value, str(name)) for name, value in self.inputs.items()}, {}
         if hasattr(self.inputs, "columns") and hasattr(self.inputs, "iloc"):
             return _frame(self.inputs), {}
-        loaded = _load(self.inputs, "data.source.inputs") if isinstance(self.inputs, (str, Path)) else self.inputs
+        loaded = self._read(self.inputs, "data.source.inputs") if isinstance(self.inputs, (str, Path)) else self.inputs
         if not isinstance(loaded, dict):
-            return {"inputs": _array(loaded, "inputs")}, {}
+            return {"inputs": self._array(loaded, "inputs")}, {}
         used = {word for word in (self.labels, self.group, self.split) if isinstance(word, str)}
         columns: dict[str, Array | Sequence[str]] = {k: v for k, v in loaded.items() if k not in used}
         return columns, loaded
@@ -123,8 +128,18 @@ class Arrays(Source):
                     found=f"`{value}`",
                     mend=did_you_mean(str(value), stored),
                 )
-            value = _load(value, f"data.source.{name}")
-        return None if value is None else _array(value, name)
+            value = self._read(value, f"data.source.{name}")
+        return None if value is None else self._array(value, name)
+
+    def _read(self, path: str | Path, key: str) -> Any:
+        file = resolve_path(str(path), key=key)
+        if file.suffix not in (".npy", ".npz"):
+            raise DataError(key, expected="a .npy or .npz file", found=f"`{path}`", mend="save it with numpy.save")
+        return read_arrays(file, self.max_gb, key)
+
+    def _array(self, value: Any, name: str) -> Array | Sequence[str]:
+        """The array that is given, or that in a file."""
+        return _array(self._read(value, f"data.source: {name}") if isinstance(value, (str, Path)) else value, name)
 
 
 def _table(columns: dict[str, Array | Sequence[str]], categories: Sequence[str]) -> dict[str, Column]:
@@ -181,8 +196,6 @@ def _series(series: Any) -> Array:
 def _array(value: Any, name: str) -> Array | Sequence[str]:
     """A numpy array; lists of texts (and of mixed labels) stay lists."""
     array: Array
-    if isinstance(value, (str, Path)):
-        value = _load(value, f"data.source: {name}")
     if hasattr(value, "isna") and hasattr(value, "iloc"):
         array = _series(value)
     elif isinstance(value, torch.Tensor):
@@ -207,24 +220,3 @@ def _array(value: Any, name: str) -> Array | Sequence[str]:
     if array.ndim == 0:
         raise DataError(f"data.source: {name}", expected="an array with one row an example", found="a single number")
     return array
-
-
-def _load(path: str | Path, key: str) -> Any:
-    """The array of a `.npy` file, or those of a `.npz` by name. Nothing is unpickled."""
-    file = resolve_path(str(path), key=key)
-    if file.suffix not in (".npy", ".npz"):
-        raise DataError(key, expected="a .npy or .npz file", found=f"`{path}`", mend="save it with numpy.save")
-    try:
-        if file.suffix == ".npy":
-            return np.load(file, allow_pickle=False)
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        pickled = "pickle" in str(error).lower()
-        raise DataError(
-            key,
-            expected="plain arrays",
-            found=f"`{path}`, which holds Python objects" if pickled else f"`{path}`: {error}",
-            harm="unpickling a file runs whatever code it holds" if pickled else "",
-            mend="save it again with a numeric or text dtype" if pickled else "save it again with numpy.save",
-        ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -12,6 +12,7 @@ from tutelage.errors import DataError, MissingExtra
 from tutelage.paths import resolve_path
 from tutelage.transfer.arrow import Roles, as_names, rows_of
 from tutelage.transfer.base import Rows, Source
+from tutelage.transfer.saved_sets import require_saved_set
 from tutelage.transfer.splits import split_name
 
 __all__ = ["HuggingFaceDataset"]
@@ -42,7 +43,10 @@ class HuggingFaceDataset(Source):
         unlabelled: What stands for a missing label, beside an empty cell and NaN, such as -1.
         teacher_columns: Columns that are no inputs of the student but are kept for the teacher: answers that are there
             already (`ColumnTeacher`), or what a teacher that reads raw columns sees beyond the student.
+        max_gb: Gigabytes that the data set of a folder may take; a larger one is refused before it is read.
     """
+
+    incidental: ClassVar[tuple[str, ...]] = ("max_gb",)
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class HuggingFaceDataset(Source):
         values: bool | None = None,
         unlabelled: str | int | None = None,
         teacher_columns: list[str] | None = None,
+        max_gb: float = 32.0,
     ) -> None:
         self.dataset = dataset
         self.text = text
@@ -70,6 +75,7 @@ class HuggingFaceDataset(Source):
         self.values = values
         self.unlabelled = unlabelled
         self.teacher_columns = teacher_columns
+        self.max_gb = max_gb
         self._roles(None, ())
 
     def _roles(self, split: str | None, classes: tuple[str, ...]) -> Roles:
@@ -130,13 +136,14 @@ class HuggingFaceDataset(Source):
         except ImportError as error:
             raise MissingExtra("datasets", "datasets", "reading a Hugging Face data set") from error
         folder = resolve_path(self.dataset, key="data.source.dataset")
+        require_saved_set(folder, self.max_gb)
         try:
             return datasets.load_from_disk(str(folder))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of a damaged folder the library raises whatever its parts do
             raise DataError(
                 "data.source.dataset",
                 expected="a folder that `Dataset.save_to_disk` wrote",
-                found=f"`{self.dataset}`: {str(error).splitlines()[0]}",
+                found=f"`{self.dataset}`: {next(iter(str(error).splitlines()), type(error).__name__)[:400]}",
                 mend="save the data set with save_to_disk, or use Table for Parquet files",
             ) from error
 

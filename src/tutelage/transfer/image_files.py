@@ -84,6 +84,7 @@ class ImageFiles(Sequence[str]):
         self._size: tuple[int, ...] = ()
         self._first = 0
         self._mode = ""
+        self._most = Images.max_megapixels
         self._digests: Digests | None = None
 
     def __len__(self) -> int:
@@ -129,6 +130,9 @@ class ImageFiles(Sequence[str]):
 
     def _examined(self, images: Images) -> Digests:
         """Decodes every file once, in parallel, and keeps what fits in memory."""
+        if images.max_megapixels > Images.max_megapixels:  # raised in the recipe: Pillow has a limit of its own
+            _pillow().Image.MAX_IMAGE_PIXELS = int(images.max_megapixels * 1e6)
+        self._most = images.max_megapixels
         self._size = images.height_width or self._first_size()
         keep = len(self) * 3 * int(np.prod(self._size)) <= _KEEP_BYTES
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="images") as pool:
@@ -180,13 +184,13 @@ class ImageFiles(Sequence[str]):
         data = self.read(row)
         digests = bytes_digests([data])
         try:
-            with _opened(self.names[row], data) as image:
+            with _opened(self.names[row], data, self._most) as image:
                 image.verify()  # the checksums of a PNG, at which decoding does not look
-            with _opened(self.names[row], data) as image:
+            with _opened(self.names[row], data, self._most) as image:
                 turned = _orientation(image) != 1
                 self._require(row, image, images)
                 grey, clear = image.mode in _GREY, "A" in image.getbands() or "transparency" in image.info
-                pages = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))  # MPO: a photo's previews
+                pages = 1 if image.format == "MPO" else _pages(image)  # MPO: a photo's previews
                 mode = images.mode or ("L" if grey else "RGB")
                 if keep:
                     return _Found(digests, self._decoded(image, mode), grey, turned, pages, clear)
@@ -217,13 +221,13 @@ class ImageFiles(Sequence[str]):
     def _first_size(self) -> tuple[int, ...]:
         """The size of the first file that can be opened, which the others have to share."""
         for row in range(len(self)):
-            with contextlib.suppress(DataError), _opened(self.names[row], self.read(row)) as image:
+            with contextlib.suppress(DataError), _opened(self.names[row], self.read(row), self._most) as image:
                 self._first = row
                 return _upright_size(image)
         return (1, 1)
 
     def _decode(self, row: int) -> Array:
-        with _opened(self.names[row], self.read(row)) as image:
+        with _opened(self.names[row], self.read(row), self._most) as image:
             return self._decoded(image, self._mode)
 
     def _decoded(self, image: Any, mode: str) -> Array:
@@ -241,8 +245,30 @@ def decodes(path: Path) -> bool:
     try:
         with _pillow().Image.open(path):
             return True
+    except _pillow().Image.DecompressionBombError:
+        return True  # which names it where it is decoded
     except (OSError, SyntaxError, ValueError):
         return False
+
+
+def _pages(image: Any) -> int:
+    """1, or 2 for several: counting them would read through all of a file."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return 1
+    image.seek(0)
+    return 2
+
+
+def _too_many(name: str, found: str, most: float) -> DataError:
+    return DataError(
+        name,
+        expected=f"an image of at most {most:g} million pixels",
+        found=found,
+        harm="a small file can stand for more pixels than the memory holds",
+        mend="make it smaller, or remove it; if it is meant to be so large: max_megapixels in data.images",
+    )
 
 
 def _orientation(image: Any) -> int:
@@ -284,14 +310,18 @@ def _pillow() -> Any:
 
 
 @contextlib.contextmanager
-def _opened(name: str, data: bytes) -> Iterator[Any]:
+def _opened(name: str, data: bytes, most: float) -> Iterator[Any]:
     """An image opened by Pillow; whatever goes wrong with it is the file's fault and names it."""
     pillow = _pillow().Image
     try:
         with pillow.open(io.BytesIO(data)) as image:
+            if image.width * image.height > most * 1e6:
+                raise _too_many(name, f"{image.width:,} x {image.height:,}", most)
             yield image
     except DataError:
         raise
+    except pillow.DecompressionBombError as error:
+        raise _too_many(name, f"{type(error).__name__}: {error}", most) from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others
         raise DataError(
             name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -32,13 +32,17 @@ class Images:
         size: Height and width; one number for a square; None for the size they have.
         channels: Which axis of an array `[N, ., ., .]` holds the channels. None: the one axis of 1, 3 or 4.
         mode: Decode image files to colour or to grey. None: to grey if all of them are.
+        max_megapixels: Millions of pixels that an image file may have; a larger one is refused before it is decoded.
     """
+
+    incidental: ClassVar[tuple[str, ...]] = ("max_megapixels",)
 
     mean: list[float] = field(default_factory=lambda: [0.0])
     std: list[float] = field(default_factory=lambda: [1.0])
     size: int | list[int] | None = None
     channels: Literal["first", "last"] | None = None
     mode: Literal["RGB", "L"] | None = None
+    max_megapixels: float = 89.0
 
     def __post_init__(self) -> None:
         if not self.mean or not self.std or min(self.std) <= 0:

@@ -86,11 +86,11 @@ class Text:
             raise MissingExtra("transformers", "hf", "tokenizing text") from error
         try:
             made = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the tokenizers library raises plain ones, transformers whatever its parts raise
             raise ModelError(
                 key,
                 expected="a folder with a tokenizer (tokenizer.json)",
-                found=f"`{folder}`: {str(error).splitlines()[0]}",
+                found=f"`{folder}`: {next(iter(str(error).splitlines()), type(error).__name__)[:400]}",
                 mend="give the folder that the model was saved in",
             ) from error
         return self._as_stated(made, layout_of_tokenizer(folder))
