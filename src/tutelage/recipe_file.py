@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from tutelage.described import describe
 from tutelage.errors import RecipeError, UserError, blame
 from tutelage.generation import Generation
 from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
@@ -23,7 +24,7 @@ from tutelage.losses import all_losses
 from tutelage.paths import look_beside
 from tutelage.recipe import Recipe
 from tutelage.recipe_size import require_size
-from tutelage.typed import Problem, check_value, describe
+from tutelage.typed import Problem, check_value
 
 __all__ = ["build_recipe", "dump_recipe", "load_generation", "load_recipe", "policy_of", "read_recipe"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import UserError
+from tutelage.module_factory import ModuleFactory
 from tutelage.paths import resolve_path
 from tutelage.teachers.base import Teacher
 
@@ -51,7 +52,9 @@ def _parts(value: Any) -> Iterator[bytes]:
         yield str(len(value)).encode()
         for inner in value:
             yield from _parts(inner)
-    elif isinstance(value, functools.partial):  # how a recipe gives a factory
+    elif isinstance(value, ModuleFactory):
+        yield from _parts([value.target, value.arguments, value.further])
+    elif isinstance(value, functools.partial):
         yield from _parts([value.func, list(value.args), dict(value.keywords)])
     elif inspect.isclass(value) or inspect.isfunction(value):
         if "<" in value.__qualname__:
