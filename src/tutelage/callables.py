@@ -31,7 +31,7 @@ from torch import nn
 
 from tutelage.errors import blame, did_you_mean
 
-__all__ = ["TRUST", "Refused", "is_own", "is_own_module", "makes", "resolve", "runs_code", "trusted"]
+__all__ = ["TRUST", "Refused", "is_own", "is_own_module", "makes", "module_file", "resolve", "runs_code", "trusted"]
 
 TRUST = "TUTELAGE_TRUST"
 """The environment variable that `--trust` sets: 1 lets a recipe name any callable. Processes of one run inherit it."""
@@ -150,6 +150,15 @@ def is_own_module(name: str) -> bool | None:
     except Refused:
         return None
     return place.own if rest == [""] else None
+
+
+def module_file(name: str) -> str | None:
+    """The file of a module, without importing it or its packages; None where there is none."""
+    try:
+        place, rest = _located([*name.split("."), ""])
+    except Refused:
+        return None
+    return place.file if rest == [""] else None
 
 
 def _kind(base: type) -> str:

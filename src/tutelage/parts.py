@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, blame
 from tutelage.losses import Loss, all_losses
 from tutelage.losses.routed import Routed
 from tutelage.recipe import Head, Recipe, Task
@@ -32,6 +32,7 @@ __all__ = [
     "supervised_loss",
     "teacher_data",
     "teacher_loss",
+    "with_own_teacher",
 ]
 
 
@@ -145,3 +146,24 @@ def prepared(
     for loss in losses:
         loss.prepare(said.only(loss.needs.student), Signals(), batch)
     return list(losses)
+
+
+def with_own_teacher(recipe: Recipe) -> Recipe:
+    """The recipe with a copy of a teacher that the run trains: the next run of it starts where this one did.
+
+    Raises:
+        ModelError: A module of it can't be copied.
+    """
+    if recipe.teacher_training is None:
+        return recipe
+    own = copy.copy(recipe)
+    try:
+        own.teacher = copy.deepcopy(recipe.teacher)
+    except Exception as error:  # a module of the user's may hold anything
+        raise ModelError(
+            "teacher",
+            expected="a teacher that can be copied: the run trains a copy, and another run starts from the same one",
+            found=blame(error),
+            mend="give a class or function that makes the module, in the place of the module",
+        ) from error
+    return own

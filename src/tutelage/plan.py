@@ -24,7 +24,7 @@ from tutelage.governance.policy import check_gates
 from tutelage.lessons import Lesson, checks_of, lessons_of, prepare, student_request
 from tutelage.losses import Loss
 from tutelage.matching import Proposal, propose_for, with_pairs
-from tutelage.parts import baseline_losses, build_student, load_data, teacher_data
+from tutelage.parts import baseline_losses, build_student, load_data, teacher_data, with_own_teacher
 from tutelage.paths import look_beside
 from tutelage.plan_notes import notes_on
 from tutelage.probe import ask_teacher, run_student
@@ -152,6 +152,7 @@ def make_plan(recipe: Recipe) -> Plan:
     check_types(recipe)
     look_beside(recipe.folder)
     checks.check_recipe(recipe)
+    recipe = with_own_teacher(recipe)
     use_device(recipe.device)
     device = make_accelerator(recipe.training.precision).device
     checks.check_precision(recipe, device)

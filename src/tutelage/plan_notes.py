@@ -56,6 +56,7 @@ def notes_on(
             "costs something, put it in Cached with lazy: true"
         )
     notes += checks.note_on_columns(recipe)
+    notes += checks.note_on_starts(recipe, student)
     notes += checks.note_on_timing(recipe, data, recipe.student.deliver(student))
     if recipe.asking is not None and data.views is not None:
         notes.append("asking counts rows, but with data.views the teacher answers a new view of each in every epoch")

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 
+from tutelage.described import describe
 from tutelage.errors import RecipeError, UserError, blame
 from tutelage.generation import Generation
 from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
@@ -25,7 +26,7 @@ from tutelage.paths import look_beside
 from tutelage.portable import Places, require_places
 from tutelage.recipe import Recipe
 from tutelage.recipe_size import require_size
-from tutelage.typed import Problem, check_value, describe, parameters
+from tutelage.typed import Problem, check_value, parameters
 
 __all__ = ["build_recipe", "dump_recipe", "load_generation", "load_recipe", "policy_of", "read_recipe"]
 

@@ -1,4 +1,4 @@
-"""Checking plain data against types, with messages for people; and describing objects as plain data.
+"""Checking plain data against types, with messages for people.
 
 The families of the recipe (losses, teachers, students, sources, views) need no registry: a class is found by its name
 among the subclasses of the family's base, or by its import path.
@@ -7,7 +7,6 @@ among the subclasses of the family's base, or by its import path.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import types
 import typing
@@ -19,10 +18,10 @@ from torch import nn
 
 from tutelage.callables import Refused, is_own_module, resolve, runs_code, trusted
 from tutelage.errors import did_you_mean
-from tutelage.losses import Loss
+from tutelage.module_factory import ModuleFactory
 from tutelage.verbatim import wrapped
 
-__all__ = ["Problem", "check_value", "describe", "family", "parameters"]
+__all__ = ["Problem", "check_value", "family", "parameters"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def check_value(value: Any, hint: Any, key: str, problems: list[Problem]) -> Any
     if kind is type:
         return _judge({"class_path": value}, key, problems)["class_path"]
     if origin is Callable or hint is Callable:
-        return _check_class(value, get_args(hint)[1] if get_args(hint) else object, key, problems)
+        return _check_callable(value, get_args(hint)[1] if get_args(hint) else object, key, problems)
     if inspect.isclass(hint) and dataclasses.is_dataclass(hint) and not inspect.isabstract(hint):
         return _check_fields(value, hint, key, problems)
     if inspect.isclass(hint):
@@ -248,6 +247,21 @@ def _check_class(value: Any, base: type, key: str, problems: list[Problem]) -> A
     return resolved
 
 
+def _check_callable(value: Any, made: Any, key: str, problems: list[Problem]) -> Any:
+    """What makes something of that type; of a module, anew with each call."""
+    found: list[Problem] = []
+    checked = _check_class(value, made, key, found)
+    problems += found
+    if found or not (inspect.isclass(made) and issubclass(made, nn.Module)):
+        return checked
+    path = checked["class_path"]
+    try:
+        return ModuleFactory(_resolve(path, made), path, checked["init_args"], checked.get("dict_kwargs"))
+    except Exception as error:  # jsonargparse raises many kinds
+        problems.append(Problem(key, "arguments that it accepts", " ".join(str(error).split())))
+        return value
+
+
 def _forwarded(target: Callable[..., Any]) -> set[str]:
     """Names of the arguments that jsonargparse finds, also where `**kwargs` are handed on to a base class."""
     from jsonargparse import ArgumentParser
@@ -323,65 +337,3 @@ def _judge_function(name: Any, key: str, problems: list[Problem]) -> None:
                 "write a function beside the recipe that calls it, or add --trust if you know what the recipe runs",
             )
         )
-
-
-def describe(value: Any, *, decisive: bool = False) -> Any:
-    """Plain data from which `check_value` and a constructor would make `value` again, as far as that is possible.
-
-    Constructors store their arguments under their own names, so an object is described by reading them back. A live
-    array or module is shown as `<...>`: a recipe that was made in Python with one can be read but not run again.
-
-    Args:
-        value: Anything that a recipe may hold.
-        decisive: Leave out what can't change any result: the arguments that a class names in `incidental`.
-    """
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    again = functools.partial(describe, decisive=decisive)
-    if isinstance(value, Mapping):
-        return {str(k): again(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [again(v) for v in value]
-    if isinstance(value, functools.partial):
-        return _describe_partial(value, again)
-    if inspect.isclass(value) or inspect.isfunction(value):
-        local = "<" in value.__qualname__  # a lambda, or a function within a function: no import finds it
-        return f"<{value.__qualname__} made in Python>" if local else f"{value.__module__}.{value.__qualname__}"
-    left_out = frozenset(getattr(value, "incidental", ())) if decisive else frozenset[str]()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [f.name for f in dataclasses.fields(value) if f.init and f.name not in left_out]
-        fields = _arguments(value, {name: getattr(value, name) for name in names}, again)
-        return fields if type(value).__bases__ == (object,) else _as_class(value, fields)
-    shape = getattr(value, "shape", None)
-    if shape is not None:
-        return f"<{type(value).__name__} {tuple(shape)} made in Python>"
-    known = parameters(type(value))
-    # A live network could be made again but not with its weights, so it is not described as if it could.
-    stored = vars(value) | (dict(value.named_children()) if isinstance(value, Loss) else {})
-    if set(known) <= set(stored) and (isinstance(value, Loss) or not isinstance(value, nn.Module)):
-        return _as_class(value, _arguments(value, {n: stored[n] for n in known if n not in left_out}, again))
-    return f"<{type(value).__name__} made in Python>"
-
-
-def _arguments(owner: Any, stored: dict[str, Any], again: Callable[[Any], Any]) -> dict[str, Any]:
-    """Stored arguments, described; a whole number where the type says `float` is written as the float it means."""
-    hints = parameters(type(owner))
-
-    def plain(name: str, value: Any) -> Any:
-        choices = get_args(hints[name][0]) or (hints[name][0],)
-        return float(value) if type(value) is int and float in choices and int not in choices else again(value)
-
-    return {name: plain(name, value) for name, value in stored.items()}
-
-
-def _as_class(value: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    return {"class_path": f"{type(value).__module__}.{type(value).__qualname__}", "init_args": arguments}
-
-
-def _describe_partial(value: functools.partial[Any], again: Callable[[Any], Any]) -> Any:
-    """Jsonargparse gives a factory as a partial whose last positional argument is the class."""
-    target = next((a for a in reversed(value.args) if inspect.isclass(a) or inspect.isfunction(a)), value.func)
-    return {
-        "class_path": f"{target.__module__}.{target.__qualname__}",
-        "init_args": {name: again(argument) for name, argument in value.keywords.items()},
-    }

@@ -27,10 +27,10 @@ from loss_case import (
 )
 from loss_contract import FIRST, LOSSES, cases, cases_of, numerical_gradient, plain_of
 
+from tutelage.described import describe
 from tutelage.errors import SignalError
 from tutelage.losses import Loss
 from tutelage.signals import Batch, Signals
-from tutelage.typed import describe
 
 
 @pytest.mark.parametrize("kind", LOSSES.values(), ids=LOSSES.keys())

@@ -133,3 +133,21 @@ def test_a_class_of_an_installed_package_is_not_carried_but_named(tmp_path: Path
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ModelError, match=f"pip install transformers=={version('transformers')}"):
         load_student(tmp_path)
+
+
+@pytest.mark.parametrize("changed", ["own_layers.py", "own_nets/net.py"])
+def test_other_code_under_the_same_name_is_not_taken_for_that_of_the_student(
+    changed: str, bundle: tuple[Path, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a helper or a class that was edited since: the stored weights would answer otherwise than reported."""
+    folder, said = bundle
+    home = tmp_path / "home"
+    monkeypatch.syspath_prepend(str(home))
+    (home / changed).write_text("# a comment changes nothing\n" + FILES[changed])
+    assert torch.equal(load_student(folder)(X), said)
+    forget()
+    (home / changed).write_text(FILES[changed].replace("return x * self.by", "return x + self.by") + "EDITED = 1\n")
+    importlib.invalidate_caches()
+    with pytest.raises(ModelError, match=rf"other code [^\0]*{changed}[^\0]*source=\"bundle\""):
+        load_student(folder)
+    assert torch.equal(load_student(folder, source="bundle")(X), said)

@@ -14,6 +14,7 @@ from test_decoupled_kd import golden as decoupled
 from test_multi_level_logit import golden as multi_level
 from torch import Tensor
 
+from tutelage.described import describe
 from tutelage.errors import SignalError
 from tutelage.losses.base import Loss
 from tutelage.losses.cross_entropy import CrossEntropy
@@ -23,7 +24,6 @@ from tutelage.losses.kl_divergence import KLDivergence
 from tutelage.losses.logit_standardization import LogitStandardization, standardized
 from tutelage.losses.multi_level_logit import MultiLevelLogit
 from tutelage.training.step import Learner
-from tutelage.typed import describe
 
 T = 2.0
 

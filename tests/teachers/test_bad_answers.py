@@ -67,12 +67,37 @@ def test_a_label_that_is_no_class_is_not_stored_and_a_later_run_goes_on(label: i
         spoil(server, 2, label)
         with pytest.raises(ModelError, match=rf"(?s)numbers from 0 to 2.*{label}"):
             labels_of(server, tmp_path).ask(rows(12), OUTPUT)
+        assert Ledger(tmp_path / "l.sqlite").count() == 1 + 4 + 3  # metadata; the others of its call are paid and kept
         before = len(server.posts())
         expected = server.model(rows(12).inputs).argmax(1)
         top = labels_of(server, tmp_path).ask(rows(12), OUTPUT).top
         assert top is not None and torch.equal(top.indices[:, 0], expected)
-        assert len(server.posts()) - before <= 2  # the call that was answered well is kept
+        assert len(server.posts()) - before <= 2
     assert "unusable" in [status for (status,) in attempts(tmp_path / "l.sqlite")]
+
+
+def test_the_good_rows_of_a_call_are_kept_and_the_bad_one_alone_is_asked_again(tmp_path: Path) -> None:
+    """Catches paid answers that are thrown away, and asked again, for the one beside them."""
+    with serving() as server:
+        inner, sizes = server.infer, []
+
+        def infer(body: dict) -> dict:
+            said = inner(body)
+            sizes.append(body["inputs"][0]["shape"][0])
+            if len(sizes) == 1:
+                said["outputs"][0]["data"][-1] = float("nan")
+            return said
+
+        server.infer = infer  # type: ignore[method-assign]
+        asked = OpenInference(
+            server.url, "small", ledger=str(tmp_path / "l.sqlite"), output="logits", max_batch=8, canary=0,
+            asking=Asking(first_wait=0.01, attempts=2, concurrent=1),
+        )  # fmt: skip
+        asked.load(torch.device("cpu"))
+        output = asked.ask(rows(8), OUTPUT).output
+        assert sizes == [8, 1] and output is not None
+        torch.testing.assert_close(output, server.model(rows(8).inputs), rtol=1e-4, atol=1e-5)
+    assert [status for (status,) in attempts(tmp_path / "l.sqlite")][-2:] == ["unusable", "answered"]
 
 
 def test_a_label_out_of_range_that_an_earlier_version_stored_can_be_forgotten(tmp_path: Path) -> None:

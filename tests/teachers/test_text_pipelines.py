@@ -14,12 +14,12 @@ import torch
 import yaml
 from tables import facts
 
+from tutelage.described import describe
 from tutelage.errors import ModelError
 from tutelage.recipe_file import load_recipe
 from tutelage.signals import Request
 from tutelage.teachers import SklearnTeacher
 from tutelage.transfer import Data, Splits, Table, Tabular, Text, TransferSet
-from tutelage.typed import describe
 
 CPU = torch.device("cpu")
 N = 120

@@ -26,6 +26,7 @@ from tutelage.checks.parts import (
 )
 from tutelage.checks.recipe import check_recipe
 from tutelage.checks.rows import check_extreme_rows, check_longest_text, check_padding
+from tutelage.checks.starts import note_on_starts
 from tutelage.checks.teacher_against_labels import look_at_teachers
 from tutelage.checks.timing import check_timing, note_on_timing
 from tutelage.checks.training_mode import check_training_mode
@@ -61,6 +62,7 @@ __all__ = [
     "check_weights",
     "look_at_teachers",
     "note_on_columns",
+    "note_on_starts",
     "note_on_timing",
     "notes_on_evidence",
     "question_memory",

@@ -241,6 +241,7 @@ def _studentised(
     reached = reach_of(value, drawn.error, drawn.draws, drawn.errors, confidence)
     shown = 1.0 if drawn.independent is None else drawn.independent / drawn.statistic.n
     few = shown * effective_number(drawn.influence) < FEW
+    bounded = _is_bounded_mean(drawn.statistic, bounds)
     ends, reservations = [], []
     for side in (0, 1):
         sign = 2 * side - 1
@@ -250,8 +251,10 @@ def _studentised(
         found = math.isfinite(seen) or math.isfinite(bound)
         if not math.isfinite(seen):
             seen = abs((bound if found else plain[side]) - value)
-        ends.append(value + sign * (seen + unseen if few else max(seen, unseen)))
-        known = _is_bounded_mean(drawn.statistic, bounds) or unseen >= HELPED * seen
+            if bounded and math.isfinite(drawn.error):
+                seen = min(seen, _of_events(drawn, bounds, confidence)[side])
+        ends.append(value + sign * (seen + unseen if few and not bounded else max(seen, unseen)))
+        known = bounded or unseen >= HELPED * seen
         reservations.append(_reservation(drawn, found=found and not (few and not known), nothing=seen + unseen == 0))
     estimate = _estimate(value, (ends[0], ends[1]), bounds, None)
     return replace(estimate, reservation=reservations[0 if higher_is_better else 1])

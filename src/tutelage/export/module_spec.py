@@ -7,10 +7,12 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tutelage.callables import Refused, makes, resolve, runs_code
 from tutelage.errors import ModelError
+from tutelage.module_factory import ModuleFactory
 
 __all__ = ["build_from_spec", "sequence", "spec_of"]
 
@@ -173,11 +175,11 @@ def _joined(path: str, name: str) -> str:
 
 def _unwrapped(factory: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The class or function behind a factory, and the arguments that a partial gives it."""
+    if isinstance(factory, ModuleFactory):
+        with torch.random.fork_rng(devices=()):
+            return factory.target, factory.made_arguments()
     if not isinstance(factory, functools.partial):
         return factory, {}
-    for argument in reversed(factory.args):  # jsonargparse: the class is the last positional argument
-        if inspect.isclass(argument) or inspect.isfunction(argument):
-            return argument, dict(factory.keywords)
     try:
         bound = inspect.signature(factory.func).bind_partial(*factory.args, **factory.keywords)
     except (TypeError, ValueError) as error:

@@ -8,7 +8,6 @@ import importlib.abc
 import importlib.metadata
 import importlib.util
 import sys
-import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
@@ -17,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from tutelage.errors import ModelError
+from tutelage.own_code import own_modules
 
 __all__ = ["carried", "require_modules", "write_sources"]
 
@@ -35,7 +35,7 @@ def write_sources(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         the other modules, as pip takes it. Each only where there is any.
     """
     named = {module for path in _class_paths(spec) if (module := _module_of(path)) is not None}
-    own = _own_modules(sorted(named))
+    own = own_modules(sorted(named))
     sources = {}
     for name, file in sorted(own.items()):
         package = file.name == "__init__.py"
@@ -53,7 +53,9 @@ def write_sources(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def require_modules(config: Mapping[str, Any], key: str) -> None:
-    """Refuses a bundle whose carried modules can't be imported here.
+    """Refuses a bundle whose carried modules can't be imported here, or would be other code than it was judged with.
+
+    Comments and the form of a file may differ.
 
     Raises:
         ModelError: It says what to do.
@@ -71,6 +73,31 @@ def require_modules(config: Mapping[str, Any], key: str) -> None:
                 mend='read that file; load_student(FOLDER, source="bundle") runs it. Or add the folder of the original '
                 "to PYTHONPATH. model.onnx runs without it",
             )
+        file = Path(found.origin) if found.has_location and found.origin else None
+        if file is not None and file.suffix == ".py" and not _same_code(file, Path(key).parent, about):
+            raise ModelError(
+                f"{key}: module `{name}`",
+                expected=f"the code that the student was judged with, as in the bundle's {about['file']}",
+                found=f"other code in the module that is imported here, {file}",
+                harm="the same weights may answer otherwise than the report says",
+                mend='load_student(FOLDER, source="bundle") runs the copy in the bundle. Or put that copy in the '
+                "place of the module. model.onnx runs without it",
+            )
+
+
+def _same_code(file: Path, folder: Path, about: Mapping[str, Any]) -> bool:
+    """Whether a file is the one that a bundle carries, or says the same in other lines."""
+    content = file.read_bytes() if file.is_file() else b""
+    if hashlib.sha256(content).hexdigest() == about["sha256"]:
+        return True
+    copy = folder / about["file"]
+    kept = copy.read_bytes() if copy.is_file() else b""
+    if hashlib.sha256(kept).hexdigest() != about["sha256"]:
+        return False
+    try:
+        return ast.dump(ast.parse(content)) == ast.dump(ast.parse(kept))
+    except (SyntaxError, ValueError, RecursionError):
+        return False
 
 
 @contextmanager
@@ -151,48 +178,6 @@ def _module_of(path: str) -> str | None:
     """The module in a class path that is loaded: `a.b` of `a.b.Outer.Inner`."""
     parts = path.split(".")
     return next((name for n in range(len(parts) - 1, 0, -1) if (name := ".".join(parts[:n])) in sys.modules), None)
-
-
-def _own_modules(names: Sequence[str]) -> dict[str, Path]:
-    """Source files by module: of these, of their packages and of what they import, as far as no package installs it."""
-    found: dict[str, Path] = {}
-    rest = list(names)
-    while rest:
-        name = rest.pop()
-        file = None if name in found else _own_file(name)
-        if file is None:
-            continue
-        found[name] = file
-        parents = name.split(".")[:-1]
-        rest += [".".join(parents[: n + 1]) for n in range(len(parents))]
-        package = name if file.name == "__init__.py" else ".".join(parents)
-        rest += [each for each in _imports(file.read_bytes(), package) if each in sys.modules]
-    return found
-
-
-def _own_file(name: str) -> Path | None:
-    """The source file of a loaded module that is neither Python's nor an installed package's nor the script itself."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None or name == "__main__" or name.partition(".")[0] in ("tutelage", "torch"):
-        return None
-    path = Path(file).resolve()
-    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
-    installed = [Path(folder).resolve() for kind in kinds if (folder := sysconfig.get_paths().get(kind))]
-    if path.suffix != ".py" or any(path.is_relative_to(folder) for folder in installed):
-        return None
-    return None if {"site-packages", "dist-packages"} & set(path.parts) else path
-
-
-def _imports(content: bytes, package: str) -> Iterator[str]:
-    """Names of modules that a file may import, anywhere in it."""
-    for node in ast.walk(ast.parse(content)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def _requirements(tops: set[str]) -> list[str]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import tutelage
 from tutelage.beat import Phase
+from tutelage.described import describe
 from tutelage.errors import DataError, ModelError, within
 from tutelage.generation.recipe import ChatModel, Generation
 from tutelage.generation.rows import digest_of, limited, plain_columns
@@ -24,7 +25,6 @@ from tutelage.generation.write import OURS, require_place, write_set
 from tutelage.governance.licence import licence_records
 from tutelage.teachers.chat import completion_of, filled, token_logprobs
 from tutelage.teachers.chat_endpoint import ChatEndpoint
-from tutelage.typed import describe
 
 __all__ = ["Generated", "generate"]
 

@@ -53,16 +53,18 @@ class Reply:
     """What a call brought.
 
     Attributes:
-        answers: One for each question of the call, in order.
+        answers: One for each question of the call, in order; None where it is of no use, although others are.
         usage: Tokens, as the endpoint counts them; None where it doesn't say.
         http_status: Where there is one.
         unread: Why the answer is of no use, although it is kept: asked again, it would be the same.
+        lacks: What is wrong with the answers that are None. A `Failure` may have them asked again.
     """
 
-    answers: Sequence[bytes]
+    answers: Sequence[bytes | None]
     usage: Usage | None = None
     http_status: int | None = None
     unread: str = ""
+    lacks: Exception | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +75,25 @@ class Call:
         questions: What it asks.
         send: Sends it; is given the seconds it may take, and raises a `Failure`.
         most: The most tokens that it can use.
+        part: Makes the call for some of its questions alone, by their positions.
     """
 
     questions: Sequence[Question]
     send: Callable[[float], Reply]
     most: Usage = field(default_factory=Usage)
+    part: Callable[[list[int]], Call] | None = None
+
+    def require_fit(self, reply: Reply) -> None:
+        """Refuses a reply with another number of answers.
+
+        Raises:
+            Failure: They can't be told apart.
+        """
+        if len(reply.answers) != len(self.questions):
+            found = f"{len(reply.answers)} answers to {len(self.questions)} questions"
+            raise Failure("unusable", found, retry=True, usage=reply.usage)
+
+    def rest(self, reply: Reply) -> Call:
+        """The call for the questions that a reply has no use for."""
+        assert self.part is not None, "who answers in part can ask in part"
+        return self.part([at for at, answer in enumerate(reply.answers) if answer is None])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tutelage.errors import CapReached, QueryFailed, UserError
-from tutelage.ledger.calls import Call, Failure, Reply, UnreadAnswer
+from tutelage.ledger.calls import Call, Failure, UnreadAnswer
 from tutelage.ledger.owners import new_owner
 from tutelage.ledger.pace import TooSoon, back_off
 from tutelage.ledger.questions import Question
@@ -253,7 +253,7 @@ class _Round:
             began = time.monotonic()
             try:
                 reply = call.send(min(desk.asking.timeout, max(desk.seconds_left(), 0.001)))
-                self._require_fit(call, reply)
+                call.require_fit(reply)
             except Failure as failure:
                 self._close(number, failure, time.monotonic() - began)
                 if self._gives_up(call, failure, attempt):
@@ -270,15 +270,23 @@ class _Round:
                 raise
             desk.ledger.close(
                 number,
-                "unusable" if reply.unread else "answered",
+                "unusable" if reply.unread or reply.lacks else "answered",
                 usage=reply.usage or (Usage() if call.most == Usage() else None),
                 prices=desk.prices,
                 latency=time.monotonic() - began,
                 http_status=reply.http_status,
-                error=reply.unread or None,
-                answers=list(zip(call.questions, reply.answers, strict=True)),
+                error=reply.unread or (" ".join(str(reply.lacks).split())[:300] if reply.lacks else None),
+                answers=[(q, a) for q, a in zip(call.questions, reply.answers, strict=True) if a is not None],
             )
             self._landed()
+            if reply.lacks is not None:  # what it said of the others is stored
+                call = call.rest(reply)
+                if not isinstance(reply.lacks, Failure):
+                    raise reply.lacks
+                if self._gives_up(call, reply.lacks, attempt):
+                    return
+                self._wait(reply.lacks, attempt)
+                continue
             for each in call.questions if reply.unread else ():
                 desk.lack_unread(each.key, reply.unread, self.allowed)
             return
@@ -365,16 +373,6 @@ class _Round:
     def _require_time(self, seconds: float) -> None:
         if seconds >= self.desk.seconds_left():
             raise CapReached("seconds", f"the cap on seconds is reached: {self.desk.caps.seconds:g} for one run")
-
-    @staticmethod
-    def _require_fit(call: Call, reply: Reply) -> None:
-        if len(reply.answers) != len(call.questions):
-            raise Failure(
-                "unusable",
-                f"{len(reply.answers)} answers to {len(call.questions)} questions",
-                retry=True,
-                usage=reply.usage,
-            )
 
     def _explained(self, error: BaseException) -> BaseException:
         """The error with what was asked, what is missing and how to go on."""

@@ -13,6 +13,7 @@ import torch
 
 from tutelage.errors import ModelError, UserError, blame
 from tutelage.imports import load_function
+from tutelage.own_code import code_digest
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.answer_form import AnswerForm, Answers, require_answers
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
@@ -78,6 +79,7 @@ class FunctionTeacher(Teacher):
         self.truncated = truncated
         self.arguments = arguments
         self._call: Callable[..., Any] | None = None
+        self._code = b""
         self._known: tuple[str, ...] = ()
 
     def load(self, device: torch.device) -> None:
@@ -92,6 +94,8 @@ class FunctionTeacher(Teacher):
             raise ModelError("teacher.samples", expected="at least 1", found=str(self.samples))
         if self._call is None:
             self._call = load_function(self.function, key="teacher.function", error=ModelError)
+            helpers = code_digest([str(getattr(self._call, "__module__", "")), self.function.partition(":")[0]])
+            self._code = _source(self._call) + helpers.encode()  # now: a file may be edited while it is in use
 
     def meet(self, facts: TransferFacts) -> None:
         """Learns the classes of the data."""
@@ -160,10 +164,13 @@ class FunctionTeacher(Teacher):
         return self.classes or self._known
 
     def fingerprint(self) -> str:
-        """SHA-256 of the file that the function's code is in, and of the settings; not of other files that it uses."""
+        """SHA-256 of the file that the function's code is in, of your own modules that it imports, and of the settings.
+
+        What it reads when it is called (a file, the environment, a service) can't be known.
+        """
         settings = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         sha = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-        sha.update(_source(self._call) + "\0".join(self._named()).encode())
+        sha.update(self._code + "\0".join(self._named()).encode())
         return sha.hexdigest()
 
     def describe(self) -> str:

@@ -21,7 +21,6 @@ from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refu
 from tutelage.teachers.black_box import top_of_probabilities
 from tutelage.teachers.canary import Canary, KnownRow, stacked
 from tutelage.teachers.gives import signal_of
-from tutelage.teachers.http import Http, key_from, require_plain_url
 from tutelage.teachers.tensor_checks import (
     class_numbers,
     require_alike,
@@ -29,8 +28,9 @@ from tutelage.teachers.tensor_checks import (
     require_names,
     require_rows,
     row_kind,
+    unusable_rows,
 )
-from tutelage.teachers.tensor_servers import GrpcServer, HttpServer, TensorServer
+from tutelage.teachers.tensor_servers import TensorServer, server_at
 from tutelage.teachers.tensor_values import digest_of_row, fitted, read_back, same_answer, written
 from tutelage.teachers.unreadable import set_aside
 
@@ -153,7 +153,10 @@ class OpenInference(Teacher):
         caps.check("caps", prices)
         if self.max_batch < 1 or self.canary < 0:
             raise RecipeError("max_batch", expected="at least 1, and `canary` 0 or more", found=str(self.max_batch))
-        self._server = self._connect()
+        most = int(asking.answer_mb * 1e6)
+        self._server = server_at(
+            self.url, self.model, self.version, key_variable=self.key_variable, binary=self.binary, most_bytes=most
+        )
         self._desk = Desk(Ledger(self.ledger), f"{self.url} {self.model}", caps=caps, asking=asking, prices=prices)
         try:
             self._metadata = json.loads(self._read_metadata({"what": "metadata"}))
@@ -246,16 +249,24 @@ class OpenInference(Teacher):
             output = self._output()["name"]
             given = {name: array[rows] for name, array in arrays.items()}
             values = self._server.infer(given, [output], timeout)[output]
-            require_rows(values, len(rows), self.gives)
-            answers = [written(value) for value in values]
-            if not again:
-                self._require_shape(values, given)
-                read = np.stack([read_back(answer) for answer in answers])
-                self._signals(read, torch.device("cpu"))  # what can't be read is refused before it is stored
-                self._canary().keep(given, answers, range(len(rows)))  # before any answer is stored
-            return Reply(answers=answers, http_status=None)
+            if again:
+                require_rows(values, len(rows), self.gives)
+                return Reply(answers=[written(value) for value in values])
+            bad = unusable_rows(values, len(rows), self.gives, functools.partial(self._require_readable, given))
+            answers = {row: written(value) for row, value in enumerate(values) if row not in bad}
+            self._canary().keep(given, list(answers.values()), list(answers))  # before any answer is stored
+            return Reply(answers=[answers.get(row) for row in range(len(rows))], lacks=next(iter(bad.values()), None))
 
-        return Call(questions=[questions[row] for row in rows], send=send)
+        return Call(
+            questions=[questions[row] for row in rows],
+            send=send,
+            part=lambda some: self._call(arrays, questions, [rows[at] for at in some]),
+        )
+
+    def _require_readable(self, given: dict[str, Array], values: Array) -> None:
+        """Refuses what can't be read before it is stored."""
+        self._require_shape(values, given)
+        self._signals(np.stack([read_back(written(value)) for value in values]), torch.device("cpu"))
 
     def _require_shape(self, values: Array, given: dict[str, Array]) -> None:
         """Rows of the output are as the metadata has them, and as earlier ones to inputs of the same shapes."""
@@ -312,17 +323,6 @@ class OpenInference(Teacher):
         return columns[column]
 
     # What is checked
-
-    def _connect(self) -> TensorServer:
-        most = int((self.asking or Asking()).answer_mb * 1e6)
-        if self.url.partition("://")[0] in ("grpc", "grpcs"):
-            require_plain_url(self.url, "url", ("grpc", "grpcs"))
-            scheme, _, address = self.url.rstrip("/").partition("://")
-            key = key_from(self.key_variable, "key_variable")
-            return GrpcServer(address, self.model, self.version, key=key, secure=scheme == "grpcs", most_bytes=most)
-        url = require_plain_url(self.url, "url")
-        http = Http(url, key_from(self.key_variable, "key_variable"), most)
-        return HttpServer(http, self.model, self.version, binary=self.binary)
 
     def _read_metadata(self, what: dict[str, Any]) -> bytes:
         """The metadata as it is stored, or as it is now if it isn't."""

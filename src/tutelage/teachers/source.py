@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import UserError
+from tutelage.module_factory import ModuleFactory
+from tutelage.own_code import code_digest
 from tutelage.paths import resolve_path
 from tutelage.teachers.base import Teacher
 
@@ -25,7 +27,8 @@ def source_digest(teacher: Teacher) -> str:
 
     What decides no answer, such as a cap or the file of a ledger, is not part of it.
 
-    It does not cover the code of classes and functions. Empty where a teacher was made with an object that does not say
+    Of the code of classes and functions it covers the modules of your own, with those that they import; what code reads
+    when it runs can't be known. Empty where a teacher was made with an object that does not say
     what it is made from, such as a module that lives in memory.
     """
     digest = hashlib.sha256()
@@ -51,16 +54,21 @@ def _parts(value: Any) -> Iterator[bytes]:
         yield str(len(value)).encode()
         for inner in value:
             yield from _parts(inner)
-    elif isinstance(value, functools.partial):  # how a recipe gives a factory
+    elif isinstance(value, ModuleFactory):
+        yield from _parts([value.target, value.arguments, value.further])
+    elif isinstance(value, functools.partial):
         yield from _parts([value.func, list(value.args), dict(value.keywords)])
     elif inspect.isclass(value) or inspect.isfunction(value):
         if "<" in value.__qualname__:
             raise _Unknown
         yield f"{value.__module__}.{value.__qualname__}".encode()
+        yield code_digest([value.__module__]).encode()
     elif isinstance(value, Teacher):
         yield from _parts(type(value))
         names = inspect.signature(type(value)).parameters.keys() - set(value.incidental)
         yield from _parts({name: vars(value)[name] for name in sorted(names) if name in vars(value)})
+        functions = [vars(value).get(name) for name in getattr(value, "functions", ())]
+        yield code_digest(each.partition(":")[0] for each in functions if isinstance(each, str)).encode()
     else:
         raise _Unknown
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tutelage.errors import ModelError, did_you_mean
+from tutelage.errors import ModelError, UserError, did_you_mean
 from tutelage.ledger import Failure
 from tutelage.teachers.tensor_values import DATATYPES
 
-__all__ = ["class_numbers", "require_alike", "require_fixed_sizes", "require_names", "require_rows", "row_kind"]
+__all__ = [
+    "class_numbers",
+    "require_alike",
+    "require_fixed_sizes",
+    "require_names",
+    "require_rows",
+    "row_kind",
+    "unusable_rows",
+]
 
 Array = np.ndarray[Any, Any]
 MOST = 1.1
@@ -67,6 +75,40 @@ def require_rows(values: Array, rows: int, gives: str) -> None:
         raise Failure("unusable", f"an output that is no probabilities of the classes; gives: {better}", retry=False)
     if gives == "sigmoid" and (values.min() < -1e-6 or values.max() > 1 + 1e-6):
         raise Failure("unusable", "an output that is no independent probabilities; gives: logits", retry=False)
+
+
+def unusable_rows(
+    values: Array, rows: int, gives: str, require: Callable[[Array], None]
+) -> dict[int, Failure | UserError]:
+    """The rows of an output that are of no use, with the reason; before any answer is stored.
+
+    Args:
+        values: The output.
+        rows: How many rows were asked about.
+        gives: Its kind, as the recipe says it.
+        require: Refuses what can't be read.
+
+    Raises:
+        Failure: None is of use, or the rows can't be told apart.
+        UserError: None is of use: it is the recipe that does not fit.
+    """
+
+    def judge(some: Array, count: int) -> Failure | UserError | None:
+        try:
+            require_rows(some, count, gives)
+            require(some)
+        except (Failure, UserError) as error:
+            return error
+        return None
+
+    error = judge(values, rows)
+    if error is None:
+        return {}
+    apart = values.ndim > 0 and len(values) == rows > 1
+    bad = {row: found for row in range(rows) if (found := judge(values[row : row + 1], 1))} if apart else {}
+    if not 0 < len(bad) < rows:
+        raise error
+    return bad
 
 
 def require_fixed_sizes(values: Array, metadata: Sequence[int]) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 
 from tutelage.errors import MissingExtra
 from tutelage.ledger import Failure
-from tutelage.teachers.http import Http
+from tutelage.teachers.http import Http, key_from, require_plain_url
 from tutelage.teachers.secret import Secret
 
-__all__ = ["GrpcServer", "HttpServer", "TensorServer"]
+__all__ = ["GrpcServer", "HttpServer", "TensorServer", "server_at"]
 
 Array = np.ndarray[Any, Any]
 PURPOSE = "a teacher behind the Open Inference Protocol"
@@ -41,6 +41,23 @@ class TensorServer(Protocol):
         Raises:
             Failure: There are none.
         """
+
+
+def server_at(
+    url: str, model: str, version: str, *, key_variable: str | None, binary: bool, most_bytes: int
+) -> TensorServer:
+    """The server at a URL, by its scheme: gRPC or HTTP.
+
+    Raises:
+        RecipeError: The URL holds a secret or has another scheme, or the variable is not set.
+    """
+    if url.partition("://")[0] in ("grpc", "grpcs"):
+        require_plain_url(url, "url", ("grpc", "grpcs"))
+        scheme, _, address = url.rstrip("/").partition("://")
+        key = key_from(key_variable, "key_variable")
+        return GrpcServer(address, model, version, key=key, secure=scheme == "grpcs", most_bytes=most_bytes)
+    http = Http(require_plain_url(url, "url"), key_from(key_variable, "key_variable"), most_bytes)
+    return HttpServer(http, model, version, binary=binary)
 
 
 class HttpServer:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tutelage.errors import ModelError
+from tutelage.own_code import code_digest
 from tutelage.signals import Batch, Request, Signals
 from tutelage.standardized import Standardized, unwrapped
 from tutelage.taps import find_layer, observe
@@ -33,6 +34,7 @@ class TorchTeacher(Teacher):
 
     gives: Gives = "logits"
     _module: nn.Module | None = None
+    _code = ""
 
     @abc.abstractmethod
     def make(self) -> nn.Module:
@@ -49,6 +51,8 @@ class TorchTeacher(Teacher):
             module = self.make()
             require_numbers(module, "teacher")
             self._module = module.eval()
+            # Now: a file may be edited while its code is in use.
+            self._code = code_digest(type(inner).__module__ for inner in module.modules())
         self._module.to(device)
 
     def standardise(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -93,11 +97,15 @@ class TorchTeacher(Teacher):
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 of the module's weights and structure, of a Hugging Face model's config, and of what it gives."""
+        """SHA-256 of the module's weights, structure and code, of a Hugging Face model's config, and of what it gives.
+
+        The code is that of your own modules; that of installed packages and of a script that is run is not covered.
+        """
         module = self._loaded()
         configs = (config_text(inner) for inner in module.modules())
         gives = [] if self.gives in ("logits", "values") else [f"gives {self.gives}"]
-        return fingerprint_of(module, [*sorted({text for text in configs if text}), *gives])
+        code = [f"code {self._code}"] if self._code else []
+        return fingerprint_of(module, [*sorted({text for text in configs if text}), *gives, *code])
 
     @property
     def module(self) -> nn.Module | None:

@@ -51,10 +51,12 @@ def _require(name: str) -> None:
     here = ["cpu", *(["cuda"] if cuda else []), *(f"cuda:{number}" for number in range(cuda))]
     here += ["mps"] if torch.backends.mps.is_available() else []
     if name not in here:
+        meant = [each for each in here if each in ("cuda", "mps")] or ["cpu"]
+        by_default = f"write device: {' or '.join(meant)}, or leave it out: the fastest that is here is taken"
         known = re.fullmatch(r"cpu|mps|cuda(:\d+)?", name)
         raise RecipeError(
             "device",
             expected=f"a device of this machine: {', '.join(here)}",
             found=repr(name) + ("" if known else ", which is the name of none"),
-            mend="threads of the CPU are set by OMP_NUM_THREADS" if name.startswith("cpu:") else "",
+            mend="threads of the CPU are set by OMP_NUM_THREADS" if name.startswith("cpu:") else by_default,
         )
