@@ -18,6 +18,7 @@ from tutelage.bundle import Findings, finish_bundle, write_findings
 from tutelage.bundle_reading import evaluate, measure, read_json, report, sound_fields
 from tutelage.checks import look_at_teachers
 from tutelage.delivery import export_student, measure_models
+from tutelage.described import describe
 from tutelage.errors import DataError, RunError, TeacherChanged
 from tutelage.evaluation.results import MetricResult
 from tutelage.evaluation.seeds import seed_summary
@@ -41,7 +42,6 @@ from tutelage.training.processes import decided, peers
 from tutelage.training.progress import rank
 from tutelage.training.setup import make_accelerator
 from tutelage.training.surroundings import note_on_surroundings, read_surroundings
-from tutelage.typed import describe
 from tutelage.workspace import Workspace, notes_on_training, write_json
 
 __all__ = ["Result", "distill", "evaluate", "measure", "report"]

@@ -251,8 +251,8 @@ def _studentised(
         found = math.isfinite(seen) or math.isfinite(bound)
         if not math.isfinite(seen):
             seen = abs((bound if found else plain[side]) - value)
-            if bounded and math.isfinite(drawn.error):
-                seen = min(seen, _of_events(drawn, bounds, confidence)[side])
+            if bounded:
+                seen = min(seen, _as_events(drawn, bounds, confidence)[side])
         ends.append(value + sign * (seen + unseen if few and not bounded else max(seen, unseen)))
         known = bounded or unseen >= HELPED * seen
         reservations.append(_reservation(drawn, found=found and not (few and not known), nothing=seen + unseen == 0))
@@ -277,6 +277,17 @@ def _is_bounded_mean(statistic: Statistic, bounds: tuple[float, float]) -> bool:
     """Whether no row can be far further off than those of the sample: a mean, or a difference of two, within bounds."""
     sides = (statistic.ours, statistic.theirs) if isinstance(statistic, Difference) else (statistic,)
     return all(isinstance(side, Mean) for side in sides) and all(map(math.isfinite, bounds))
+
+
+def _as_events(drawn: Drawn, bounds: tuple[float, float], confidence: float) -> tuple[float, float]:
+    """How far Wilson's interval reaches below and above a mean of values within bounds.
+
+    No values within bounds vary more than events do that are at either bound and have the same mean.
+    """
+    width = bounds[1] - bounds[0]
+    share = (drawn.value - bounds[0]) / width
+    low, high = wilson(share, drawn.independent or drawn.statistic.n, confidence)
+    return (share - low) * width, (high - share) * width
 
 
 def _reservation(drawn: Drawn, *, found: bool, nothing: bool) -> str:
