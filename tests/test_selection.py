@@ -17,7 +17,7 @@ from tutelage.evaluation.metrics import available_metrics, describe
 from tutelage.losses import Loss
 from tutelage.pipeline import _best_seed
 from tutelage.recipe import Task
-from tutelage.selection import BY_TASK, TIES, choose
+from tutelage.selection import BY_TASK, TIES, choose, selection_of
 from tutelage.workspace import Workspace
 
 ROWS = 900
@@ -257,3 +257,17 @@ def test_of_several_seeds_ties_go_to_the_likelier_student(tmp_path: Path) -> Non
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "done.json").write_text(json.dumps({"development": {"accuracy": 0.96, "nll": nll}}))
     assert _best_seed(plan, workspace) == 1
+
+
+def test_of_values_in_unlike_units_none_decides_alone_which_weights_are_kept() -> None:
+    # A price and a share: in an error pooled over them only the price counts.
+    share = 0.01 * np.sin(3 * X[:, 0]) + 0.02 * X[:, 1]
+    targets = np.stack([60_000.0 * X[:, 2] + 250_000.0, share], axis=1)
+    made = recipe("regression", targets, layers(32, 2), 2, [LOSSES.MeanSquaredError()])
+    data = made.data.load()
+    chosen = selection_of(made, made.losses, data)
+    assert (chosen.metric, chosen.tie) == ("r2", "rmse") and "differ" in chosen.why
+    alike = tt.Data(source=tt.Arrays(X, targets / targets.std(axis=0), split=SPLIT)).load()
+    assert selection_of(made, made.losses, alike).metric == "rmse"
+    one = tt.Data(source=tt.Arrays(X, targets[:, 0], split=SPLIT)).load()
+    assert selection_of(made, made.losses, one).metric == "rmse"

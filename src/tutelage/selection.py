@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from tutelage.balance import MOST, Array, decisions, share_of_constant
 from tutelage.errors import RecipeError, did_you_mean
 from tutelage.evaluation.metrics import available_metrics, describe
@@ -29,6 +31,8 @@ TIES: dict[Task, tuple[str, ...]] = {
 }
 """What decides between equal values, and selects where a class or label is rare: it moves when no decision does, while
 the F1 of a student that has not learnt when to say yes to a rare label is chance or 0."""
+UNLIKE = 3.0
+"""Values of rows whose standard deviations differ by more than this factor are taken to have other units."""
 FREE = {
     "shift": "a number added to all values of a row",
     "scale": "the length of a row of outputs",
@@ -76,21 +80,27 @@ def higher_is_better(metric: str) -> bool:
     return about.higher_is_better
 
 
-def choose(task: Task, losses: Sequence[Loss], known: Sequence[str], *, share: float = 0.0) -> Selection:
+def choose(
+    task: Task, losses: Sequence[Loss], known: Sequence[str], *, share: float = 0.0, spread: float = 1.0
+) -> Selection:
     """The metric that shows what the losses learn.
 
     Losses on outputs leave something free: a softmax a number added to all classes, a margin one added to all
     candidates. A metric that what they all leave free would change is passed over. Where a constant answer is right in
     more than nine of ten decisions, the share of right ones can't tell a student that has learnt from one that has not,
-    so the likelihood selects.
+    so the likelihood selects. Where the values of a row have other units, an error pooled over them is that of the
+    largest, so R² selects, which is a mean over the values.
 
     Args:
         task: What the outputs mean.
         losses: Of the training; those that read layers alone say nothing about outputs.
         known: Names of the metrics that the development split allows.
         share: The share of the decisions on development rows in which the best constant answer is right.
+        spread: How many times the least standard deviation of a value of the labels the greatest is.
     """
     usual = [name for name in BY_TASK[task] if name in known]
+    if spread > UNLIKE and "r2" in known:
+        usual = ["r2", *usual]
     names = [*(name for name in TIES[task] if share > MOST and name in known), *usual]
     free = _left_free(losses)
     fitting = [name for name in names if free <= _ignores(task, name)]
@@ -99,6 +109,10 @@ def choose(task: Task, losses: Sequence[Loss], known: Sequence[str], *, share: f
         why = f"no metric of task {task} shows what these losses learn: they leave free {_told(free)}"
     elif metric not in usual:
         why = f"a constant answer is right in {share:.1%} of its decisions, so {usual[0]} says little"
+    elif metric == "r2":
+        why = (
+            f"values of a row differ {spread:,.0f}-fold in deviation: an error pooled over them is that of the largest"
+        )
     elif metric != usual[0]:
         why = f"the losses leave free {_told(free - _ignores(task, usual[0]))}, which would change {usual[0]}"
     else:
@@ -160,7 +174,14 @@ def selection_of(
         known = [name for name in known if name not in ("micro_f1", "top1")]
     answers = labels if labels is not None or teacher_says is None else decisions(recipe.task, teacher_says)
     share = 0.0 if answers is None else share_of_constant(recipe.task, answers)
-    return choose(recipe.task, losses, known, share=share)
+    spread = _spread(labels) if recipe.task == "regression" and labels is not None else 1.0
+    return choose(recipe.task, losses, known, share=share, spread=spread)
+
+
+def _spread(labels: Array) -> float:
+    """The greatest over the least standard deviation of the values of rows; 1 where one of them is constant."""
+    deviations = labels.reshape(len(labels), -1).std(axis=0, dtype=np.float64)
+    return float(deviations.max() / deviations.min()) if deviations.min() > 0 else 1.0
 
 
 def _tie(task: Task, metric: str, known: Sequence[str], free: frozenset[str]) -> str | None:

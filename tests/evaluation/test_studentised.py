@@ -122,7 +122,11 @@ def test_resamples_of_equal_rows_count_as_far_off_not_as_no_evidence() -> None:
     assert reach_of(drawn.value, drawn.error, drawn.draws, drawn.errors, 0.95)[1] == math.inf
     within = value_interval(drawn, bounds=(0.0, 2.0), share=False, confidence=0.95, higher_is_better=False)
     assert within is not None
-    assert (within.high, within.reservation) == (2.0, "")
+    # Within bounds no value varies more than events at the bounds do: Wilson's limit of a share of 0.025 / 2.
+    p, z = 0.0125, 1.959964
+    limit = (p + z**2 / 120 + z * math.sqrt(p * (1 - p) / 60 + z**2 / 4 / 60**2)) / (1 + z**2 / 60)
+    assert within.high == pytest.approx(2 * limit, rel=1e-4)
+    assert within.reservation == ""
     unbounded = value_interval(drawn, bounds=(0.0, np.inf), share=False, confidence=0.95, higher_is_better=False)
     assert unbounded is not None
     assert math.isfinite(unbounded.high)
@@ -288,3 +292,18 @@ def test_a_resample_is_drawn_for_groups_as_it_is_for_their_rows() -> None:
         (alone,) = draw([statistic], 60, 50, seed=1, groups=groups)
         assert alone.draws == pytest.approx(drawn.draws)
     assert together[0].draws != pytest.approx(draw([rank], 60, 50, seed=1)[0].draws)
+
+
+@pytest.mark.parametrize("rare", [0.002, 0.02])
+def test_a_mean_of_shares_that_are_nearly_all_one_has_an_interval_that_is_short_and_holds(rare: float) -> None:
+    rng = np.random.default_rng(5)
+    passed, lows = 0, []
+    for run in range(300):
+        x = 1 - 0.3 * (rng.random(400) < rare)
+        (drawn,) = draw([Mean(x)], 400, 300, seed=run)
+        found = value_interval(drawn, bounds=(0.0, 1.0), share=True, confidence=0.95)
+        assert found is not None
+        lows.append(found.low)
+        passed += found.low > 1 - 0.3 * rare and not found.reservation
+    assert passed <= 0.025 * 300 + 3 * math.sqrt(0.025 * 300)
+    assert min(lows) > 0.95
