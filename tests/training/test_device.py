@@ -67,5 +67,5 @@ def test_it_is_an_option_of_the_command_line() -> None:
 def test_a_device_that_is_not_here_is_refused_with_one_that_is(name: str) -> None:
     """Catches a refusal without a way out, as `gpu` had, which other libraries take for a name."""
     best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    with pytest.raises(RecipeError, match=rf"device\n[^\0]*to mend:[^\0]*device: {best}"):
+    with pytest.raises(RecipeError, match=rf"device\n[^\0]*mend: [^\0]*device: {best}"):
         use_device(name)
