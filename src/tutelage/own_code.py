@@ -11,19 +11,28 @@ from pathlib import Path
 
 from tutelage.callables import module_file
 
-__all__ = ["code_digest", "own_modules"]
+__all__ = ["code_digest", "own_modules", "without_comments"]
 
 
 def code_digest(names: Iterable[str]) -> str:
     """SHA-256 of the files of these modules and of the own modules that they import; empty where none is one's own.
 
-    It tells a changed function, a helper in another file, a constant. It can't tell what code reads when it runs (a
-    file, the environment, a service), and it does not cover installed packages or a script that is run.
+    It tells a changed function, a helper in another file, a constant; comments and layout are no part of it. It can't
+    tell what code reads when it runs (a file, the environment, a service), and it does not cover installed packages or
+    a script that is run.
     """
     digest, found = hashlib.sha256(), own_modules(sorted(set(names)), loaded=False)
     for name, file in sorted(found.items()):
-        digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        digest.update(f"{name}\0{hashlib.sha256(without_comments(file.read_bytes())).hexdigest()}\n".encode())
     return digest.hexdigest() if found else ""
+
+
+def without_comments(content: bytes) -> bytes:
+    """A source file without its comments and its layout; one that is no Python as it is."""
+    try:
+        return ast.unparse(ast.parse(content)).encode()
+    except (SyntaxError, ValueError, RecursionError):  # a file that nobody could import
+        return content
 
 
 def own_modules(names: Sequence[str], *, loaded: bool = True) -> dict[str, Path]:

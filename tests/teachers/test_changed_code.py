@@ -93,3 +93,12 @@ def test_a_file_that_is_edited_during_a_run_does_not_make_its_teacher_another_on
 
 def test_installed_code_is_no_code_of_ones_own() -> None:
     assert code_digest(["torch.nn", "json", "tutelage.teachers", "numpy", "no_such_module", "__main__"]) == ""
+
+
+@pytest.mark.parametrize("kind", ["function", "module"])
+def test_comments_and_layout_make_no_other_teacher(kind: str, home: Path) -> None:
+    """Catches answers paid for again because of a comment."""
+    before = known(kind)
+    path = home / "changing/asked.py"
+    path.write_text("# Asked by a batch job.\n\n" + path.read_text().replace("SHIFT = 1", "SHIFT  =  1  # of all"))
+    assert known(kind) == before

@@ -13,7 +13,7 @@ import torch
 
 from tutelage.errors import ModelError, UserError, blame
 from tutelage.imports import load_function
-from tutelage.own_code import code_digest
+from tutelage.own_code import code_digest, without_comments
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.answer_form import AnswerForm, Answers, require_answers
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
@@ -186,5 +186,5 @@ def _source(function: Callable[..., Any] | None) -> bytes:
         except TypeError:  # it is built into Python or into a library
             continue
         if file and Path(file).is_file():
-            return Path(file).read_bytes()
+            return without_comments(Path(file).read_bytes())
     return b""
