@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
+import contextlib
 import html
 import quopri
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -22,6 +24,8 @@ DEPTH = 3
 """How many encodings may lie in each other."""
 LONGEST = 200_000
 """Characters that are searched at once; a longer text is searched in overlapping pieces."""
+DECODED = 8_000_000
+"""Characters of a text that are decoded: what an accident repeats a key in is short, and decoding takes time."""
 _ESCAPE = re.compile(
     r"\\(?:u([0-9a-fA-F]{4})|[uU]\{?([0-9a-fA-F]{1,8})\}?|x([0-9a-fA-F]{2})|([0-7]{3})|(.))", re.DOTALL
 )
@@ -30,6 +34,9 @@ _LETTER = re.compile("[A-Za-z]")
 _NO_ASCII = dict.fromkeys([0, 9, 10, 13, *range(32, 127)])
 """What `str.translate` leaves of a text: the characters that are not of ASCII, or that control."""
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:,-]?){4,}")
+_NUMBERS = re.compile(r"(?<![\d.])\d{2,3}(?:\s*[,;\s]\s*\d{2,3}){5,}(?![\d.])")
+_ADOBE = re.compile(r"<~(.{8,200}?)~>")
+_WORD = re.compile(r"[^\s\"']{8,200}")
 
 
 class Secret:
@@ -63,16 +70,21 @@ class Secret:
         return value
 
     def is_in(self, text: str) -> bool:
-        """Whether the key, or a half of it, is in a text: in other case, split, escaped, in base64, hex and so on."""
+        """Whether the key, or a half of it, is in a text: in other case, split, escaped, in base64, hex and so on.
+
+        Beyond the first 8 million characters it is looked for as it is, split and in other case alone.
+        """
         if not self._pieces:
             return False
-        step = LONGEST - 2000
-        parts = (text[at : at + LONGEST] for at in range(0, max(len(text), 1), step))
-        return any(piece in found for part in parts for found in _readings(part, DEPTH) for piece in self._pieces)
+        starts = range(0, max(len(text), 1), LONGEST - 2000)
+        parts = ((text[at : at + LONGEST], DEPTH if at < DECODED else 0) for at in starts)
+        return any(piece in found for part, deep in parts for found in _readings(part, deep) for piece in self._pieces)
 
 
 def _squeezed(text: str) -> str:
     """Letters and digits alone, in one case: what is left of a text however it is broken, quoted or masked."""
+    if not text.isascii():  # full-width letters and the like
+        text = unicodedata.normalize("NFKC", text)
     return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
@@ -99,9 +111,27 @@ def _decoded(text: str) -> Iterator[str]:
     pieces = [each for run in _RUN.findall(text) if _LETTER.search(run) for each in _of_base64(run)]
     for kind in (True, False):  # apart, for what was no base64 or began elsewhere is not decoded further
         yield " ".join(each for each in pieces if _is_text(each) is kind)
+    yield " ".join(_of_numbers(text))
+    yield " ".join(_of_base85(text))
     pairs = [re.sub(r"[^0-9a-fA-F]", "", found.group()) for found in _HEX.finditer(text)]
     if pairs:
         yield " ".join(bytes.fromhex(each[: len(each) // 2 * 2]).decode("latin-1") for each in pairs)
+
+
+def _of_numbers(text: str) -> Iterator[str]:
+    """Lists of the numbers of bytes: `[115, 107, 45, ...]`."""
+    for found in _NUMBERS.finditer(text):
+        codes = [int(each) for each in re.findall(r"\d+", found.group())]
+        yield "".join(chr(code) for code in codes if code < 256)
+
+
+def _of_base85(text: str) -> Iterator[str]:
+    """Words as base85, of Python's and git's alphabet or of Adobe's."""
+    adobe = ((base64.a85decode, word) for word in _ADOBE.findall(text))
+    for decode, word in (*adobe, *((base64.b85decode, word.rstrip(",")) for word in _WORD.findall(text))):
+        with contextlib.suppress(ValueError):
+            if _is_text(decoded := decode(word).decode("latin-1")):
+                yield decoded
 
 
 def _is_text(decoded: str) -> bool:
