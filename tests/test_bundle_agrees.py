@@ -116,7 +116,7 @@ def test_a_bundle_as_it_was_made_agrees_also_after_its_page_was_written_again(
             lambda b: edit(b / "provenance.json", lambda r: r["teacher"].update(description="GPT")),
             "provenance.json: not",
         ),
-        (lambda b: replace(b / "cost.json", "1", "2"), "cost.json: not the file"),
+        (lambda b: replace(b / "cost.json", '"batch": 1', '"batch": 2'), "cost.json: not the file"),
         (lambda b: replace(b / "history.jsonl", "step", "stop"), "history.jsonl: not the file"),
     ],
     ids=["weights", "card", "missing", "extra", "page", "no page", "provenance", "cost", "history"],

@@ -141,7 +141,7 @@ def test_a_resumed_run_says_where_it_goes_on_and_a_long_phase_is_not_silent(
         tt.distill(made, tmp_path)
     monkeypatch.setattr(stages, "fit", inner)
     first = capsys.readouterr().err
-    assert "going on" not in first and "goes on" not in first and "trained before" not in first
+    assert "going on" not in first and "goes on" not in first and "was trained before" not in first
     measure = pipeline.measure_models
 
     def slow(*arguments):  # type: ignore[no-untyped-def]

@@ -85,6 +85,11 @@ def recipe(labels: Any = PRICES, *, teacher: Any = None, student: Any = None, **
 
 def trained(made: tt.Recipe, folder: Path, *, baseline: bool = False) -> np.ndarray:
     """The outputs on the test rows of a student that is trained as the recipe says."""
+    return trained_teacher(made, folder, baseline=baseline)[1]
+
+
+def trained_teacher(made: tt.Recipe, folder: Path, *, baseline: bool = False) -> tuple[Teacher, np.ndarray]:
+    """The teacher that the run asks, and the outputs on the test rows of its student."""
     torch.set_num_threads(1)
     plan = tt.make_plan(made)
     workspace = Workspace(folder)
@@ -93,7 +98,7 @@ def trained(made: tt.Recipe, folder: Path, *, baseline: bool = False) -> np.ndar
     says: TeacherSays = teacher_answers(plan.recipe.teacher, plan.data, plan.data.rows("development"), CPU)
     train = train_baseline if baseline else train_student
     student = train(plan, workspace, 0, says, progress=False)
-    return answers(student, plan.data, plan.data.rows("test"), CPU)
+    return plan.recipe.teacher, answers(student, plan.data, plan.data.rows("test"), CPU)
 
 
 def r2(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -168,9 +173,9 @@ def test_a_constant_target_is_no_division_by_zero(tmp_path: Path) -> None:
 
 def test_a_teacher_that_is_trained_in_the_run_learns_prices_and_answers_in_their_unit(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    teacher = tt.ModuleTeacher(Net(hidden=32))
-    made = recipe(teacher=teacher, teacher_training=tt.Training(steps=200, batch_size=25, learning_rate=1e-2))
-    found = trained(made, tmp_path)
+    given = tt.ModuleTeacher(Net(hidden=32))
+    made = recipe(teacher=given, teacher_training=tt.Training(steps=200, batch_size=25, learning_rate=1e-2))
+    teacher, found = trained_teacher(made, tmp_path)
     with torch.no_grad():
         said = teacher.ask(Batch(inputs=torch.from_numpy(INPUTS[TEST]), rows=torch.arange(40), views=torch.zeros(40)),
                            Request(output=True, features=frozenset({"first"})))  # fmt: skip

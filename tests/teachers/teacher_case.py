@@ -249,7 +249,7 @@ CASES: dict[str, TeacherCase] = {
         padded=lambda: tokens(40),
     ),
     "Cached": TeacherCase(
-        make=lambda: Cached(ModuleTeacher(Net), "no-such-folder", features="float32"),
+        make=lambda: Cached(ModuleTeacher(Net), tempfile.mkdtemp(prefix="tutelage-"), features="float32"),
         inputs=pictures,
         features=("norm", "conv"),
         missing=("nrom", "norm"),
