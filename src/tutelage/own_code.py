@@ -4,26 +4,45 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import sys
 import sysconfig
+import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tutelage.callables import module_file
 
-__all__ = ["code_digest", "own_modules"]
+__all__ = ["code_digest", "own_modules", "without_comments"]
 
 
 def code_digest(names: Iterable[str]) -> str:
     """SHA-256 of the files of these modules and of the own modules that they import; empty where none is one's own.
 
-    It tells a changed function, a helper in another file, a constant. It can't tell what code reads when it runs (a
-    file, the environment, a service), and it does not cover installed packages or a script that is run.
+    It tells a changed function, a helper in another file, a constant; not a comment or an empty line. It can't tell
+    what code reads when it runs (a file, the environment, a service), and it does not cover installed packages or a
+    script that is run.
     """
     digest, found = hashlib.sha256(), own_modules(sorted(set(names)), loaded=False)
     for name, file in sorted(found.items()):
-        digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        digest.update(f"{name}\0{hashlib.sha256(without_comments(file.read_bytes())).hexdigest()}\n".encode())
     return digest.hexdigest() if found else ""
+
+
+def without_comments(content: bytes) -> bytes:
+    """A source file without its comments and empty lines, which decide no answer; as it is where it can't be read."""
+    try:
+        tokens = list(tokenize.tokenize(io.BytesIO(content).readline))
+        lines = [line.decode(tokens[0].string) for line in io.BytesIO(content)]  # as the tokenizer counts them
+    except (SyntaxError, ValueError, LookupError, tokenize.TokenError):
+        return content
+    for token in tokens:
+        row, column = token.start
+        if token.type == tokenize.COMMENT:
+            lines[row - 1] = lines[row - 1][:column].rstrip() + "\n"
+        if token.type == tokenize.NL and not lines[row - 1].strip():
+            lines[row - 1] = ""
+    return "".join(lines).rstrip().encode()
 
 
 def own_modules(names: Sequence[str], *, loaded: bool = True) -> dict[str, Path]:

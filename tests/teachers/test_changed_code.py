@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tutelage.own_code import code_digest
+from tutelage.own_code import code_digest, without_comments
 from tutelage.teachers import FunctionTeacher, ModuleTeacher, Teacher
 from tutelage.teachers.source import source_digest
 
@@ -93,3 +93,30 @@ def test_a_file_that_is_edited_during_a_run_does_not_make_its_teacher_another_on
 
 def test_installed_code_is_no_code_of_ones_own() -> None:
     assert code_digest(["torch.nn", "json", "tutelage.teachers", "numpy", "no_such_module", "__main__"]) == ""
+
+
+@pytest.mark.parametrize("kind", ["function", "module"])
+def test_a_comment_or_an_empty_line_makes_no_other_teacher(kind: str, home: Path) -> None:
+    """All answers would be asked, and paid, again."""
+    before = known(kind)
+    for name in ("asked", "inner"):
+        path = home / "changing" / f"{name}.py"
+        path.write_text("# why\n\n" + path.read_text().replace("\n", "  # so\n\n"))
+    assert known(kind) == before
+
+
+@pytest.mark.parametrize("text", ['"# {}"', '"""a\n\n# {}\n"""', 'f"""{{1}}\n# {}\n\n"""', '"""\n{}  \n\n"""'])
+def test_what_stands_in_a_text_is_no_comment(text: str) -> None:
+    one, other = (without_comments(f"x = {text.format(n)}\n".encode()) for n in (1, 2))
+    assert one != other and eval(one.removeprefix(b"x = ")) == eval(text.format(1))
+
+
+@pytest.mark.parametrize("content", [b"def f(:\n", b"\xff\n", b"# coding: none\n", b"x = (\n", b"\0"])
+def test_a_file_that_is_no_python_is_known_by_its_bytes(content: bytes) -> None:
+    assert without_comments(content).strip(b"\n") == content.strip(b"\n")
+
+
+def test_lines_are_those_that_python_counts() -> None:
+    """A form feed or a line separator within a line ends none: cut elsewhere, a change of code would not be seen."""
+    one, other = (without_comments(f"\x0ca = '\u2028'  # why\nb = {n}  # so".encode()) for n in (1, 2))
+    assert (one, other) == tuple(f"\x0ca = '\u2028'\nb = {n}".encode() for n in (1, 2))

@@ -13,7 +13,7 @@ import torch
 
 from tutelage.errors import ModelError, UserError, blame
 from tutelage.imports import load_function
-from tutelage.own_code import code_digest
+from tutelage.own_code import code_digest, without_comments
 from tutelage.signals import Batch, Request, Signals
 from tutelage.teachers.answer_form import AnswerForm, Answers, require_answers
 from tutelage.teachers.base import Teacher, TransferFacts, refuse_features, refuse_members
@@ -179,12 +179,12 @@ class FunctionTeacher(Teacher):
 
 
 def _source(function: Callable[..., Any] | None) -> bytes:
-    """The content of the file that a function's code is in; nothing for code that has none."""
+    """The file that a function's code is in, without its comments; nothing for code that has none."""
     for code in (function, type(function)):  # an object that can be called has the code of its class
         try:
             file = inspect.getsourcefile(inspect.unwrap(code)) if code is not None else None
         except TypeError:  # it is built into Python or into a library
             continue
         if file and Path(file).is_file():
-            return Path(file).read_bytes()
+            return without_comments(Path(file).read_bytes())
     return b""
