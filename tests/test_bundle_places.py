@@ -131,3 +131,34 @@ def test_a_path_is_told_so_that_its_owner_finds_it_and_nobody_learns_a_folder(
     places = Places(recipe, tmp_path / "beside")
     assert places.told(recipe) == {"a": [{"b": told}]}
     assert json.loads(json.dumps(places.told([f"read `{written}`"]))) == [f"read `{told}`"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://host{cwd}/v1/chat",
+        "http://127.0.0.1:8000{home}/v1",
+        "s3://bucket{cwd}/rows.csv",
+        "/mnt{cwd}/rows.csv",
+        "${{DATA}}{beside}/rows.csv",
+        "https://host/usr/share/ann/x.csv",
+    ],
+)
+def test_an_address_in_which_the_working_folder_appears_stays_the_same_address(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container works in `/app` or `/data`, and servers and buckets have such paths: another host would be asked."""
+    for name in ("cwd", "beside", "home"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("tutelage.portable._is_place", lambda text: text.startswith("/usr/"))
+    url = text.format(cwd=tmp_path / "cwd", beside=tmp_path / "beside", home=tmp_path / "home")
+    recipe = {"url": url, "path": "/usr/share/ann/x.csv"}
+    assert Places(recipe, tmp_path / "beside").told(recipe) == {"url": url, "path": "<elsewhere>/x.csv"}
+
+
+def test_names_of_classes_and_cells_that_look_like_paths_are_told_as_they_are() -> None:
+    source = {"path": "/usr/share/ann/x.csv", "classes": ["/usr/page", "C:/drive x"], "missing": ["/usr/none"]}
+    assert Places(source, None).told(source) == source | {"path": "<elsewhere>/x.csv"}
+    assert Places(source, None).told("`/usr/page`") == "`/usr/page`"

@@ -18,6 +18,10 @@ ELSEWHERE = "<elsewhere>"
 _WINDOWS = re.compile(r"(?:[A-Za-z]:[\\/]|\\\\)[^\n]+")
 _SEPARATOR = re.compile(r"[/\\]")
 _USER = re.compile(r"~[^/\\]+[/\\].+")
+_BEGIN = r"""(?:(?<![^\s"'`(,:;=<\[{|])|(?<=file://))"""
+"""Where a path may begin in a text: not within a longer one, nor within the address of a server or a bucket."""
+_NO_PATHS = frozenset({"classes", "missing", "unlabelled"})
+"""Fields that hold what stands in the data, however it looks."""
 
 
 class Places:
@@ -43,18 +47,18 @@ class Places:
     def told(self, value: Any) -> Any:
         """Plain data, or a text, with every such path in it as it is told."""
         if isinstance(value, Mapping):
-            return {key: self.told(item) for key, item in value.items()}
+            return {key: item if key in _NO_PATHS else self.told(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.told(item) for item in value]
         if not isinstance(value, str):
             return value
         for path in sorted(self._names, key=len, reverse=True):
-            value = value.replace(path, self._names[path])
+            value = _put(value, path, self._names[path])
         return self._within(value)
 
     def _within(self, text: str) -> str:
         for prefix in sorted(self._prefixes, key=len, reverse=True):
-            text = text.replace(prefix, self._prefixes[prefix])
+            text = _put(text, prefix, self._prefixes[prefix])
         return text
 
     def _name(self, path: str) -> str:
@@ -96,8 +100,15 @@ def _open(value: Any, key: str) -> list[tuple[str, str]]:
 def _texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    inner: Iterable[Any] = value if isinstance(value, (list, tuple)) else ()
+    if isinstance(value, Mapping):
+        inner = (item for key, item in value.items() if key not in _NO_PATHS)
     return [text for item in inner for text in _texts(item)]
+
+
+def _put(text: str, path: str, told: str) -> str:
+    """A text in which a path stands as it is told, wherever it begins one."""
+    return re.sub(_BEGIN + re.escape(path), lambda _: told, text)
 
 
 def _is_place(text: str) -> bool:

@@ -179,7 +179,7 @@ class FunctionTeacher(Teacher):
 
 
 def _source(function: Callable[..., Any] | None) -> bytes:
-    """The content of the file that a function's code is in; nothing for code that has none."""
+    """The file that a function's code is in, without its comments; nothing for code that has none."""
     for code in (function, type(function)):  # an object that can be called has the code of its class
         try:
             file = inspect.getsourcefile(inspect.unwrap(code)) if code is not None else None
