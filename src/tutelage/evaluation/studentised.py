@@ -9,9 +9,9 @@ intervals"): the first is right for a skewed mean, the second for a difference i
 
 What no resample can know is what the sample lacks. `unseen.py` says how far that may reach. The interval reaches the
 further of both distances, and their sum where few rows make up the variance of what has no bounds (see
-`effective_number`), since then the sample's own spread is known no better. And where that does not reach far beyond the sample's own spread either, the
-interval makes a reservation: no interval holds for a mean without knowledge of its tail (Bahadur and Savage 1956, "The
-nonexistence of certain statistical procedures in nonparametric problems").
+`effective_number`), since then the sample's own spread is known no better. And where that does not reach far beyond the
+sample's own spread either, the interval makes a reservation: no interval holds for a mean without knowledge of its tail
+(Bahadur and Savage 1956, "The nonexistence of certain statistical procedures in nonparametric problems").
 
 The bounds `FEW` and `HELPED` were chosen by simulation: `benchmarks/coverage.py`; docs/intervals.md has what they give.
 """
