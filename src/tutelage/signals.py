@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, SignalError
 from tutelage.forms import TopK
 
 __all__ = ["Batch", "Inputs", "Request", "Signals", "call", "lone_tensor", "output_of"]
@@ -56,8 +56,13 @@ class Batch:
         """The batch of some inputs that are rows of no transfer set.
 
         Where there is an `attention_mask` of `[B, L]`, it is the mask.
+
+        Raises:
+            SignalError: There is no row in them.
         """
-        first = inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))
+        first = inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()), torch.tensor(0))
+        if first.dim() == 0 or not len(first):
+            raise SignalError("inputs", expected="tensors of at least one row: [B, ...]", found=str(tuple(first.shape)))
         given = None if isinstance(inputs, Tensor) else inputs.get("attention_mask")
         rows = torch.full((len(first),), -1, dtype=torch.int64, device=first.device)
         mask = None if given is None or given.dim() != 2 else given.bool()

@@ -11,7 +11,7 @@ from cached_case import CPU, OUTPUT, Exact, Wide, cached, fill, module_of
 from torch import Tensor, nn
 
 from tutelage.cache import manifest, shards
-from tutelage.errors import CacheError, ModelError, RecipeError, RunError
+from tutelage.errors import CacheError, ModelError, RecipeError, RunError, SignalError
 from tutelage.signals import Batch, Request
 from tutelage.teachers import Cached, ModuleTeacher
 
@@ -281,3 +281,9 @@ def test_a_full_disk_is_said_and_the_loop_goes_on(tmp_path: Path, monkeypatch: p
         with pytest.raises(RunError, match="No space left"):
             told.ask(inputs, OUTPUT)
     epoch(told, inputs, 0)
+
+
+@pytest.mark.parametrize("inputs", [torch.tensor(1.0), torch.zeros(0, 5), {}, {"x": torch.zeros(0, 5)}])
+def test_inputs_without_a_row_are_refused_by_name(tmp_path: Path, inputs: Tensor | dict[str, Tensor]) -> None:
+    with pytest.raises(SignalError, match="at least one row"):
+        teacher(tmp_path).ask(inputs, OUTPUT)

@@ -362,7 +362,7 @@ class Cached(Teacher):
                 raise CacheError(
                     self.folder,
                     expected=f"answers of this teacher ({self.teacher.fingerprint()[:12]})",
-                    found=f"answers of another ({before.identity.teacher[:12]}): they are stale",
+                    found=f"answers of another ({before.identity.teacher[:12]}): it was changed; they are stale",
                     harm="the student would learn from two teachers",
                     mend="give another folder, or remove this one to have all of it asked again",
                 )
