@@ -151,7 +151,7 @@ class Manifest:
             raise CacheError(
                 str(folder),
                 expected=f"answers of this teacher ({identity.teacher[:12]})",
-                found=f"answers of another ({mine.teacher[:12]}): its weights, settings or code changed; they are stale",
+                found=f"answers of another ({mine.teacher[:12]}): weights, settings or code changed; they are stale",
                 harm="the student would learn from a teacher that is not the one it is compared with",
                 mend=mend,
             )
