@@ -40,6 +40,7 @@ class Findings:
         export: How the exported forms agree with the student.
         verdict: What follows from all of it.
         notes: What the reader should know.
+        doubts: What other rows than those of the test split showed of a teacher that may know nothing.
     """
 
     sets: Sequence[Evidence | PairEvidence]
@@ -49,6 +50,7 @@ class Findings:
     export: dict[str, Any]
     verdict: Verdict
     notes: list[str]
+    doubts: list[str]
 
 
 def write_findings(
@@ -65,6 +67,7 @@ def write_findings(
             "seeds": findings.seeds,
             "metrics": [metric.to_dict() for metric in findings.metrics],
             "notes": findings.notes,
+            "doubts": findings.doubts,
         },
     )
     write_json(folder / "cost.json", findings.cost.to_dict())

@@ -34,12 +34,16 @@ def evaluate(bundle: str | Path) -> tuple[Verdict, list[str]]:
     """
     folder = find_bundle(bundle)
     differences = changed_files(folder)
-    metrics = [metric for path in _evidence_files(folder) for metric in evaluate_evidence(read_evidence(path))]
+    sets = [read_evidence(path) for path in _evidence_files(folder)]
+    metrics = [metric for evidence in sets for metric in evaluate_evidence(evidence)]
     policy, budget = policy_of(folder / "recipe.yaml")
     with sound_fields(folder):
-        stored = {m["name"]: MetricResult.from_dict(m) for m in read_json(folder / "metrics.json")["metrics"]}
+        written = read_json(folder / "metrics.json")
+        stored = {m["name"]: MetricResult.from_dict(m) for m in written["metrics"]}
+        doubts = [str(doubt) for doubt in written.get("doubts", [])]  # earlier bundles have none
         cost = Cost.from_dict(read_json(folder / "cost.json"))
-        verdict = judge(metrics, cost, policy, budget, read_json(folder / "export.json"))
+        export = read_json(folder / "export.json")
+        verdict = judge(metrics, cost, policy, budget, export, sets=sets, doubts=doubts)
         stored_verdict = read_json(folder / "verdict.json")
         said = Verdict.from_dict({"warnings": verdict.warnings, **stored_verdict})  # earlier bundles have none
     for metric in metrics:

@@ -213,6 +213,7 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
         looks = look_at_teachers(recipe, plan.data, plan.device, before=False, only=plan.later)
     for line in (*looks.lines, *looks.notes):
         say(f"teacher: {line}")
+    doubts = [*plan.doubts, *looks.doubts]
     taught, rounds = plan, list[Round]()
     if recipe.asking is not None:
         label = functools.partial(_label, say=say, progress=show)
@@ -250,7 +251,8 @@ def _run(plan: Plan, workspace: Workspace, say: _Narrator, *, progress: bool) ->
             seeds=seed_summary(sets),
             cost=cost,
             export=export,
-            verdict=judge(metrics, cost, recipe.policy, recipe.budget, export),
+            verdict=judge(metrics, cost, recipe.policy, recipe.budget, export, sets=sets, doubts=doubts),
+            doubts=doubts,
             notes=[
                 *(note for note in plan.notes if note not in notes),
                 *looks.notes,

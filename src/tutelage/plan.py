@@ -62,6 +62,7 @@ class Plan:
         proposals: The pairs of layers that were found for `auto`.
         notes: What the user should know.
         teacher_lines: How good the teachers are on labelled rows.
+        doubts: What the verdict repeats of them where no labelled test row judges it.
         later: Keys of the teachers that are held against labels once they are trained, or their answers stored.
         question: The memory of the largest question to the teacher; None where it is little or not known.
     """
@@ -80,6 +81,7 @@ class Plan:
     proposals: list[Proposal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     teacher_lines: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     later: list[str] = field(default_factory=list)
     question: checks.Question | None = None
 
@@ -169,7 +171,7 @@ def make_plan(recipe: Recipe) -> Plan:
     full = _with_pairs_of(assistants, recipe)
     plan = _plan(full, data, taught, device, guide, trained=_is_ready(guide, recipe))
     looks = checks.look_at_teachers(plan.recipe, data, device)
-    plan.teacher_lines, plan.later = looks.lines, looks.later
+    plan.teacher_lines, plan.doubts, plan.later = looks.lines, looks.doubts, looks.later
     plan.question = checks.question_memory(plan.recipe, data, device, plan.chunk)
     plan.notes += [*looks.notes, *(plan.question.notes() if plan.question else ())]
     plan.assistants = assistants

@@ -79,3 +79,12 @@ def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = base64.b64encode(zlib.compress(b"[[" + b" " * (1 << 17) + b"1]]")).decode()
     with pytest.raises(ValueError, match="longer than any timing"):
         unpacked({"step_ms": 1.0, "packed": bomb})
+
+
+@pytest.mark.parametrize("odd", [[[]], [[1.0], []], []])
+def test_a_round_without_calls_is_no_timing(odd: list[list[float]]) -> None:
+    latency = Latency(
+        form="torch", batch=1, p50_ms=1, p95_ms=1, p95_low_ms=None, p95_high_ms=None, p99_ms=1, samples_ms=odd
+    )
+    model = ModelCost(name="student", parameters=1, embedding_parameters=0, size_bytes=1, latencies=[latency])
+    assert recomputed(Cost(device={}, rounds=1, models={"student": model})).models["student"].latencies == []

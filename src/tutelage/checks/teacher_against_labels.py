@@ -48,11 +48,14 @@ class Looks:
         notes: What may not be as it was meant.
         later: Keys of the teachers that could not be asked yet: they are trained in the run, or a question costs
             something and its answer is not stored.
+        doubts: Those of teachers that are to know something: where no labelled test row judges a teacher, the verdict
+            repeats what few labelled rows of other splits showed.
     """
 
     lines: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     later: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,9 @@ def look_at_teachers(
                 found = _look_again(subject, data, found, ask, device, chunk=recipe.chunk)
         if found is not None and subject.key not in looks.later:
             looks.lines += [found.line if subject.main else f"{subject.key}: {found.line}"]
-            looks.notes += [f"{subject.key}: {note}" for note in found.notes]
+            notes = [f"{subject.key}: {note}" for note in found.notes]
+            looks.notes += notes
+            looks.doubts += [] if subject.early else notes
     return looks
 
 

@@ -72,5 +72,8 @@ def recomputed(cost: Cost) -> Cost:
 
 
 def _timed(latencies: Sequence[Latency]) -> list[Latency]:
-    known = [x for x in latencies if x.samples_ms and all(math.isfinite(y) for calls in x.samples_ms for y in calls)]
-    return [latency_of(x.form, x.batch, x.samples_ms, x.cpu_ms) for x in known]
+    return [latency_of(x.form, x.batch, x.samples_ms, x.cpu_ms) for x in latencies if _is_timed(x.samples_ms)]
+
+
+def _is_timed(samples_ms: Sequence[Sequence[float]]) -> bool:
+    return bool(samples_ms) and all(calls and all(map(math.isfinite, calls)) for calls in samples_ms)

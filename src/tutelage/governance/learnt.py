@@ -15,10 +15,12 @@ from tutelage.evaluation.results import MetricResult
 from tutelage.governance.policy import Gate
 from tutelage.governance.requirement import metric_title, metric_value
 
-__all__ = ["doubted", "not_learnt"]
+__all__ = ["doubted", "not_learnt", "nothing_shown"]
 
 GUESSED = "macro_f1"
 """A metric in which guesses are better than any constant answer: they are right on some rows of each class."""
+NO_EVIDENCE = (GUESSED, "positive_flips", "agreement_teacher_wrong")
+"""Metrics in which a student that has learnt nothing may be better than a constant answer."""
 TELLING = 100
 """Labelled rows on which a teacher that knows anything should be shown to be better than a constant answer."""
 
@@ -48,26 +50,54 @@ def not_learnt(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> list[
     return reasons
 
 
-def doubted(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> list[str]:
+def nothing_shown(metrics: Sequence[MetricResult]) -> list[str]:
+    """Says, if so, that in no metric the student is shown to be better than the best constant answer.
+
+    Gates may all pass by it: those of a budget, and those on a metric in which guesses are better than a constant.
+
+    Args:
+        metrics: Of every evaluation set.
+    """
+    telling = [metric for metric in metrics if metric.name.partition(":")[0] not in NO_EVIDENCE]
+    standings = _standings(telling, "student")
+    if not _nowhere_better(standings):
+        return []
+    first = standings[0][0]
+    return [
+        "The student is not shown to be better than the best constant answer, which looks at no input, in any metric "
+        f"({_compared(first, 'student')}): whatever passes, nothing shows that it has learnt anything."
+    ]
+
+
+def doubted(metrics: Sequence[MetricResult], policy: Sequence[Gate], doubts: Sequence[str] = ()) -> list[str]:
     """Doubts in the teacher of gates that compare with it, on too few labelled test rows to withhold a verdict for.
+
+    Where no labelled test row judges the teacher, what was found of it on other rows remains.
 
     Args:
         metrics: Of every evaluation set.
         policy: The gates.
+        doubts: What labelled rows of other splits showed of a teacher that may know nothing.
     """
+    if not _standings(_quality(metrics), "teacher"):
+        told = "No labelled test row judges the teacher, so being like it may show nothing:"
+        return [f"{told} {doubt}." for doubt in doubts] if _compares(metrics, policy) else []
     doubt = _doubt(metrics, policy)
     return [f"{_not_shown(doubt[0])}: so few can't tell a weak teacher from one that knows nothing."] if doubt else []
 
 
 def _doubt(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> tuple[MetricResult, bool] | None:
     """A metric in which a teacher that gates compare with is not shown to be better, and whether it is worse."""
-    kinds = {metric.name: metric.kind for metric in metrics}
-    compares = any(gate.margin is not None or kinds.get(gate.metric) == "fidelity" for gate in policy)
     teacher = _standings(_quality(metrics), "teacher")
-    if not compares or not _nowhere_better(teacher):
+    if not _compares(metrics, policy) or not _nowhere_better(teacher):
         return None
     worse = [metric for metric, stands in teacher if stands == "worse"]
     return (worse[0], True) if worse else (teacher[0][0], False)
+
+
+def _compares(metrics: Sequence[MetricResult], policy: Sequence[Gate]) -> bool:
+    kinds = {metric.name: metric.kind for metric in metrics}
+    return any(gate.margin is not None or kinds.get(gate.metric) == "fidelity" for gate in policy)
 
 
 def _not_shown(metric: MetricResult) -> str:

@@ -12,13 +12,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from tutelage.devices.cost import Cost
+from tutelage.evaluation.evidence import Evidence, PairEvidence
 from tutelage.evaluation.results import MetricResult
 from tutelage.governance.constant import constant_reason, constant_warnings
-from tutelage.governance.learnt import doubted, not_learnt
+from tutelage.governance.learnt import doubted, not_learnt, nothing_shown
 from tutelage.governance.limits import judge_budget, judge_export
 from tutelage.governance.outcome import GateResult, Outcome
 from tutelage.governance.policy import Budget, Gate, check_budget, check_gates
 from tutelage.governance.requirement import judge_gate
+from tutelage.governance.swapped import swapped
 from tutelage.governance.warnings import constant_ahead, overtaken, warnings_on
 
 __all__ = ["GateResult", "Outcome", "Verdict", "judge"]
@@ -74,6 +76,9 @@ def judge(
     policy: Sequence[Gate],
     budget: Budget | None,
     export: dict[str, Any] | None,
+    *,
+    sets: Sequence[Evidence | PairEvidence] = (),
+    doubts: Sequence[str] = (),
 ) -> Verdict:
     """Judges what was measured against what was demanded.
 
@@ -83,6 +88,8 @@ def judge(
         policy: The gates.
         budget: Limits on cost, or None.
         export: `export.json`. An ONNX file that does not agree with the student fails, whatever was demanded.
+        sets: The raw evidence that the metrics are of.
+        doubts: What other rows than those of the test split showed of a teacher that may know nothing.
 
     Raises:
         RecipeError: A gate or a limit makes no sense.
@@ -100,7 +107,12 @@ def judge(
         reasons.append(NOTHING_STATED)
     warnings = [] if reasons else constant_warnings(metrics, policy)
     reasons = [*(reasons or constant_reason(metrics, policy)), *not_learnt(metrics, policy)]
-    ahead = [] if reasons else [*doubted(metrics, policy), *constant_ahead(metrics, policy)]
+    sure, likely = swapped(sets)
+    reasons += sure
+    unshown = [] if reasons else nothing_shown(metrics)
+    if policy:  # a budget alone asks nothing of the answers: there it is a warning
+        reasons += [f"{sentence} INCONCLUSIVE." for sentence in unshown]
+    ahead = [] if reasons else [*unshown, *doubted(metrics, policy, doubts), *likely, *constant_ahead(metrics, policy)]
     failed = any(gate.outcome == "FAIL" for gate in gates)
     return Verdict(
         verdict="FAIL" if failed else "INCONCLUSIVE" if reasons else "PASS",
