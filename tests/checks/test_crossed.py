@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_label_fit import look, refused
 
-from tutelage.checks.crossed import crossings
+from tutelage.evaluation.crossed import crossings
 
 Rows = np.ndarray
 NAMES = [f"class {k}" for k in range(50)]

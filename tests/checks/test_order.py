@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
-from tutelage.checks.crossed import at_most
 from tutelage.checks.order import assignment, find_order, midranks
+from tutelage.evaluation.crossed import at_most
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.checks.crossed import at_most, crossings
 from tutelage.checks.order import Fit, columns_of, find_order, midranks
 from tutelage.errors import DataError
+from tutelage.evaluation.crossed import at_most, crossings
 from tutelage.recipe import Task
 
 __all__ = ["TELLING", "Found", "look_at"]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage.checks.crossed import crossings
-from tutelage.checks.label_fit import ENOUGH
+from tutelage.evaluation.crossed import crossings
 from tutelage.evaluation.evidence import Evidence, PairEvidence
 
 __all__ = ["swapped"]
+
+ENOUGH = 20
+"""Fewer labelled rows than this say nothing of an order."""
 
 
 def swapped(sets: Sequence[Evidence | PairEvidence]) -> tuple[list[str], list[str]]:
