@@ -44,10 +44,10 @@ def history(folder: Path) -> list[tuple[str, int, bool, float | None]]:
 
 
 def test_the_readmes_launcher_starts_two_processes_that_write_one_bundle_with_the_curves_of_one(tmp_path: Path) -> None:
-    shown = start(tmp_path / "two", *documented()).communicate(timeout=240)[0]
+    shown = start(tmp_path / "two", *documented()).communicate(timeout=480)[0]
     assert "another run is at work" not in shown and shown.count("report: ") == 1, shown  # one of them speaks
     alone = start(tmp_path / "one")
-    assert alone.communicate(timeout=240)[0] and alone.returncode in (0, 1, 3)
+    assert alone.communicate(timeout=480)[0] and alone.returncode in (0, 1, 3)
     two, one = history(tmp_path / "two"), history(tmp_path / "one")
     assert [x[:3] for x in two] == [x[:3] for x in one]
     for together, single in zip(two, one, strict=True):
