@@ -19,7 +19,8 @@ from tutelage.recipe_file import load_recipe
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The recipe's file and the bundle of a table and a LightGBM teacher, each at an absolute path."""
-    lightgbm = pytest.importorskip("lightgbm")
+    import lightgbm
+
     far, near = tmp_path_factory.mktemp("far-away"), tmp_path_factory.mktemp("near")
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(300, 3))

@@ -19,6 +19,7 @@ from tutelage.export import load_student
 from tutelage.transfer import TransferSet
 from tutelage.transfer.table import Table
 from tutelage.transfer.text import Tokens
+from tutelage.workspace import Workspace
 
 Rows = list[list[object]]
 
@@ -170,3 +171,13 @@ def test_a_token_of_a_row_that_is_learnt_from_is_seen_and_one_of_another_row_is_
     for other in ([[5, 6], [7], [8, 9, 12], [11]], [[5], [6, 7], [8, 9, 10], [11]], [[5, 6, 8], [7], [9, 10], [11]]):
         assert digest != tokens(other).digest(learnt), other
     assert tokens(texts).digest(np.zeros(0, dtype=np.int64)) == tokens([]).digest()
+
+
+def test_a_run_of_a_version_that_told_no_parts_apart_goes_on_with_the_same_data_alone(tmp_path: Path) -> None:
+    folder = Workspace(tmp_path)
+    whole, parts = {"data": "a", "inputs": "b", "teacher": "c"}, {"training rows": "d"}
+    assert folder.claim("recipe", whole) is False
+    (folder.stage("student", 0) / "history.jsonl").write_text("begun")
+    assert folder.claim("recipe", whole, parts) is False
+    with pytest.raises(RecipeError, match="the data that this run began with"):
+        folder.claim("recipe", whole | {"data": "other"}, parts)

@@ -145,20 +145,22 @@ def is_own(target: object) -> bool:
 
 def is_own_module(name: str) -> bool | None:
     """Whether a module is code of one's own, without importing it; None where there is none of that name."""
-    try:
-        place, rest = _located([*name.split("."), ""])
-    except Refused:
-        return None
-    return place.own if rest == [""] else None
+    place = _module(name)
+    return None if place is None else place.own
 
 
 def module_file(name: str) -> str | None:
     """The file of a module, without importing it or its packages; None where there is none."""
+    place = _module(name)
+    return None if place is None else place.file
+
+
+def _module(name: str) -> _Place | None:
     try:
         place, rest = _located([*name.split("."), ""])
     except Refused:
         return None
-    return place.file if rest == [""] else None
+    return place if rest == [""] else None
 
 
 def _kind(base: type) -> str:

@@ -78,3 +78,14 @@ def test_which_classes_were_looked_at_stands_beside_how_good_the_teacher_is() ->
     assert look(logits, labels).line.endswith("on 200 labelled rows")
     some = np.isin(labels, [0, 1]) | (np.arange(200) % 2 == 0)
     assert "too few of 48 classes to see whether two changed places" in look(logits[some], labels[some]).line
+
+
+def test_classes_of_which_many_rows_keep_their_name_did_not_change_places() -> None:
+    """Chance would not cross so many of so many rows; but names that stand in another order leave none straight."""
+    labels = np.repeat([0, 1, 2], 400)
+    for straight, sure in ((130, False), (40, True)):
+        said = np.where(labels == 2, 2, 1 - labels)
+        for each in (0, 1):
+            said[np.flatnonzero(labels == each)[:straight]] = each
+        (circle,) = crossings(said, labels)
+        assert (circle.classes, circle.is_sure) == ((0, 1), sure)

@@ -307,3 +307,20 @@ def test_a_mean_of_shares_that_are_nearly_all_one_has_an_interval_that_is_short_
         passed += found.low > 1 - 0.3 * rare and not found.reservation
     assert passed <= 0.025 * 300 + 3 * math.sqrt(0.025 * 300)
     assert min(lows) > 0.95
+
+
+def test_where_few_rows_decide_a_mean_within_bounds_reaches_as_far_as_either_and_another_as_far_as_both() -> None:
+    rng = np.random.default_rng(2)
+    x = 1 - rng.gamma(0.2, 0.2, size=40).clip(0, 1)
+    (drawn,) = draw([Mean(x)], 40, 999, seed=1)
+    assert drawn.errors is not None and drawn.influence is not None
+    assert effective_number(drawn.influence) < 25
+    below, _ = reach_of(drawn.value, drawn.error, drawn.draws, drawn.errors, 0.95)
+    assert math.isfinite(below)
+    for unseen in (below / 3, below * 2):
+        lacking = replace(drawn, unseen=(-unseen, 0.0))
+        within = value_interval(lacking, bounds=(0.0, 1.0), share=False, confidence=0.95)
+        free = value_interval(lacking, bounds=ANY, share=False, confidence=0.95)
+        assert within is not None and free is not None
+        assert drawn.value - within.low == pytest.approx(max(below, unseen))
+        assert drawn.value - free.low == pytest.approx(below + unseen)

@@ -10,14 +10,14 @@ import numpy as np
 
 from tutelage.checks.order import Fit, columns_of, find_order, midranks
 from tutelage.errors import DataError
-from tutelage.evaluation.crossed import at_most, crossings
+from tutelage.evaluation.crossed import ENOUGH, at_most, crossings
 from tutelage.recipe import Task
 
-__all__ = ["TELLING", "Found", "look_at"]
+__all__ = ["Found", "look_at"]
 
 Array = np.ndarray[Any, Any]
-FEWEST, ENOUGH, TELLING = 8, 20, 100
-"""Rows below which nothing is said, nothing is refused, and a weak teacher looks like one that knows nothing."""
+FEWEST = 8
+"""Rows below which nothing is said; below `ENOUGH` nothing is refused."""
 FEW_OF_CLASS = 3
 """Rows of a class below which it is not seen that the teacher calls it by another's name."""
 BELOW, ABOVE = 1e-3, 0.01

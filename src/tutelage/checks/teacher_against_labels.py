@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from tutelage import beat
-from tutelage.checks.label_fit import TELLING, Found, look_at
+from tutelage.checks.label_fit import Found, look_at
 from tutelage.checks.probabilities import last_operation, refuse_log_odds_of_classes, refuse_probabilities
 from tutelage.errors import within
+from tutelage.governance.learnt import TELLING
 from tutelage.probe import forward_pass
 from tutelage.recipe import Recipe, Task
 from tutelage.signals import Request
@@ -88,7 +89,8 @@ def look_at_teachers(
 
     Args:
         recipe: The recipe, whose teachers are loaded and have met the data.
-        data: The rows. Those of the development split come first, and test rows are not looked at.
+        data: The rows. Those of the development split come first, then those of training; test rows are looked at where
+            no other row has a label.
         device: Where teachers are asked.
         before: Whether nothing was labelled or trained yet. Then teachers whose questions cost something are asked
             about no row that is not stored, and teachers that are trained in the run about none.

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Crossing", "at_most", "crossings"]
+__all__ = ["ENOUGH", "Crossing", "at_most", "crossings"]
 
 Array = np.ndarray[Any, Any]
+ENOUGH = 20
+"""Fewer labelled rows than this say nothing for sure of the order of classes."""
 OFTEN = 0.5
 """Share of a class's rows that get one other name before that name is looked at."""
 CONFUSED = 0.2

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage.evaluation.crossed import crossings
+from tutelage.evaluation.crossed import ENOUGH, crossings
 from tutelage.evaluation.evidence import Evidence, PairEvidence
 
 __all__ = ["swapped"]
-
-ENOUGH = 20
-"""Fewer labelled rows than this say nothing of an order."""
 
 
 def swapped(sets: Sequence[Evidence | PairEvidence]) -> tuple[list[str], list[str]]:

@@ -29,7 +29,8 @@ def require_saved_set(folder: Path, most_gb: float) -> None:
     files: list[Path] = []
     for part in parts:
         state = _json(part / "state.json")
-        for entry in [*(state.get("_data_files") or ()), *(state.get("_indices_files") or ())]:
+        listed = (state.get("_data_files"), state.get("_indices_files"))
+        for entry in (entry for entries in listed if isinstance(entries, list) for entry in entries):
             name = entry.get("filename") if isinstance(entry, dict) else None
             files.append(_within(part, str(name)))
     for file in files:
